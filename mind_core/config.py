@@ -1,0 +1,105 @@
+"""Every knob of the model, its loss and its optimiser: plain frozen dataclasses, so that mind_core needs only torch.
+
+The comment beside a field is its manual. ``pipelines.config`` nests these in the YAML tree and turns a ValueError
+raised here into one line for the user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic when it validates these classes; plain Python ignores it
+
+
+def _check(ok: bool, field: str, value: Any, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{field}={value!r}: must be {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    __pydantic_config__ = FORBID_UNKNOWN
+
+    encoder: Literal["mind", "mean", "popularity"] = "mind"
+    # mind: B2I dynamic routing. mean: one vector, mean-pooled behaviours + MLP (YouTube-DNN style).
+    # popularity: one constant user vector against log-count item vectors; nothing is trained.
+    dim: int = 64  # d, of items and interests
+    interests: int = 4  # K
+    iterations: int = 3  # r; gradients flow through the last one only
+    routing_scale: float = 1.0  # multiplies the agreement added to the logits; 1 = the paper
+    routing_update: Literal["dot", "cosine"] = "dot"  # agreement: u_j . S e_i (paper), or its cosine (EasyRec)
+    sigma: float = 1.0  # std of the initial routing logits b_ij
+    resample_logits: bool = False  # draw fresh logits at every training step; serving always uses the fixed buffer
+    adaptive_interests: bool = True  # K'_u = max(1, min(K, floor(log2 |I_u|)))
+    max_history: int = 50  # L: the newest L behaviours are seen
+    profile_dim: int = 16  # of each profile feature's embedding
+    hidden: tuple[int, ...] = (128,)  # ReLU layers over [u_j ; p_u]; the last, linear layer to d is implied
+    residual: bool = False  # v_j = u_j + MLP([u_j ; p_u])
+    attention_power: float = 1.0  # p of label-aware attention: 0 = mean, inf = argmax
+    normalize: bool = False  # L2-normalise v_j and e_i; scores are then cosines / temperature
+    temperature: float = 1.0  # tau, divides every score in the loss
+    recency: bool = False  # add an embedding of a behaviour's rank from the newest
+    init_std: float = 1.0  # std of the embedding rows; squash needs |S e| near 1 (docs: algorithm, section 2)
+    logits_seed: int = 0  # of the fixed routing-logits buffer
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "interests", "iterations", "max_history", "profile_dim"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
+        for name in ("routing_scale", "sigma", "attention_power"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        for name in ("temperature", "init_std"):
+            _check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "a number > 0")
+        _check(all(width >= 1 for width in self.hidden), "hidden", list(self.hidden), "a list of integers >= 1")
+        _check(
+            self.encoder == "mind" or self.interests == 1,
+            "interests",
+            self.interests,
+            f"1 with encoder: {self.encoder}, which has a single user vector",
+        )
+        _check(
+            self.encoder != "mind" or self.interests == 1 or self.sigma > 0,
+            "sigma",
+            self.sigma,
+            "> 0 with several interests: equal logits give equal capsules for ever",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    __pydantic_config__ = FORBID_UNKNOWN
+
+    kind: Literal["sampled", "full"] = "sampled"  # full: exact softmax over the whole catalogue
+    uniform_negatives: int = 512  # shared by the batch, drawn uniformly
+    popularity_negatives: int = 512  # shared by the batch, drawn with probability ~ count ** popularity_power
+    popularity_power: float = 0.75  # alpha
+    in_batch: bool = False  # the batch's other labels are negatives too
+    logq: bool = True  # subtract the log of the expected count under the mixture really drawn
+
+    def __post_init__(self) -> None:
+        for name in ("uniform_negatives", "popularity_negatives", "popularity_power"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        _check(
+            self.kind == "full" or self.in_batch or self.uniform_negatives + self.popularity_negatives > 0,
+            "uniform_negatives",
+            self.uniform_negatives,
+            "> 0 (or popularity_negatives > 0, or in_batch: true): a sampled softmax needs negatives",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    __pydantic_config__ = FORBID_UNKNOWN
+
+    learning_rate: float = 1e-3  # of the dense parameters (Adam)
+    table_learning_rate: float = 1e-3  # of the embedding rows
+    table_optimizer: Literal["adam", "adagrad"] = "adam"  # row-sparse: only a step's distinct rows are touched
+    weight_decay: float = 0.0  # decoupled (AdamW); on rows it is applied when a row is touched
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # decay from the peak to 0 over the run
+    warmup_steps: int = 0  # linear warm-up to the peak
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "table_learning_rate"):
+            _check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "a number > 0")
+        for name in ("weight_decay", "warmup_steps"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")

@@ -1,0 +1,170 @@
+"""The configuration tree: YAML + ``--set a.b=c`` over a preset, validated before anything heavy is imported.
+
+Order of precedence, lowest first: defaults here and in mind_core.config, the preset (conf/presets/*.yaml), the file, ``--set``.
+Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from pipelines.errors import UserError
+
+Cutoff = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TableSource(Section):
+    """Where a table lies and how to read it. `path` may be a file, a folder or a glob; local or any pyarrow.fs URI."""
+
+    path: str
+    format: Literal["parquet", "csv", "jsonl", "sessions"] | None = None  # None: from the file's suffix
+    # sessions: one session a line, item ids separated by blanks; the line number is the user, the place the time
+    delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
+    columns: list[str] | None = None  # csv without a header line: the names
+    encoding: str = "utf-8"
+
+
+class Exclusion(Section):
+    """Rows set aside: those whose `column` starts with `prefix`, is one of `values`, or lies below `below`."""
+
+    column: str
+    reason: str
+    prefix: str | None = None
+    values: list[str | int | float] | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def one_test(self) -> Exclusion:
+        if sum(test is not None for test in (self.prefix, self.values, self.below)) != 1:
+            raise ValueError(f"exclusion {self.reason!r}: give exactly one of prefix, values, below")
+        return self
+
+
+class EventSource(TableSource):
+    user: str = "user"
+    item: str = "item"
+    time: str = "time"  # timestamp, date, number (epoch, or a mere order), or ISO text
+    tie_break: str | None = None  # orders events of equal time; without it ties keep item order
+    event_type: str | None = None
+    keep_types: list[str] | None = None  # of event_type; None keeps all
+    exclude: list[Exclusion] = []
+    duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
+    repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
+
+    @model_validator(mode="after")
+    def types_need_a_column(self) -> EventSource:
+        if self.keep_types is not None and self.event_type is None:
+            raise ValueError("keep_types is set but event_type names no column")
+        return self
+
+
+class Feature(Section):
+    kind: Literal["categorical", "multi", "numeric", "bucket"] = "categorical"
+    # numeric: standardised, then projected. bucket: quantile buckets, then categorical.
+    separator: str | None = None  # multi stored as text, e.g. "Action|Comedy"
+    min_count: int = Field(1, ge=1)  # rarer values share the unknown row
+    buckets: int = Field(16, ge=2)  # of kind: bucket
+
+
+class FeatureTable(TableSource):
+    id: str  # the item's or user's column, of the same type as in the log
+    features: dict[str, Feature] = {}  # by column name
+    show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
+
+
+class Split(Section):
+    protocol: Literal["leave_one_out", "temporal", "user_holdout"] = "leave_one_out"
+    validation_from: str | float | None = None  # temporal: events from here on are validation targets ...
+    test_from: str | float | None = None  # ... and from here on test targets; in the log's own time unit, or ISO text
+    held_out: Fraction = 0.1  # user_holdout: share of users for validation, and again for test
+    observed: Fraction = 0.8  # user_holdout: share of a held-out user's events that infer; the rest is to be found
+    seed: int = 0  # user_holdout: of the hash that picks the users
+
+    @model_validator(mode="after")
+    def temporal_needs_dates(self) -> Split:
+        dates = (self.validation_from, self.test_from)
+        if self.protocol == "temporal" and None in dates:
+            raise ValueError("protocol: temporal needs validation_from and test_from")
+        if self.protocol != "temporal" and dates != (None, None):
+            raise ValueError("validation_from and test_from belong to protocol: temporal")
+        if self.held_out >= 0.5:
+            raise ValueError(f"held_out={self.held_out}: must be below 0.5, it is taken twice (validation and test)")
+        return self
+
+
+class DataConfig(Section):
+    events: EventSource
+    items: FeatureTable | None = None
+    profile: FeatureTable | None = None
+    min_user_events: int = Field(1, ge=1)
+    min_item_events: int = Field(1, ge=1)
+    split: Split = Split()
+    partitions: int | None = Field(None, ge=1)  # of the shuffle by user; None: from the size of the log
+    max_bad_fraction: float = Field(1.0, ge=0, le=1)  # rows that cannot be read, of all; more stops the job
+
+
+class TrainConfig(Section):
+    workers: int = Field(1, ge=1)
+    batch_size: int = Field(1024, ge=1)  # over all workers
+    epochs: int = Field(20, ge=1)
+    targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
+    behaviour_dropout: float = Field(0.0, ge=0, lt=1)  # share of behaviours hidden from the user encoder
+    validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
+    validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
+    metric: str = "ndcg@20"  # that early stopping and the best checkpoint go by
+    patience: int | None = Field(5, ge=1)  # validations without a better metric before the run stops; None: never
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
+    threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers
+    use_gpu: bool | None = None  # None: when the cluster has one
+    max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
+    seed: int = 0
+
+
+class EvaluateConfig(Section):
+    cutoffs: list[Cutoff] = [10, 20, 50]
+    seen: Literal["filter", "keep"] = "filter"  # items of the history in the candidate list
+    top_n: int = Field(20, ge=1)  # of mind recommend
+
+
+class TrackingConfig(Section):
+    uri: str | None = None  # any MLflow tracking URI; None: MLFLOW_TRACKING_URI, else sqlite in the home folder
+    experiment: str | None = None  # None: the config's name
+    system_metrics: bool = True
+
+
+class RayConfig(Section):
+    address: str | None = None  # None: RAY_ADDRESS, else a local cluster
+    num_cpus: int | None = Field(None, ge=1)  # of a local cluster; None: the cores, and at least workers + 1
+
+
+class Config(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    preset: str = "default"
+    home: str = "mind_home"  # datasets, models, run state and the MLflow store; MIND_HOME overrides it
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home).expanduser().resolve()
+
+    @property
+    def dataset_path(self) -> Path:
+        return self.home_path / "datasets" / self.name

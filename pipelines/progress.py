@@ -1,0 +1,38 @@
+"""One look for every long step: a rich bar with an ETA on a terminal, a line at start and end in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield ``advance(n)``; `total` steps are expected (None: unknown).
+
+    >>> with progress("Partitioning events", total=8) as advance:
+    ...     advance(8)
+    """
+    if not console.is_terminal:
+        started = time.perf_counter()
+        console.print(f"{description} ...")
+        yield lambda n: None
+        console.print(f"{description} done in {time.perf_counter() - started:.1f} s")
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda n: bar.advance(task, n)
