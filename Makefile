@@ -1,0 +1,52 @@
+# Everything a contributor types. Each target does its own set-up: the first one builds .venv, the rest find it built.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CONF := conf/complete-journey.yaml
+# Where torch comes from, when pip's own sources would give a CUDA build of several GB on a machine without a GPU:
+#   make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+.PHONY: help quickstart test lint format clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+# torch goes first and alone, so that no other requirement can pull a different build of it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mind needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
+	@touch $@
+
+quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (under 6 min on 2 cores)
+	$(BIN)/mind preprocess $(CONF)
+	$(BIN)/mind train $(CONF)
+	$(BIN)/mind train $(CONF) --preset youtube_dnn
+	$(BIN)/mind evaluate $(CONF)
+	$(BIN)/mind evaluate $(CONF) --preset youtube_dnn
+	$(BIN)/mind recommend $(CONF) --user 1 --user 7 --user 13
+	@echo "The runs, side by side: $(BIN)/mind ui $(CONF), then open http://127.0.0.1:5000"
+
+test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Let ruff sort imports and lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and the caches (not mind_home)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
