@@ -1,0 +1,60 @@
+"""Is the routing doing anything? Figures that tell a working multi-interest model from a collapsed one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mind_core.inference import MINDRetriever
+from mind_core.sequences import Histories
+
+COLLAPSED_ABOVE = 0.9  # mean cosine between a user's interests at which K vectors are one vector in disguise
+
+
+def pairwise_cosine(interests: Tensor, own: Tensor) -> Tensor:
+    """(B,) mean cosine between different own interests of each user; NaN for users with a single one.
+
+    interests : (B, K, d).  own : (B, K) bool.
+    """
+    unit = functional.normalize(interests, dim=-1)
+    cosine = unit @ unit.transpose(1, 2)  # (B, K, K)
+    pairs = (own.unsqueeze(1) & own.unsqueeze(2)).float()
+    pairs.diagonal(dim1=1, dim2=2).zero_()
+    return (cosine * pairs).sum((1, 2)) / pairs.sum((1, 2))
+
+
+def coupling_entropy(weights: Tensor, mask: Tensor, own: Tensor) -> Tensor:
+    """(B,) mean entropy of a behaviour's coupling coefficients over log K'_u: 1 = spread evenly, 0 = one interest each.
+
+    weights : (B, K, L).  NaN for users with a single interest.
+    """
+    entropy = -torch.special.xlogy(weights, weights).sum(1)  # (B, L)
+    mean = (entropy * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return mean / own.sum(1).float().log()
+
+
+def routing_diagnostics(retriever: MINDRetriever, histories: Histories) -> dict[str, float]:
+    """Means over users with several interests of what section 2 of the model's specification says to watch.
+
+    Returns
+    -------
+    routing/map_norm : mean |S e_i| of the behaviours; routing moves logits by at most that much per iteration.
+    routing/coupling_entropy : see `coupling_entropy`.
+    routing/interest_cosine : see `pairwise_cosine`.
+    routing/interest_collapse : 1 if the cosine is above COLLAPSED_ABOVE.
+    routing/interests_per_user : mean K'_u over all users.
+    """
+    interests, own, weights = retriever.route(histories)
+    mask = torch.zeros(weights.shape[0], weights.shape[2], dtype=torch.bool, device=weights.device)
+    mask[:, : histories.mask.shape[1]] = histories.mask
+    mapped = retriever.behaviour_vectors @ retriever.model.encoder.shared_map
+    norms = mapped.norm(dim=1)[histories.items][histories.mask]
+    cosine = pairwise_cosine(interests, own).nanmean().item()
+    return {
+        "routing/map_norm": norms.mean().item(),
+        "routing/coupling_entropy": coupling_entropy(weights, mask, own).nanmean().item(),
+        "routing/interest_cosine": cosine,
+        "routing/interest_collapse": float(cosine > COLLAPSED_ABOVE),
+        "routing/interests_per_user": own.sum(1).float().mean().item(),
+    }

@@ -1,0 +1,191 @@
+"""The fixed model: what training-time evaluation, `mind evaluate`, `mind recommend` and the MLflow model all call.
+
+A user's vectors must not depend on the batch the user sits in. Matrix kernels round differently for different shapes,
+so users always pass through in tiles of one fixed shape (TILE_USERS, max_history), padded where needed.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mind_core.embeddings import pool_all
+from mind_core.features import FIRST_ITEM, Bags
+from mind_core.model import MIND
+from mind_core.sequences import Histories, Sequences, full_histories
+
+TILE_USERS = 128
+
+
+class Retriever(Protocol):
+    """Interest vectors for users, one vector per item; score = best match."""
+
+    max_history: int
+    item_vectors: Tensor
+    """(V, d), as they are scored; rows 0 (padding) and 1 (unknown) are never recommended."""
+
+    def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """(B, K, d) vectors and (B, K) bool mask of the users' own ones."""
+
+
+class MINDRetriever:
+    """A trained MIND (or mean-pooling) model with its item vectors computed once."""
+
+    def __init__(self, model: MIND, item_bags: Bags):
+        self.model = model
+        self.max_history = model.config.max_history
+        self.behaviour_vectors = pool_all(model.item_table, item_bags)  # (V, d), e_i before any normalisation
+        self.item_vectors = model.score_vectors(self.behaviour_vectors)
+
+    def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        vectors, own, _ = self.route(histories)
+        return vectors, own
+
+    @torch.no_grad()
+    def route(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
+        """Interests (B, K, d), own (B, K) and the coupling coefficients (B, K, max_history)."""
+        parts = [self._tile(histories, start) for start in range(0, len(histories), TILE_USERS)]
+        vectors, own, weights = (torch.cat(column) for column in zip(*parts, strict=True))
+        return vectors, own, weights
+
+    def _tile(self, histories: Histories, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        rows = slice(start, min(start + TILE_USERS, len(histories)))
+        size = rows.stop - rows.start
+        shape = (TILE_USERS, self.max_history)
+        items, mask = _padded(histories.items[rows], shape), _padded(histories.mask[rows], shape)
+        profile = None
+        if histories.profile is not None:
+            features = len(self.model.profile_features)
+            index = torch.arange(rows.start * features, rows.stop * features, device=items.device)
+            embedded = pool_all(self.model.profile_table, histories.profile.select(index)).view(size, -1)
+            profile = _padded(embedded, (TILE_USERS, embedded.shape[1]))
+        behaviours = nn.functional.embedding(items, self.behaviour_vectors)
+        vectors, own, weights = self.model.encoder(behaviours, mask, profile)
+        return vectors[:size], own[:size], weights[:size]
+
+
+class PopularityRetriever:
+    """One constant user vector against log-counts: everybody gets the most popular items.
+
+    counts : (V,) events per item index in the training split.
+    """
+
+    def __init__(self, counts: Tensor, max_history: int):
+        self.max_history = max_history
+        self.item_vectors = torch.log1p(counts.double()).float().unsqueeze(1)
+
+    def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        ones = self.item_vectors.new_ones(len(histories), 1, 1)
+        return ones, ones[:, :, 0].bool()
+
+
+def _padded(values: Tensor, shape: tuple[int, int]) -> Tensor:
+    if values.shape == shape:
+        return values
+    out = values.new_zeros(shape)
+    out[: values.shape[0], : values.shape[1]] = values
+    return out
+
+
+def recommend(
+    retriever: Retriever, sequences: Sequences, users: Tensor, n: int, *, exclude_seen: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Top-n items of `users` by the best match over their own interests, from the full catalogue.
+
+    Parameters
+    ----------
+    sequences : histories; the newest `max_history` items infer, all of them are "seen".
+    users : (B,) rows of `sequences`.
+
+    Returns
+    -------
+    items : (B, n) int64 by falling score, ties by item index; 0 where the catalogue ran out.
+    scores : (B, n) float32; -inf where the catalogue ran out.
+    interest : (B, n) int64, which interest found the item.
+    """
+    parts = []
+    for tile in users.split(TILE_USERS):
+        histories = full_histories(sequences, tile, retriever.max_history)
+        vectors, own = retriever.interests(histories)
+        seen = None
+        if exclude_seen:
+            sizes = sequences.lengths[tile]
+            place = torch.arange(int(sizes.sum()), device=tile.device)
+            start = sequences.offsets[tile] - (sizes.cumsum(0) - sizes)
+            row = torch.repeat_interleave(torch.arange(len(tile), device=tile.device), sizes)
+            seen = (row, sequences.items[place + start[row]].long())
+        parts.append(search(retriever.item_vectors, vectors, own, n, seen))
+    items, scores, interest = (torch.cat(column) for column in zip(*parts, strict=True))
+    return items, scores, interest
+
+
+@torch.no_grad()
+def search(
+    item_vectors: Tensor, interests: Tensor, own: Tensor, n: int, seen: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Exact maximum-inner-product search: f(u, i) = max_j v_j . e_i over the user's own interests.
+
+    Parameters
+    ----------
+    item_vectors : (V, d).  interests : (B, K, d).  own : (B, K) bool.
+    seen : (row, item) index pairs to leave out, or None.
+
+    Returns
+    -------
+    items, scores, interest : (B, n) each, as in `recommend`.
+    """
+    batch, count, dim = interests.shape
+    tile = interests.new_zeros(max(batch, TILE_USERS), count, dim)  # one shape for every call: one rounding
+    tile[:batch] = interests
+    by_interest = (tile.view(-1, dim) @ item_vectors.T).view(len(tile), count, -1)[:batch]  # (B, K, V)
+    if count > 1:
+        by_interest = by_interest.masked_fill_(~own.unsqueeze(-1), float("-inf"))
+    scores = by_interest.amax(1)  # (B, V)
+    scores[:, :FIRST_ITEM] = float("-inf")
+    if seen is not None:
+        scores[seen] = float("-inf")
+    top, items = scores.topk(min(n, scores.shape[1]), dim=1)
+    items, order = items.sort(dim=1)  # ties: topk leaves their order open, so sort by index, then stably by score
+    top, by_score = top.gather(1, order).sort(dim=1, descending=True, stable=True)
+    items = items.gather(1, by_score)
+    interest = by_interest.gather(2, items.unsqueeze(1).expand(-1, count, -1)).argmax(1)
+    items = items.masked_fill(top == float("-inf"), 0)
+    missing = n - items.shape[1]
+    pad = nn.functional.pad
+    return pad(items, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(interest, (0, missing))
+
+
+def merge_interests(items: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Merge one candidate list per interest (as an ANN index returns them) into one list per user.
+
+    De-duplicates by item **id**: an item found by several interests appears once, with its best score.
+
+    Parameters
+    ----------
+    items : (B, K, M) int64; 0 or less marks an empty place.
+    scores : (B, K, M); -inf for interests that are not the user's own.
+
+    Returns
+    -------
+    items, scores, interest : (B, n) each, as in `recommend`.
+    """
+    batch, count, depth = items.shape
+    flat_items, flat_scores = items.reshape(batch, -1), scores.reshape(batch, -1)
+    flat_scores = flat_scores.masked_fill(flat_items <= 0, float("-inf"))
+    interest = torch.arange(count, device=items.device).repeat_interleave(depth).expand(batch, -1)
+    # by item, its best score first: three stable sorts, least significant key first (score, then item)
+    order = flat_scores.sort(1, descending=True, stable=True).indices
+    order = order.gather(1, flat_items.gather(1, order).sort(1, stable=True).indices)
+    sorted_items, sorted_scores = flat_items.gather(1, order), flat_scores.gather(1, order)
+    repeated = torch.zeros_like(sorted_items, dtype=torch.bool)
+    repeated[:, 1:] = sorted_items[:, 1:] == sorted_items[:, :-1]
+    sorted_scores = sorted_scores.masked_fill(repeated, float("-inf"))
+    top, place = sorted_scores.sort(1, descending=True, stable=True)
+    top, place = top[:, :n], place[:, :n]
+    merged = sorted_items.gather(1, place).masked_fill(top == float("-inf"), 0)
+    found_by = interest.gather(1, order).gather(1, place)
+    missing = n - merged.shape[1]
+    pad = nn.functional.pad
+    return pad(merged, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(found_by, (0, missing))

@@ -1,0 +1,75 @@
+"""Ranking metrics over the full catalogue. Ties count against the model: a target ranks behind every item of its score.
+
+Targets of a batch are flat: target t belongs to user row[t]. Metrics are per user, so that they can be averaged over
+any group of users, on any number of workers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def target_ranks(top_items: Tensor, top_scores: Tensor, row: Tensor, targets: Tensor) -> Tensor:
+    """Rank of each target from a top list that is one place deeper than the largest cutoff.
+
+    Parameters
+    ----------
+    top_items, top_scores : (B, n + 1), by falling score.
+    row : (T,) the user of each target.
+    targets : (T,) item indices, distinct within a user.
+
+    Returns
+    -------
+    (T,) int64: 1 + number of other items scoring at least as high; n + 1 or more means "not in the top n". Exact up
+    to n, because a target tied with place n + 1 has n + 1 items at or above its score.
+    """
+    found = top_items[row] == targets.unsqueeze(1)  # (T, n + 1)
+    score = top_scores[row].masked_fill(~found, float("-inf")).amax(1, keepdim=True)
+    at_or_above = (top_scores[row] >= score).sum(1)
+    return torch.where(found.any(1), at_or_above, top_items.shape[1] + 1)
+
+
+def user_metrics(ranks: Tensor, row: Tensor, users: int, cutoffs: list[int]) -> dict[str, Tensor]:
+    """HitRate@N, Recall@N, NDCG@N and MRR@N of each user.
+
+    hit_rate: any target in the top N. recall: share of the user's targets in the top N. ndcg: sum of 1 / log2(1 + rank)
+    over the targets in the top N, over its ideal value with min(N, targets) targets ranked first. mrr: 1 / rank of the
+    first target, 0 below the top N.
+
+    Parameters
+    ----------
+    ranks, row : (T,) rank and user of each target; every user has at least one.
+    users : B.
+
+    Returns
+    -------
+    name -> (B,) float64.
+
+    Examples
+    --------
+    >>> metrics = user_metrics(torch.tensor([1, 3, 30]), torch.tensor([0, 0, 1]), users=2, cutoffs=[2])
+    >>> metrics["recall@2"].tolist()
+    [0.5, 0.0]
+    """
+    ranks = ranks.double()
+    totals = torch.bincount(row, minlength=users)
+    deepest = max(1, int(totals.max())) if users else 1
+    ideal_gains = (1 / torch.log2(torch.arange(deepest, device=row.device).double() + 2)).cumsum(0)  # index m-1
+    result = {}
+    for n in cutoffs:
+        hit = (ranks <= n).double()
+        hits = _sum_by_user(hit, row, users)
+        gains = _sum_by_user(hit / torch.log2(ranks + 1), row, users)
+        ideal = ideal_gains[(totals.clamp(1, n) - 1)]
+        first = torch.full((users,), float("inf"), dtype=torch.float64, device=row.device)
+        first = first.scatter_reduce(0, row, ranks, "amin")
+        result[f"hit_rate@{n}"] = (hits > 0).double()
+        result[f"recall@{n}"] = hits / totals
+        result[f"ndcg@{n}"] = gains / ideal
+        result[f"mrr@{n}"] = torch.where(first <= n, 1 / first, 0.0)
+    return result
+
+
+def _sum_by_user(values: Tensor, row: Tensor, users: int) -> Tensor:
+    return torch.zeros(users, dtype=values.dtype, device=values.device).index_add_(0, row, values)

@@ -1,0 +1,154 @@
+"""The whole model, in the order data flows: rows -> item vectors -> routing -> interests -> attention -> loss.
+
+Axes: B users, L behaviours, K interests, d dimension, N negatives, V item indices. Notable:
+
+- one embedding table serves behaviours, labels and negatives; e_i pools the id's row and its features' rows;
+- the model is fixed at serving: routing logits are a seeded buffer saved with it, so a user's interests never change
+  from call to call; training may resample them;
+- `forward` takes item *vectors*, not ids: where the vectors come from (a step's distinct rows, or the whole table at
+  inference) is the caller's business, and the same forward serves both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mind_core.attention import label_aware_attention
+from mind_core.config import ModelConfig
+from mind_core.embeddings import EmbeddingTable
+from mind_core.features import UNKNOWN, FeatureSpec, unknown_rows
+from mind_core.routing import adaptive_interest_count, b2i_routing
+
+PROFILE_STD = 0.1  # of the profile rows: they enter an MLP, not the routing, so their scale hardly matters
+
+
+class UserEncoder(nn.Module):
+    """Behaviours and profile to K interest vectors (sections 4.2 and 4.3 of Li et al. 2019)."""
+
+    def __init__(self, config: ModelConfig, profile_features: int):
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(config.logits_seed)
+        if config.encoder == "mind":
+            self.shared_map = nn.Parameter(_normal((config.dim, config.dim), config.dim**-0.5, generator))  # S
+            logits = config.sigma * torch.randn(config.interests, config.max_history, generator=generator)
+            self.register_buffer("routing_logits", logits)  # b_ij (K, L), behaviour 0 the oldest seen; never trained
+        if config.recency:
+            self.recency = nn.Parameter(_normal((config.max_history, config.dim), 0.02, generator))
+        widths = [config.dim + profile_features * config.profile_dim, *config.hidden]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.output = nn.Linear(widths[-1], config.dim)  # linear: a last ReLU would force scores to be positive
+
+    def forward(
+        self, behaviours: Tensor, mask: Tensor, profile: Tensor | None, logits: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Interests of each user.
+
+        Parameters
+        ----------
+        behaviours : (B, L, d), e_i of the behaviours, oldest first.
+        mask : (B, L) bool, False at padding and at behaviours hidden by dropout.
+        profile : (B, F * profile_dim), or None without profile features.
+        logits : (B, K, L) or (K, L) initial routing logits; None: the saved buffer.
+
+        Returns
+        -------
+        interests : (B, K, d), v_j.
+        own : (B, K) bool, which of them are the user's (j < K'_u).
+        weights : (B, K, L), coupling coefficients of the last routing iteration (uniform for encoder: mean).
+        """
+        config = self.config
+        if config.recency:
+            behaviours = behaviours + self.recency[_rank_from_newest(mask)] * mask.unsqueeze(-1)
+        if config.encoder == "mind":
+            own = self.own_interests(mask)
+            initial = self.routing_logits[:, : mask.shape[1]] if logits is None else logits
+            capsules, weights = b2i_routing(
+                behaviours @ self.shared_map,
+                mask,
+                own,
+                initial,
+                config.iterations,
+                scale=config.routing_scale,
+                update=config.routing_update,
+            )
+        else:
+            own = torch.ones(len(mask), 1, dtype=torch.bool, device=mask.device)
+            weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)  # (B, 1, L)
+            capsules = weights.to(behaviours.dtype) @ behaviours
+        interests = self._transform(capsules, profile)
+        if config.normalize:
+            interests = functional.normalize(interests, dim=-1)
+        return interests, own, weights
+
+    def own_interests(self, mask: Tensor) -> Tensor:
+        """(B, K) bool: interest j is the user's if j < K'_u."""
+        count = self.config.interests
+        if not self.config.adaptive_interests:
+            return torch.ones(len(mask), count, dtype=torch.bool, device=mask.device)
+        number = adaptive_interest_count(mask.sum(1), count)
+        return torch.arange(count, device=mask.device) < number.unsqueeze(1)
+
+    def _transform(self, capsules: Tensor, profile: Tensor | None) -> Tensor:
+        """v_j = ReLU layers([u_j ; p_u]), plus u_j itself with `residual`."""
+        x = capsules
+        if profile is not None:
+            x = torch.cat([x, profile.unsqueeze(1).expand(-1, x.shape[1], -1)], -1)
+        for layer in self.hidden:
+            x = functional.relu(layer(x))
+        x = self.output(x)
+        return capsules + x if self.config.residual else x
+
+
+class MIND(nn.Module):
+    """Tables, user encoder and the label-aware training head.
+
+    Parameters
+    ----------
+    items : V, item indices including padding (0) and unknown (1).
+    item_features, profile_features : specs, in the order of their columns.
+    seed : of all initial weights except the routing logits (config.logits_seed).
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        items: int,
+        item_features: list[FeatureSpec],
+        profile_features: list[FeatureSpec],
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.config, self.items = config, items
+        self.item_features, self.profile_features = item_features, profile_features
+        generator = torch.Generator().manual_seed(seed)
+        item_rows = items + sum(spec.rows for spec in item_features)
+        unknown_items = [UNKNOWN, *unknown_rows(item_features, items)]
+        self.item_table = EmbeddingTable(item_rows, config.dim, config.init_std, generator, unknown_items)
+        profile_rows = 1 + sum(spec.rows for spec in profile_features)
+        unknown_profiles = unknown_rows(profile_features, 1)
+        self.profile_table = EmbeddingTable(profile_rows, config.profile_dim, PROFILE_STD, generator, unknown_profiles)
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
+            torch.manual_seed(seed)
+            self.encoder = UserEncoder(config, len(profile_features))
+
+    def score_vectors(self, item_vectors: Tensor) -> Tensor:
+        """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""
+        return functional.normalize(item_vectors, dim=-1) if self.config.normalize else item_vectors
+
+    def attend(self, interests: Tensor, label: Tensor, own: Tensor) -> Tensor:
+        """(B, d) user vector for the loss: label-aware attention over the user's own interests."""
+        user, _ = label_aware_attention(interests, label, own, self.config.attention_power)
+        return functional.normalize(user, dim=-1) if self.config.normalize else user
+
+
+def _rank_from_newest(mask: Tensor) -> Tensor:
+    """(B, L) int64: 0 for the newest behaviour that is shown; padding gets 0 and must be masked by the caller."""
+    order = mask.cumsum(1)
+    return (order[:, -1:] - order).clamp(min=0)
+
+
+def _normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> nn.Parameter:
+    return nn.Parameter(std * torch.randn(shape, generator=generator))

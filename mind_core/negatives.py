@@ -1,0 +1,70 @@
+"""Shared negatives: a few hundred items drawn once per step, and the expected count that logQ needs.
+
+The proposal is the mixture really drawn: n_u uniform draws, n_p draws ~ count^alpha, and the batch's own labels, which
+follow the label distribution. An item's expected count under it is
+``n_u / V + n_p * P_alpha(i) + B * P_label(i)``; subtracting its log from the logit makes the sampled softmax
+consistent with the full one (Bengio & Senecal 2008; Yi et al. 2019 for in-batch).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mind_core.config import LossConfig
+from mind_core.features import FIRST_ITEM
+
+
+class NegativeSampler(nn.Module):
+    """Draws item indices >= FIRST_ITEM.
+
+    Parameters
+    ----------
+    counts : (V,) events per item index in the training split, padding and unknown included.
+    labels : (V,) how often each index is a label in an epoch; None: `counts`.
+    """
+
+    def __init__(self, config: LossConfig, counts: Tensor, labels: Tensor | None = None):
+        super().__init__()
+        self.config = config
+        self.items = len(counts) - FIRST_ITEM
+        popularity = counts[FIRST_ITEM:].double() ** config.popularity_power
+        if config.popularity_power > 0:
+            popularity[counts[FIRST_ITEM:] == 0] = 0.0
+        labels = counts if labels is None else labels
+        self.register_buffer("cumulative", (popularity / popularity.sum()).cumsum(0))
+        self.register_buffer("popularity", _with_specials(popularity / popularity.sum()))
+        self.register_buffer("label_share", _with_specials(labels[FIRST_ITEM:].double() / labels.sum()))
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """(N,) negatives shared by the batch whose labels are `labels` (B,). kind: full gives every item once."""
+        device = labels.device
+        if self.config.kind == "full":
+            return torch.arange(FIRST_ITEM, self.items + FIRST_ITEM, device=device)
+        parts = []
+        if self.config.uniform_negatives:
+            shape = (self.config.uniform_negatives,)
+            parts.append(torch.randint(0, self.items, shape, generator=generator, device=device) + FIRST_ITEM)
+        if self.config.popularity_negatives:
+            shape = (self.config.popularity_negatives,)
+            uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+            place = torch.searchsorted(self.cumulative, uniform, right=True).clamp_(max=self.items - 1)
+            parts.append(place + FIRST_ITEM)
+        if self.config.in_batch:
+            parts.append(labels)
+        return torch.cat(parts)
+
+    def log_expected_count(self, items: Tensor, batch: int) -> Tensor:
+        """log of how often `items` are expected among one draw's negatives; 0 for the full softmax or without logQ."""
+        if self.config.kind == "full" or not self.config.logq:
+            return torch.zeros(items.shape, device=items.device)
+        expected = torch.full(items.shape, self.config.uniform_negatives / self.items, device=items.device).double()
+        expected += self.config.popularity_negatives * self.popularity[items]
+        if self.config.in_batch:
+            expected += batch * self.label_share[items]
+        # an item that can never be drawn (a label without count) gets the smallest finite correction
+        return expected.clamp_(min=1e-12).log().float()
+
+
+def _with_specials(values: Tensor) -> Tensor:
+    return torch.cat([values.new_zeros(FIRST_ITEM), values])

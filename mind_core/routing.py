@@ -1,0 +1,101 @@
+"""B2I dynamic routing: behaviours vote for interest capsules (section 4.2 and algorithm 1 of Li et al. 2019).
+
+Axes: B users, L behaviours, K interests, d dimension. What to notice:
+
+- one map S is shared by all behaviours and interests, so equal initial logits would give equal capsules for ever:
+  they start from noise of standard deviation sigma, and are never trained;
+- the softmax runs over **interests**: every behaviour hands out one unit of attention among the user's capsules;
+- logits accumulate over the iterations; gradients flow through the last one only;
+- padding and interests beyond K'_u get exactly nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def adaptive_interest_count(history_length: Tensor, interests: int) -> Tensor:
+    """K'_u = max(1, min(K, floor(log2 |I_u|))).
+
+    Parameters
+    ----------
+    history_length : (B,) integer, number of behaviours; 0 counts as 1.
+    interests : K.
+
+    Returns
+    -------
+    (B,) int64.  Source: eq. 9 of Li et al. 2019; the paper gives no rounding, we use floor.
+    """
+    # frexp is exact where log2 in float32 rounds: log2(8) must be 3, not 2.9999998
+    exponent = torch.frexp(history_length.clamp(min=1).to(torch.float64)).exponent - 1
+    return exponent.to(torch.int64).clamp(1, interests)
+
+
+def squash(z: Tensor) -> Tensor:
+    """(|z|^2 / (1 + |z|^2)) * z / |z| along the last axis; 0 maps to 0.  Source: eq. 7 of Li et al. 2019."""
+    square = z.square().sum(-1, keepdim=True)
+    return z * (square / (1 + square) * torch.rsqrt(square + 1e-12))
+
+
+def coupling(logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:
+    """Coupling coefficients w_ij: softmax of the routing logits over a user's own interests j.
+
+    Parameters
+    ----------
+    logits : (B, K, L).
+    mask : (B, L) bool, False at padding.
+    own : (B, K) bool, False for interests beyond K'_u; at least one per user.
+
+    Returns
+    -------
+    (B, K, L): sums to 1 over K at real behaviours, 0 at padding.
+    """
+    weights = logits.masked_fill(~own.unsqueeze(-1), float("-inf")).softmax(dim=1)
+    return weights * mask.unsqueeze(1)
+
+
+def b2i_routing(
+    mapped: Tensor,
+    mask: Tensor,
+    own: Tensor,
+    initial_logits: Tensor,
+    iterations: int,
+    *,
+    scale: float = 1.0,
+    update: str = "dot",
+) -> tuple[Tensor, Tensor]:
+    """Route behaviours to interest capsules.
+
+    Parameters
+    ----------
+    mapped : (B, L, d), S e_i of every behaviour, oldest first.
+    mask : (B, L) bool, False at padding.
+    own : (B, K) bool, the user's own interests.
+    initial_logits : (K, L) or (B, K, L), b_ij ~ N(0, sigma^2).
+    iterations : r >= 1.
+    scale : multiplies the agreement added to the logits; 1 is the paper.
+    update : "dot" adds u_j . S e_i, "cosine" its cosine.
+
+    Returns
+    -------
+    capsules : (B, K, d), u_j, each of norm < 1.
+    weights : (B, K, L), the coupling coefficients of the last iteration, for diagnosis.
+
+    Source: algorithm 1 of Li et al. 2019.
+    """
+    still = mapped.detach()
+    logits = initial_logits.expand(mapped.shape[0], -1, -1)
+    with torch.no_grad():
+        for _ in range(iterations - 1):
+            capsules = squash(coupling(logits, mask, own) @ still)  # (B, K, d)
+            logits = logits + scale * _agreement(capsules, still, update)  # (B, K, L), accumulated
+        weights = coupling(logits, mask, own)
+    return squash(weights.to(mapped.dtype) @ mapped), weights
+
+
+def _agreement(capsules: Tensor, mapped: Tensor, update: str) -> Tensor:
+    if update == "cosine":
+        capsules = torch.nn.functional.normalize(capsules, dim=-1)
+        mapped = torch.nn.functional.normalize(mapped, dim=-1)
+    return capsules @ mapped.transpose(1, 2)

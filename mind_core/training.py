@@ -1,0 +1,206 @@
+"""One training step: draw -> gather distinct rows -> forward and backward on the block -> exchange -> update rows.
+
+Data-parallel by design: dense parameters go through DistributedDataParallel, table rows through `exchange_rows`. Every
+random draw comes from a generator seeded by (seed, purpose, step, rank), so a resumed run draws what the uninterrupted
+one would have drawn, and there is no random state to save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mind_core.config import OptimConfig
+from mind_core.distributed import exchange_rows, world_size
+from mind_core.embeddings import EmbeddingTable, Gathered, RowBlock, gather
+from mind_core.features import Bags
+from mind_core.loss import sampled_softmax_loss
+from mind_core.model import MIND
+from mind_core.negatives import NegativeSampler
+from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer
+from mind_core.sequences import Samples, Sequences, hide_behaviours, windows
+
+
+def seeded(device: torch.device | str, *key: object) -> torch.Generator:
+    """A generator whose stream is fixed by `key`, e.g. (seed, "negatives", step, rank)."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def learning_rate_factor(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Multiplier of the peak rate at `step` (0-based): linear warm-up, then constant or decay to 0 at `total_steps`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    return 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """A batch over distinct items: `history` (B, L), `label` (B,), `negatives` (N,) index into `items` (U,)."""
+
+    items: Tensor
+    history: Tensor
+    label: Tensor
+    negatives: Tensor
+    mask: Tensor  # (B, L) bool
+    log_expected: Tensor  # (U,) log expected count of each distinct item among the negatives
+    logits: Tensor | None  # (B, K, L) resampled routing logits
+
+
+class Objective(nn.Module):
+    """The loss as a module over gathered rows, so that DDP can wrap it and sees only dense parameters."""
+
+    def __init__(self, model: MIND):
+        super().__init__()
+        self.encoder = model.encoder
+        self._model = [model]  # in a list: the tables are not this module's parameters, DDP must not broadcast them
+
+    def forward(self, batch: StepBatch, items: Gathered, profile: Gathered | None) -> Tensor:
+        """Mean loss of the batch, a scalar."""
+        model = self._model[0]
+        vectors = items.pooled(items.block.values)  # (U, d), e_i of the step's distinct items
+        behaviours = nn.functional.embedding(batch.history, vectors)  # (B, L, d)
+        profiles = None
+        if profile is not None:
+            profiles = profile.pooled(profile.block.values).view(len(batch.label), -1)  # (B, F * profile_dim)
+        interests, own, _ = self.encoder(behaviours, batch.mask, profiles, batch.logits)
+        scored = model.score_vectors(vectors)
+        label = scored[batch.label]
+        return sampled_softmax_loss(
+            model.attend(interests, label, own),
+            label,
+            scored[batch.negatives],
+            batch.items[batch.label],
+            batch.items[batch.negatives],
+            log_expected_label=batch.log_expected[batch.label],
+            log_expected_negatives=batch.log_expected[batch.negatives],
+            temperature=model.config.temperature,
+        ).mean()
+
+
+class Trainer:
+    """Owns the model's optimisers and runs steps; knows nothing of epochs, files or Ray.
+
+    Parameters
+    ----------
+    model : on its device; with several ranks, built from the same seed on each.
+    item_bags : which table rows make up each item index, on the same device.
+    sampler : of the shared negatives, on the same device.
+    total_steps : of the whole run, for the learning-rate schedule.
+    """
+
+    def __init__(
+        self,
+        model: MIND,
+        item_bags: Bags,
+        sampler: NegativeSampler,
+        optim: OptimConfig,
+        *,
+        total_steps: int,
+        seed: int = 0,
+        behaviour_dropout: float = 0.0,
+        autocast: bool = False,
+    ):
+        self.model, self.item_bags, self.sampler, self.optim = model, item_bags, sampler, optim
+        self.total_steps, self.seed = total_steps, seed
+        self.behaviour_dropout, self.autocast = behaviour_dropout, autocast
+        self.device = model.item_table.weight.device
+        self.rank = dist.get_rank() if world_size() > 1 else 0
+        self.objective: nn.Module = Objective(model)
+        if world_size() > 1:
+            self.objective = DistributedDataParallel(self.objective)
+        decay = optim.weight_decay
+        self.dense = torch.optim.AdamW(model.encoder.parameters(), lr=optim.learning_rate, weight_decay=decay)
+        make: type[RowAdam] | type[RowAdagrad] = RowAdam if optim.table_optimizer == "adam" else RowAdagrad
+        self.rows: dict[str, RowOptimizer] = {
+            name: make(table.weight, decay)
+            for name, table in (("items", model.item_table), ("profile", model.profile_table))
+        }
+        self.step = 0
+
+    def train_step(self, sequences: Sequences, samples: Samples) -> Tensor:
+        """Run one step on this rank's `samples`; returns its mean loss (a scalar, detached, still on the device)."""
+        batch, profile_rows = self._draw(sequences, samples)
+        items = self._gather_items(batch.items)
+        profile = gather(self.model.profile_table, profile_rows) if profile_rows is not None else None
+        factor = learning_rate_factor(self.step, self.total_steps, self.optim)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
+            loss = self.objective(batch, items, profile)
+        self.dense.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.dense.param_groups:
+            group["lr"] = factor * self.optim.learning_rate
+        self.dense.step()
+        self._update("items", self.model.item_table, items.block, factor)
+        if profile is not None:
+            self._update("profile", self.model.profile_table, profile.block, factor)
+        self.step += 1
+        return loss.detach()
+
+    def _draw(self, sequences: Sequences, samples: Samples) -> tuple[StepBatch, Bags | None]:
+        model, config = self.model, self.model.config
+        histories = windows(sequences, samples.users, samples.positions, config.max_history)
+        labels = sequences.items[samples.positions].long()
+        negatives = self.sampler.draw(labels, seeded(self.device, self.seed, "negatives", self.step, self.rank))
+        mask = histories.mask
+        if self.behaviour_dropout:
+            generator = seeded(self.device, self.seed, "dropout", self.step, self.rank)
+            mask = hide_behaviours(mask, self.behaviour_dropout, generator)
+        logits = None
+        if config.encoder == "mind" and config.resample_logits:
+            shape = (len(labels), config.interests, mask.shape[1])
+            generator = seeded(self.device, self.seed, "logits", self.step, self.rank)
+            logits = config.sigma * torch.randn(shape, generator=generator, device=self.device)
+        ids = torch.cat([histories.items.flatten(), labels, negatives])
+        if self.sampler.config.kind == "full":
+            distinct, index = torch.arange(model.items, device=self.device), ids  # every item takes part
+        else:
+            distinct, index = ids.unique(return_inverse=True)
+        history, label, negative = index.split([histories.items.numel(), len(labels), len(negatives)])
+        log_expected = self.sampler.log_expected_count(distinct, len(labels))
+        batch = StepBatch(distinct, history.view(mask.shape), label, negative, mask, log_expected, logits)
+        return batch, histories.profile
+
+    def _gather_items(self, items: Tensor) -> Gathered:
+        table = self.model.item_table
+        if len(items) == self.model.items:
+            block = RowBlock(torch.arange(len(table.weight), device=self.device), table.weight.clone().requires_grad_())
+            return Gathered(block, self.item_bags.rows, self.item_bags)
+        return gather(table, self.item_bags.select(items))
+
+    def _update(self, name: str, table: EmbeddingTable, block: RowBlock, factor: float) -> None:
+        assert block.values.grad is not None
+        rows, grad = exchange_rows(block.rows, block.values.grad)
+        self.rows[name].update(table.weight, rows, grad, factor * self.optim.table_learning_rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Optimiser state as flat tensors (no pickle): dense Adam's moments, the rows' state, the step."""
+        state = {"step": torch.tensor(self.step)}
+        for index, moments in self.dense.state_dict()["state"].items():
+            state |= {f"dense.{index}.{name}": value for name, value in moments.items()}
+        for table, optimizer in self.rows.items():
+            state |= {f"rows.{table}.{name}": value for name, value in optimizer.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.step = int(state["step"])
+        dense = self.dense.state_dict()
+        dense["state"] = {}
+        for key, value in state.items():
+            if key.startswith("dense."):
+                _, index, name = key.split(".")
+                dense["state"].setdefault(int(index), {})[name] = value
+        self.dense.load_state_dict(dense)
+        for table, optimizer in self.rows.items():
+            prefix = f"rows.{table}."
+            optimizer.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
