@@ -1,0 +1,200 @@
+"""The command line: ``mind STAGE CONF``. One command a stage, each a plain function of :mod:`pipelines` underneath.
+
+Everything heavy is imported inside a command, so that ``mind --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+
+OUT_SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+
+class Commands(TyperGroup):
+    """The group of commands, with the ways in which a command may end: a user's mistake is one line and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; any other exception keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("mind: interrupted", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            mistake = _user_error(error)
+            if mistake is None:
+                raise
+            typer.echo(f"mind: error: {' '.join(str(mistake).split())}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a plain traceback can be pasted into an issue
+    help="Multi-interest retrieval (MIND): an event log in, K vectors per user and top-N lists out.",
+)
+
+Conf = Annotated[Path, typer.Argument(metavar="CONF", help="YAML file of the campaign, e.g. conf/ml-1m.yaml")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="A.B=C", help="Override one setting, e.g. train.epochs=3. May be repeated."),
+]
+Preset = Annotated[str | None, typer.Option("--preset", help="default, paper, youtube_dnn or popularity.")]
+Home = Annotated[
+    str | None, typer.Option("--home", help="Folder of datasets, models and runs; before MIND_HOME and the file.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="Model folder or models:/ URI. Without it: the newest one trained for CONF."),
+]
+
+
+@app.command()
+def preprocess(conf: Conf, sets: Sets = None, preset: Preset = None, home: Home = None) -> None:
+    """Turn the event log into a dataset."""
+    config = _config(conf, sets, preset, home)
+    from pipelines.preprocess import preprocess
+
+    preprocess(config)
+    _next("train", conf, sets, preset, home)
+
+
+@app.command()
+def train(conf: Conf, sets: Sets = None, preset: Preset = None, home: Home = None) -> None:
+    """Train on the dataset; goes on from the last checkpoint if it was stopped."""
+    config = _config(conf, sets, preset, home)
+    from pipelines.train import train
+
+    train(config)
+    _next("evaluate", conf, sets, preset, home)
+
+
+@app.command()
+def evaluate(
+    conf: Conf,
+    model: Model = None,
+    split: Annotated[Literal["test", "validation"], typer.Option("--split", help="Which events to find.")] = "test",
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Rank the whole catalogue for every user and report the metrics."""
+    config = _config(conf, sets, preset, home)
+    from pipelines.evaluate import evaluate
+
+    evaluate(config, model=model, split=split)
+    _next("recommend", conf, sets, preset, home, *([] if model is None else ["--model", model]), "--all")
+
+
+@app.command()
+def recommend(
+    conf: Conf,
+    user: Annotated[list[str] | None, typer.Option("--user", "-u", metavar="ID", help="May be repeated.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every user of the dataset.")] = False,
+    top: Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
+    model: Model = None,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """List the top items of users, and which interest found each."""
+    if bool(user) == everyone:
+        raise UserError("recommend: give either --user ID (may be repeated) or --all")
+    if out is not None and out.suffix not in OUT_SUFFIXES:
+        raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
+    config = _config(conf, [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])], preset, home)
+    from pipelines.recommend import recommend
+
+    recommend(config, users=user or None, out=out, model=model)
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same log.")] = 0,
+) -> None:
+    """Write a synthetic event log with planted interests, to try things on."""
+    from pipelines.synthetic import generate
+
+    generate(out, seed=seed)
+
+
+@app.command()
+def ui(
+    conf: Annotated[Path | None, typer.Argument(metavar="[CONF]", help="Whose store to show.")] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="On 127.0.0.1.")] = 5000,
+    sets: Sets = None,
+    home: Home = None,
+) -> None:
+    """Open the MLflow dashboard of the runs."""
+    from pipelines.dashboard import serve
+    from pipelines.run_store import store_of, store_uri
+
+    if conf is not None:
+        config = _config(conf, sets, None, home)
+        serve(store_of(config), config.home_path, port)
+    else:
+        folder = Path(home or os.environ.get("MIND_HOME") or "mind_home").expanduser().resolve()
+        serve(store_uri(None, folder), folder, port)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mind {version('mind-retrieval')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of ``mind`` itself; the help text is that of `app`."""
+
+
+def main() -> None:
+    """Entry point of the ``mind`` script."""
+    app(prog_name="mind")
+
+
+def _config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
+    from pipelines.load_config import load_config
+
+    home_set = [] if home is None else [f"home={json.dumps(home)}"]  # quoted, so that YAML takes it as it is
+    return load_config(conf, [*(sets or []), *home_set], preset)
+
+
+def _next(command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str) -> None:
+    """Print the command that comes after this one, with the same options."""
+    words = ["mind", command, str(conf), *more]
+    for option, values in (("--preset", [preset]), ("--home", [home]), ("--set", sets or [])):
+        words += [word for value in values if value is not None for word in (option, value)]
+    typer.echo(f"next: {shlex.join(words)}")
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
+    while error is not None and not isinstance(error, UserError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error
+
+
+if __name__ == "__main__":
+    main()
