@@ -31,13 +31,23 @@ class Retriever(Protocol):
 
 
 class MINDRetriever:
-    """A trained MIND (or mean-pooling) model with its item vectors computed once."""
+    """A trained MIND (or mean-pooling) model with its item vectors computed once.
 
-    def __init__(self, model: MIND, item_bags: Bags):
+    Parameters
+    ----------
+    behaviour_vectors : (V, d), e_i before any normalisation: what `of` computes, or as it was saved.
+    """
+
+    def __init__(self, model: MIND, behaviour_vectors: Tensor):
         self.model = model
         self.max_history = model.config.max_history
-        self.behaviour_vectors = pool_all(model.item_table, item_bags)  # (V, d), e_i before any normalisation
-        self.item_vectors = model.score_vectors(self.behaviour_vectors)
+        self.behaviour_vectors = behaviour_vectors
+        self.item_vectors = model.score_vectors(behaviour_vectors)
+
+    @classmethod
+    def of(cls, model: MIND, item_bags: Bags) -> MINDRetriever:
+        """Compute the item vectors from the table, as it is now."""
+        return cls(model, pool_all(model.item_table, item_bags))
 
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         vectors, own, _ = self.route(histories)
