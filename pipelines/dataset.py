@@ -1,0 +1,261 @@
+"""The dataset folder between `mind preprocess` and every later stage: the one place that knows its layout.
+
+    manifest.json                      written last: a folder with a manifest is whole
+    sequences/{train,validation,test}/part-NNNNN.parquet
+                                       one row per user: user, items (oldest first), times, targets, profile_<feature>
+    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
+    vocabularies/{items,users}.parquet                            index, id, count
+    vocabularies/{item_features,profile_features}/<name>.parquet  index, value, count
+
+Item and feature rows: see pipelines.vocabulary. Reading needs no Ray, `Dataset.read` apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.config import DataConfig
+from pipelines.errors import UserError
+from pipelines.splits import SPLITS
+from pipelines.vocabulary import FeatureEncoder, FeatureKind, encode_columns
+
+if TYPE_CHECKING:
+    import ray.data
+
+SCHEMA_VERSION = 1
+SplitName = Literal["train", "validation", "test"]
+Side = Literal["item", "profile"]
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What a model must know of a feature; see pipelines.vocabulary.FeatureEncoder."""
+
+    name: str
+    kind: FeatureKind
+    size: int  # embedding rows; 0 for numeric
+    mean: float | None = None
+    std: float | None = None
+    edges: tuple[float, ...] | None = None
+    separator: str | None = None
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Of one split."""
+
+    users: int
+    events: int  # in histories
+    targets: int
+    skipped_users: int  # without history or without targets
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json. `rows_read` equals `events` plus all of `set_aside`."""
+
+    schema_version: int
+    name: str
+    config: dict[str, Any]  # the resolved data section
+    rows_read: int
+    set_aside: dict[str, int]  # by reason
+    events: int
+    users: int
+    items: int
+    splits: dict[str, SplitCounts]
+    item_features: tuple[FeatureInfo, ...]
+    profile_features: tuple[FeatureInfo, ...]
+    time_unit: Literal["us", "number"]  # microseconds since 1970 UTC, or the log's own numbers
+    fingerprint: str  # of the content alone: equal for equal events, however they were cut into files and blocks
+    sources: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # events, items, profile: path, bytes, rows
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def item_rows(self) -> int:
+        """Rows of the item embedding table: the items, padding and unknown."""
+        return self.items + 2
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse; the inverse of `to_json`."""
+        raw = json.loads(text)
+        raw["splits"] = {name: SplitCounts(**counts) for name, counts in raw["splits"].items()}
+        for side in ("item_features", "profile_features"):
+            raw[side] = tuple(
+                FeatureInfo(**{**info, "edges": None if info["edges"] is None else tuple(info["edges"])})
+                for info in raw[side]
+            )
+        return cls(**raw)
+
+    def to_json(self) -> str:
+        """The same text for the same content."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie below the folder."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def items(self) -> Path:
+        return self.root / "items" / "part-00000.parquet"
+
+    def sequences(self, split: str) -> Path:
+        return self.root / "sequences" / split
+
+    def part(self, split: str, number: int) -> Path:
+        return self.sequences(split) / f"part-{number:05d}.parquet"
+
+    def vocabulary(self, name: str) -> Path:
+        """`name` is items, users, item_features/<name> or profile_features/<name>."""
+        return self.root / "vocabularies" / f"{name}.parquet"
+
+    def create(self) -> None:
+        """Make the folders."""
+        folders = [*(self.sequences(split) for split in SPLITS), self.items.parent]
+        folders += [self.root / "vocabularies" / name for name in ("item_features", "profile_features")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write Parquet in one step, so that a task that is killed and run again leaves one whole file."""
+    aside = path.with_suffix(f".writing-{os.getpid()}")
+    pq.write_table(table, aside, compression="zstd")
+    aside.rename(path)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A whole dataset, opened for reading."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Dataset:
+        """Open a dataset folder.
+
+        Raises
+        ------
+        UserError
+            If there is none, or one of another schema version; the text names the command that makes one.
+        """
+        layout = Layout(Path(path))
+        if not layout.manifest.is_file():
+            raise UserError(f"{path}: no dataset (no manifest.json); make it with: mind preprocess CONFIG.yaml")
+        text = layout.manifest.read_text(encoding="utf-8")
+        version = json.loads(text).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{path}: dataset of schema version {version}, this program reads {SCHEMA_VERSION}; "
+                            "make it anew with: mind preprocess CONFIG.yaml")  # fmt: skip
+        return cls(Path(path), Manifest.from_json(text))
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.path)
+
+    @property
+    def config(self) -> DataConfig:
+        """The data section that made it."""
+        return DataConfig.model_validate(self.manifest.config)
+
+    def items(self) -> pa.Table:
+        """One row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
+        return pq.read_table(self.layout.items)
+
+    def vocabulary(self, name: str) -> pa.Table:
+        """Items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
+        return pq.read_table(self.layout.vocabulary(name))
+
+    def split_files(self, split: SplitName) -> list[str]:
+        """The Parquet files of a split, in user order; there is at least one, perhaps without rows."""
+        return sorted(str(path) for path in self.layout.sequences(split).glob("part-*.parquet"))
+
+    def read(self, split: SplitName) -> ray.data.Dataset:
+        """A split as a Ray Dataset, one row per user."""
+        import ray.data  # serving reads datasets without Ray
+
+        return ray.data.read_parquet(self.split_files(split))
+
+    def table(self, split: SplitName) -> pa.Table:
+        """A split as one Arrow table."""
+        return pa.concat_tables([pq.read_table(file) for file in self.split_files(split)]).combine_chunks()
+
+    def encoders(self, side: Side) -> list[FeatureEncoder]:
+        """The fitted encoders of the item or profile features."""
+        infos = self.manifest.item_features if side == "item" else self.manifest.profile_features
+        encoders = []
+        for info in infos:
+            table = None if info.kind == "numeric" else self.vocabulary(f"{side}_features/{info.name}")
+            encoders.append(
+                FeatureEncoder(
+                    info.name,
+                    info.kind,
+                    separator=info.separator,
+                    values=None if table is None or info.edges is not None else table["value"].combine_chunks(),
+                    counts=None if table is None else table["count"].combine_chunks(),
+                    mean=info.mean,
+                    std=info.std,
+                    edges=info.edges,
+                )
+            )
+        return encoders
+
+    def encode_profile(self, raw: pa.Table) -> pa.Table:
+        """Raw profile columns -> profile_<feature> columns as in the sequences; absent columns count as missing."""
+        return pa.table(encode_columns(self.encoders("profile"), raw, "profile"))
+
+
+def feature_info(encoder: FeatureEncoder) -> FeatureInfo:
+    """What the manifest keeps of an encoder."""
+    return FeatureInfo(
+        encoder.name, encoder.kind, encoder.size, encoder.mean, encoder.std, encoder.edges, encoder.separator
+    )
+
+
+def digest(table: pa.Table) -> str:
+    """SHA-256 of a table's names, types and values, independent of chunks and of the file format."""
+    state = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        state.update(f"{name}:{column.type}:{len(column)};".encode())
+        array = column.combine_chunks()
+        for chunk in array.chunks if isinstance(array, pa.ChunkedArray) else [array]:
+            _update(state, chunk)
+    return state.hexdigest()
+
+
+def _update(state: Any, array: pa.Array) -> None:
+    state.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        state.update(array.value_lengths().fill_null(-1).to_numpy().tobytes())
+        _update(state, array.flatten())
+    elif pa.types.is_struct(kind):
+        for child in array.flatten():
+            _update(state, child)
+    elif pa.types.is_primitive(kind) and not pa.types.is_boolean(kind):
+        dense = array.drop_null()
+        width = kind.bit_width // 8
+        start = dense.offset * width
+        buffer = dense.buffers()[1]
+        state.update(memoryview(buffer)[start : start + len(dense) * width] if buffer is not None else b"")
+    else:
+        text = array.cast(pa.string()).drop_null() if not pa.types.is_binary(kind) else array.drop_null()
+        state.update(pa.compute.binary_length(text).to_numpy(zero_copy_only=False).tobytes())
+        state.update(b"".join(text.cast(pa.binary()).to_pylist()))

@@ -1,0 +1,154 @@
+"""Identifiers of users and items, whatever the caller uses: integers, text or UUIDs.
+
+One canonical type per column (int64, uint64 or string), a hash that is the same on every machine, and ranks that keep
+the order of the ids. Pure Arrow and NumPy; no Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import UserError
+
+UInt64s = npt.NDArray[np.uint64]
+Int64s = npt.NDArray[np.int64]
+
+# Text that means a number and nothing else: no leading zeros or plus, so that "007" and "7" stay two ids.
+WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
+
+
+def as_array(column: Any) -> pa.Array:
+    """One contiguous array of a column, chunked or not, with dictionaries decoded and short offsets."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps several chunks when text overflows 2 GiB
+        column = pa.concat_arrays(column.chunks)
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column
+
+
+def canonical(column: Any, where: str) -> pa.Array:
+    """Bring ids to int64, uint64 or string; what is missing (null, NaN, empty text) becomes null.
+
+    Parameters
+    ----------
+    column
+        Arrow array of integers, whole floats, text or 16-byte UUIDs.
+    where
+        Names the file and column in an error.
+
+    Raises
+    ------
+    UserError
+        For any other type, or for floats with a fraction.
+    """
+    array = as_array(column)
+    kind = array.type
+    if pa.types.is_string(kind):
+        return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+    if pa.types.is_uint64(kind):
+        return array
+    if pa.types.is_integer(kind):
+        return array.cast(pa.int64())
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array), pa.int64())
+    if pa.types.is_floating(kind):  # integers with gaps, as pandas writes them
+        finite = pc.if_else(pc.is_finite(array), array, pa.scalar(None, kind))
+        try:
+            return finite.cast(pa.int64())
+        except pa.ArrowInvalid:
+            raise UserError(f"{where}: ids with a fraction or above 2^63; ids must be integers or text") from None
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
+        return _uuid_text(array)
+    raise UserError(f"{where}: type {kind} cannot be an id; ids must be integers, text or UUIDs")
+
+
+def _uuid_text(array: pa.Array) -> pa.Array:
+    """16-byte values as the usual 36 characters, so that a request can name them."""
+    filled = array.fill_null(bytes(16))
+    start = filled.offset * 16
+    raw = np.frombuffer(filled.buffers()[1], np.uint8)[start : start + 16 * len(filled)].reshape(-1, 16)
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    pairs = np.stack([digits[raw >> 4], digits[raw & 15]], axis=-1).reshape(-1, 32)
+    dash = np.full((len(raw), 1), ord("-"), np.uint8)
+    cut = np.split(pairs, [8, 12, 16, 20], axis=1)
+    text = np.concatenate([cut[0], *(part for piece in cut[1:] for part in (dash, piece))], axis=1)
+    values = pa.array(np.ascontiguousarray(text).view("S36").ravel(), pa.binary()).cast(pa.string())
+    return pc.if_else(pc.is_valid(array), values, pa.scalar(None, pa.string()))
+
+
+def is_whole_numbers(text: pa.Array) -> bool:
+    """Whether every value of a text column is the plain decimal form of an integer."""
+    return bool(pc.all(pc.match_substring_regex(text, WHOLE_NUMBER), min_count=0).as_py())
+
+
+def common_type(types: set[pa.DataType]) -> pa.DataType:
+    """The one type that ids of all these canonical types are cast to: text wins, as every id can be written."""
+    return next(iter(types)) if len(types) == 1 else pa.string()
+
+
+def hash64(ids: pa.Array, seed: int = 0) -> UInt64s:
+    """Hash ids without nulls, (n,) uint64: the same for the same id and seed on every machine and version."""
+    state = _fnv1a(ids) if pa.types.is_string(ids.type) else ids.to_numpy(zero_copy_only=False).view(np.uint64)
+    start = _mix(np.array([seed], np.int64).view(np.uint64))
+    return _mix(state ^ start)
+
+
+def _mix(x: UInt64s) -> UInt64s:
+    """The finaliser of splitmix64: neighbouring integers land far apart."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _fnv1a(text: pa.Array) -> UInt64s:
+    """FNV-1a of each value's UTF-8 bytes; one vectorised step per byte position."""
+    bounds = np.frombuffer(text.buffers()[1], np.int32)[text.offset : text.offset + len(text) + 1].astype(np.int64)
+    data = np.frombuffer(text.buffers()[2] or b"", np.uint8)
+    state = np.full(len(text), 0xCBF29CE484222325, np.uint64)
+    lengths = np.diff(bounds)
+    alive = np.flatnonzero(lengths > 0)
+    place = 0
+    while len(alive):
+        state[alive] = (state[alive] ^ data[bounds[alive] + place]) * np.uint64(0x100000001B3)
+        place += 1
+        alive = alive[lengths[alive] > place]
+    return state
+
+
+def rank(ids: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Array]:
+    """Codes that sort as the ids do, (n,) int32, and the distinct ids in ascending order; `ids` has no nulls."""
+    encoded = ids.dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return place[encoded.indices.to_numpy()], encoded.dictionary.take(pa.array(order))
+
+
+def smallest_hashes(ids: pa.Array, k: int) -> pa.Array:
+    """The `k` distinct ids of the smallest hash: a sample that depends on the set of ids alone.
+
+    Merging the samples of two blocks and taking this again gives the sample of their union.
+    """
+    distinct = ids.drop_null().unique()
+    if len(distinct) <= k:
+        return distinct
+    return distinct.take(pa.array(np.argpartition(hash64(distinct), k)[:k]))
+
+
+def buckets(ids: pa.Array, bounds: pa.Array) -> Int64s:
+    """The range that each id falls into, (n,) int64: the number of `bounds` (ascending) that are <= the id."""
+    encoded = ids.dictionary_encode()
+    edges, distinct = bounds.to_numpy(zero_copy_only=False), encoded.dictionary.to_numpy(zero_copy_only=False)
+    return np.searchsorted(edges, distinct, side="right").astype(np.int64)[encoded.indices.to_numpy()]

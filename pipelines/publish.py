@@ -1,0 +1,45 @@
+"""Publish a folder all at once: built aside, renamed when whole, gone when anything fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def published(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its place if the block ends without an exception.
+
+    An older `target` stays readable until then. What killed processes of this host left beside it is removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname()
+    for stale in target.parent.glob(f".{target.name}.partial-{host}-*"):
+        if not _alive(int(stale.name.rpartition("-")[2])):
+            shutil.rmtree(stale, ignore_errors=True)
+    aside = target.with_name(f".{target.name}.partial-{host}-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        replaced = target.with_name(f"{aside.name}.replaced")
+        if target.exists():
+            target.rename(replaced)
+        aside.rename(target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

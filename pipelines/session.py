@@ -1,0 +1,133 @@
+"""The one place that starts or joins Ray, and a helper to run a batch of tasks with one progress bar."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # read on import; the bars are pipelines.progress
+
+import ray
+import ray.data
+import ray.exceptions
+
+from pipelines.config import RayConfig
+from pipelines.errors import UserError
+from pipelines.progress import progress
+
+
+@contextmanager
+def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) -> Iterator[None]:
+    """Have Ray available inside the block.
+
+    Joins the session of this process if there is one, else the cluster at `config.address` or RAY_ADDRESS, else
+    starts a local one. Only what was started here is shut down.
+
+    Parameters
+    ----------
+    config
+        Address, and CPUs of a local cluster.
+    workers
+        Training workers that must fit beside one coordinating task.
+    dashboard
+        Start the dashboard of a local cluster (Ray Tune needs it: it cleans up after pruned trials).
+
+    Raises
+    ------
+    UserError
+        If the cluster at the address does not answer.
+    """
+    if ray.is_initialized():
+        _quiet_data()
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        except (ConnectionError, ray.exceptions.RayError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"ray.address={address}: cannot join the cluster: {reason}") from None
+    else:
+        _require_a_token()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus or max(cores, workers + 1),
+            include_dashboard=dashboard,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    _quiet_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_a_token() -> None:
+    """Protect the local cluster's ports whatever this machine ran before; a new token stays in this process tree."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    known = Path("~/.ray/auth_token").expanduser().is_file()
+    if os.environ["RAY_AUTH_MODE"] == "token" and not known and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _quiet_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.shuffle_input_batch_bytes = 64 * 2**20  # default 1 GiB: memory of a shuffle's map task
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], description: str) -> Iterator[Any]:
+    """Run one Ray task per tuple of arguments and yield the results in the order of the arguments.
+
+    Parameters
+    ----------
+    task
+        A plain function; it must be safe to run twice, as Ray retries after a crash.
+    arguments
+        Positional arguments; ObjectRefs are resolved by Ray.
+    description
+        Of the progress bar.
+
+    Raises
+    ------
+    UserError
+        The one that a task raised, as if it had been raised here.
+    """
+    remote = ray.remote(task)
+    references = [remote.remote(*each) for each in arguments]
+    place = {reference: number for number, reference in enumerate(references)}
+    done: dict[int, Any] = {}
+    following = 0
+    with progress(description, total=len(references)) as advance:
+        waiting = list(references)
+        try:
+            while waiting:
+                ready, waiting = ray.wait(waiting, num_returns=1)
+                done[place[ready[0]]] = ray.get(ready[0])
+                advance(1)
+                while following in done:
+                    yield done.pop(following)
+                    following += 1
+        except ray.exceptions.RayTaskError as error:
+            for reference in waiting:
+                ray.cancel(reference, force=False)
+            raise_user_error(error)
+            raise
+
+
+def raise_user_error(error: BaseException) -> None:
+    """Raise the UserError that a remote function raised, if that is what lies under Ray's wrapping."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            raise UserError(str(getattr(seen, "cause", None) or seen)) from None
+        seen = getattr(seen, "cause", None) or seen.__cause__
