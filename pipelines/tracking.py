@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -392,4 +393,5 @@ def _pinned(distribution: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return redact((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return redact(textwrap.shorten(lines[0], 200, placeholder=" ..."))

@@ -1,0 +1,35 @@
+"""What every test stands on: quiet, offline tools, and nothing of the user's own settings."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before Ray or MLflow is imported; the processes that Ray starts inherit them.
+os.environ.update(
+    {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MPLBACKEND": "Agg",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a checkpoint counts only once the controller has polled it
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+)
+for name in ("MIND_HOME", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+    os.environ.pop(name, None)
+
+MINIMAL = """\
+name: tiny
+home: {home}
+data:
+  events: {{path: log.csv}}
+tracking: {{system_metrics: false}}
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """The smallest valid configuration file; its home lies beside it."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL.format(home=tmp_path / "home"))
+    return path

@@ -1,0 +1,163 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from pipelines.errors import UserError
+
+HEAVY = ("ray", "torch", "mlflow", "pyarrow", "pandas", "numpy", "pydantic")
+
+
+class Stage:
+    """A stage function that records its calls, and raises if it is told to."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.error = error
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self.calls.append((args, kwargs))
+        if self.error is not None:
+            raise self.error
+
+
+def install(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException | None = None) -> Stage:
+    """Put a recording stage in the place of ``pipelines.NAME.NAME``."""
+    module, stage = ModuleType(f"pipelines.{name}"), Stage(error)
+    setattr(module, name, stage)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return stage
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from jobs.cli import app
+try:
+    app(["--help"])
+except SystemExit as stop:
+    assert not stop.code
+print("heavy:", [name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "preprocess" in done.stdout
+    assert "heavy: []" in done.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("mind 0.")
+
+
+@pytest.mark.parametrize(("command", "following"), [("preprocess", "train"), ("train", "evaluate")])
+def test_stage_gets_the_config_and_the_next_command_keeps_the_options(
+    monkeypatch: pytest.MonkeyPatch, conf: Path, command: str, following: str
+) -> None:
+    stage = install(monkeypatch, command)
+    result = run(command, conf, "--preset", "paper", "-s", "train.epochs=3", "--set", "model.dim=8", "--home", "a: b")
+    assert result.exit_code == 0, result.output
+    ((config,), _) = stage.calls[0]
+    assert (config.preset, config.train.epochs, config.model.dim, config.home) == ("paper", 3, 8, "a: b")
+    options = "--preset paper --home 'a: b' --set train.epochs=3 --set model.dim=8"
+    assert result.stdout == f"next: mind {following} {conf} {options}\n"
+
+
+def test_evaluate_passes_model_and_split(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "evaluate")
+    assert run("evaluate", conf, "--model", "models:/m-1", "--split", "validation").exit_code == 0
+    assert stage.calls[0][1] == {"model": "models:/m-1", "split": "validation"}
+
+
+def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "recommend")
+    assert run("recommend", conf, "--user", "7", "-u", "x", "--top", "5", "--out", "a.csv").exit_code == 0
+    ((config,), options) = stage.calls[0]
+    assert config.evaluate.top_n == 5
+    assert options == {"users": ["7", "x"], "out": Path("a.csv"), "model": None}
+    assert run("recommend", conf, "--all").exit_code == 0
+    assert stage.calls[1][1]["users"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "recommend: give either --user ID (may be repeated) or --all"),
+        (["--user", "1", "--all"], "recommend: give either --user ID (may be repeated) or --all"),
+        (["--all", "--out", "a.xls"], "--out a.xls: must end in .parquet, .csv, .jsonl"),
+        (["--all", "--top", "0"], "--set evaluate.top_n=0: must be >= 1"),
+    ],
+)
+def test_recommend_refuses_what_makes_no_sense(conf: Path, arguments: list[str], message: str) -> None:
+    result = run("recommend", conf, *arguments)
+    assert (result.exit_code, result.stderr) == (2, f"mind: error: {message}\n")
+
+
+def test_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = run("train", tmp_path / "no.yaml")
+    assert result.exit_code == 2
+    assert result.stderr == f"mind: error: {tmp_path}/no.yaml: no such configuration file\n"
+
+
+def test_users_mistake_in_a_worker_is_found_in_the_cause(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    wrapped = RuntimeError("ray::task() and forty lines of remote traceback")
+    wrapped.__cause__ = UserError("log.csv: no column\n 'user'")
+    install(monkeypatch, "preprocess", wrapped)
+    result = run("preprocess", conf)
+    assert (result.exit_code, result.stderr) == (2, "mind: error: log.csv: no column 'user'\n")
+
+
+def test_interrupt_is_one_line_and_exit_code_130(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    install(monkeypatch, "train", KeyboardInterrupt())
+    result = run("train", conf)
+    assert (result.exit_code, result.stderr) == (130, "mind: interrupted\n")
+
+
+def test_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    install(monkeypatch, "train", ZeroDivisionError("bug"))
+    result = run("train", conf)
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_ui_says_when_there_is_nothing_to_show(tmp_path: Path) -> None:
+    result = run("ui", "--home", tmp_path)
+    assert result.exit_code == 2
+    assert f"{tmp_path}/mlflow.db: no runs yet" in result.stderr
+
+
+def test_ui_of_a_remote_store_names_the_server(conf: Path) -> None:
+    result = run("ui", conf, "--set", "tracking.uri=https://ann:pw@host")
+    assert result.stdout == "The runs are on a server: https://***@host\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_of_the_real_program(tmp_path: Path, conf: Path) -> None:
+    # given a stage that waits, in a real process
+    ready = tmp_path / "ready"
+    code = f"""
+import sys, time, types, pathlib
+module = types.ModuleType("pipelines.train")
+module.train = lambda config: (pathlib.Path({str(ready)!r}).touch(), time.sleep(60))
+sys.modules["pipelines.train"] = module
+sys.argv = ["mind", "train", {str(conf)!r}]
+from jobs.cli import main
+main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while not ready.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    # when it is interrupted
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    # then it says so and ends as shells expect
+    assert (process.returncode, stderr) == (130, "mind: interrupted\n")
