@@ -54,7 +54,7 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"ray.address={address}: cannot join the cluster: {reason}") from None
     else:
-        _require_a_token()
+        _bring_a_token()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         ray.init(
             address="local",
@@ -70,11 +70,15 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
         ray.shutdown()
 
 
-def _require_a_token() -> None:
-    """Protect the local cluster's ports whatever this machine ran before; a new token stays in this process tree."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    known = Path("~/.ray/auth_token").expanduser().is_file()
-    if os.environ["RAY_AUTH_MODE"] == "token" and not known and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+def _bring_a_token() -> None:
+    """Give the local cluster a token of its own, unless the user has one or has set RAY_AUTH_MODE.
+
+    A new local cluster asks for a token whatever this machine ran before, provided that RAY_AUTH_MODE is unset when
+    Ray is imported; brought by the environment it stays in this process tree instead of ~/.ray/auth_token.
+    """
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    known = Path("~/.ray/auth_token").expanduser().is_file() or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if "RAY_AUTH_MODE" not in os.environ and not known:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
