@@ -7,11 +7,12 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
 from pipelines.errors import UserError
@@ -54,8 +55,8 @@ class Exclusion(Section):
 class EventSource(TableSource):
     user: str = "user"
     item: str = "item"
-    time: str = "time"  # timestamp, date, number (epoch, or a mere order), or ISO text
-    tie_break: str | None = None  # orders events of equal time; without it ties keep item order
+    time: str = "time"  # timestamp, date, number (epoch, or a mere order; a fraction is cut off), or ISO text
+    tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all
     exclude: list[Exclusion] = []
@@ -91,6 +92,12 @@ class Split(Section):
     observed: Fraction = 0.8  # user_holdout: share of a held-out user's events that infer; the rest is to be found
     seed: int = 0  # user_holdout: of the hash that picks the users
 
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def date_as_text(cls, value: Any) -> Any:
+        """YAML reads an unquoted 2017-12-04 as a date."""
+        return value.isoformat() if isinstance(value, date) else value
+
     @model_validator(mode="after")
     def temporal_needs_dates(self) -> Split:
         dates = (self.validation_from, self.test_from)
@@ -110,7 +117,7 @@ class DataConfig(Section):
     min_user_events: int = Field(1, ge=1)
     min_item_events: int = Field(1, ge=1)
     split: Split = Split()
-    partitions: int | None = Field(None, ge=1)  # of the shuffle by user; None: from the size of the log
+    partitions: int | None = Field(None, ge=1)  # blocks of the shuffle by user; None: from the size of the log
     max_bad_fraction: float = Field(1.0, ge=0, le=1)  # rows that cannot be read, of all; more stops the job
 
 

@@ -77,7 +77,7 @@ def column_names(fragment: Fragment, source: TableSource) -> list[str]:
         if fragment.format == "csv":
             with _stream(fragment) as raw:
                 return list(_open_csv(raw, source, None, []).schema.names)
-        return next(_json_blocks(fragment), Block(pa.table({}))).table.column_names
+        return list(next(_json_blocks(fragment), Block(pa.table({}))).table.column_names)
 
 
 def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:

@@ -151,4 +151,6 @@ def buckets(ids: pa.Array, bounds: pa.Array) -> Int64s:
     """The range that each id falls into, (n,) int64: the number of `bounds` (ascending) that are <= the id."""
     encoded = ids.dictionary_encode()
     edges, distinct = bounds.to_numpy(zero_copy_only=False), encoded.dictionary.to_numpy(zero_copy_only=False)
-    return np.searchsorted(edges, distinct, side="right").astype(np.int64)[encoded.indices.to_numpy()]
+    place: Int64s = np.searchsorted(edges, distinct, side="right").astype(np.int64)
+    codes: Int64s = place[encoded.indices.to_numpy()]
+    return codes

@@ -161,7 +161,8 @@ def _cutoffs(data: DataConfig, unit: TimeUnit) -> tuple[int, int] | None:
     split = data.split
     if split.validation_from is None or split.test_from is None:
         return None
-    texts = [str(split.validation_from), str(split.test_from)]
+    dates = (split.validation_from, split.test_from)
+    texts = [f"{date:.0f}" if isinstance(date, float) else date for date in dates]
     first, second = parse_times(pa.array(texts), unit, "split").to_pylist()
     for key, text, value in zip(("validation_from", "test_from"), texts, (first, second), strict=True):
         if value is None:

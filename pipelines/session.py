@@ -20,6 +20,8 @@ from pipelines.config import RayConfig
 from pipelines.errors import UserError
 from pipelines.progress import progress
 
+CANCEL_TIMEOUT_S = 30
+
 
 @contextmanager
 def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) -> Iterator[None]:
@@ -87,6 +89,7 @@ def _quiet_data() -> None:
     context.enable_progress_bars = False
     context.shuffle_input_batch_bytes = 64 * 2**20  # default 1 GiB: memory of a shuffle's map task
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
 
 
 def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], description: str) -> Iterator[Any]:
@@ -121,9 +124,10 @@ def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], de
                 while following in done:
                     yield done.pop(following)
                     following += 1
-        except ray.exceptions.RayTaskError as error:
+        except BaseException as error:
             for reference in waiting:
                 ray.cancel(reference, force=False)
+            ray.wait(waiting, num_returns=len(waiting), timeout=CANCEL_TIMEOUT_S)  # they may still write files
             raise_user_error(error)
             raise
 
