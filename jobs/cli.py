@@ -127,12 +127,19 @@ def recommend(
 @app.command()
 def generate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    events: Annotated[int, typer.Option("--events", min=1, help="About as many.")] = 100_000,
+    users: Annotated[int, typer.Option("--users", min=1, help="Each has at least one event.")] = 2_000,
+    items: Annotated[int, typer.Option("--items", min=1, help="Dealt out to 20 clusters.")] = 1_000,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same log.")] = 0,
 ) -> None:
     """Write a synthetic event log with planted interests, to try things on."""
     from pipelines.synthetic import generate
 
-    generate(out, seed=seed)
+    try:
+        log = generate(out, events=events, users=users, items=items, seed=seed)
+    except ValueError as error:
+        raise UserError(f"generate: {error}") from None
+    typer.echo(f"events: {log.events}\nitems: {log.items}\nprofile: {log.profile}")
 
 
 @app.command()

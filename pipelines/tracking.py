@@ -103,6 +103,11 @@ class Tracker:
             chunk = entities[start : start + MAX_METRICS]
             self._try(self._client.log_batch, self.run_id, metrics=chunk)
 
+    def last_step(self, metric: str) -> int:
+        """The last step at which `metric` was logged, -1 if never: where a resumed run goes on."""
+        history = self._try(self._client.get_metric_history, self.run_id, metric_name(metric))
+        return max((point.step for point in history or ()), default=-1)
+
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; later values replace earlier ones."""
         entities = [RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in tags.items()]

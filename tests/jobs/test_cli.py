@@ -102,6 +102,19 @@ def test_recommend_refuses_what_makes_no_sense(conf: Path, arguments: list[str],
     assert (result.exit_code, result.stderr) == (2, f"mind: error: {message}\n")
 
 
+def test_generate_writes_a_log_and_says_where(tmp_path: Path) -> None:
+    result = run("generate", tmp_path, "--events", 300, "--users", 20, "--items", 40)
+    assert result.exit_code == 0, result.output
+    assert f"events: {tmp_path / 'events'}" in result.stdout
+    assert list((tmp_path / "events").glob("*.parquet"))
+
+
+def test_generate_refuses_sizes_that_cannot_be_met(tmp_path: Path) -> None:
+    result = run("generate", tmp_path, "--items", 2)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("mind: error: generate: need ")
+
+
 def test_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = run("train", tmp_path / "no.yaml")
     assert result.exit_code == 2
