@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
