@@ -198,9 +198,13 @@ def _next(command: str, conf: Path, sets: list[str] | None, preset: str | None, 
 
 def _user_error(error: BaseException | None) -> UserError | None:
     """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
-    while error is not None and not isinstance(error, UserError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
+    while error is not None:
+        # Ray's own wrapper is an instance of UserError as well, but its text is the whole remote traceback.
+        inner = getattr(error, "cause", None)
+        if isinstance(error, UserError) and not isinstance(inner, BaseException):
+            return error
+        error = inner or error.__cause__
+    return None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 from typer.testing import CliRunner
 
 from jobs.cli import app
@@ -121,12 +122,16 @@ def test_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert result.stderr == f"mind: error: {tmp_path}/no.yaml: no such configuration file\n"
 
 
-def test_users_mistake_in_a_worker_is_found_in_the_cause(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
-    wrapped = RuntimeError("ray::task() and forty lines of remote traceback")
-    wrapped.__cause__ = UserError("log.csv: no column\n 'user'")
-    install(monkeypatch, "preprocess", wrapped)
-    result = run("preprocess", conf)
-    assert (result.exit_code, result.stderr) == (2, "mind: error: log.csv: no column 'user'\n")
+def test_users_mistake_in_a_worker_is_one_line_as_well(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    # given what Ray makes of an exception in a task, and what Ray Data makes of that
+    mistake = UserError("log.csv: no column\n 'user'")
+    remote = RayTaskError("map", "forty lines of remote traceback", mistake).as_instanceof_cause()
+    wrapped = RuntimeError("a stage failed")
+    wrapped.__cause__ = remote
+    for error in (mistake, remote, wrapped):
+        install(monkeypatch, "preprocess", error)
+        result = run("preprocess", conf)
+        assert (result.exit_code, result.stderr) == (2, "mind: error: log.csv: no column 'user'\n")
 
 
 def test_interrupt_is_one_line_and_exit_code_130(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
