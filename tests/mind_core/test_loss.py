@@ -1,0 +1,216 @@
+"""Sampled softmax: by hand, against the reference and torch's cross entropy, and its limit, the full softmax."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mind_core.config import LossConfig, OptimConfig
+from mind_core.loss import sampled_softmax_loss
+from mind_core.negatives import NegativeSampler
+from tests.mind_core import reference
+from tests.mind_core.given import World, batches, generator, trainer, world
+
+
+def loss_of(
+    user: Tensor, items: Tensor, labels: Tensor, negatives: Tensor, log_expected: Tensor, temperature: float = 1.0
+) -> Tensor:
+    return sampled_softmax_loss(
+        user,
+        items[labels],
+        items[negatives],
+        labels,
+        negatives,
+        log_expected_label=log_expected[labels],
+        log_expected_negatives=log_expected[negatives],
+        temperature=temperature,
+    )
+
+
+def given_catalogue(users: int = 5, items: int = 12, dim: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    g = generator(seed)
+    user = torch.randn(users, dim, generator=g, dtype=torch.float64)
+    vectors = torch.randn(items, dim, generator=g, dtype=torch.float64)
+    return user, vectors, torch.randint(2, items, (users,), generator=g)
+
+
+def test_two_equal_scores_cost_log_two() -> None:
+    items = torch.ones(4, 1)
+    loss = loss_of(torch.ones(1, 1), items, torch.tensor([2]), torch.tensor([3]), torch.zeros(4))
+    assert loss.tolist() == pytest.approx([math.log(2)])
+
+
+def test_the_correction_is_subtracted_from_label_and_negatives_alike() -> None:
+    # given equal scores, and a negative that is expected 3 times as often as the label
+    log_expected = torch.tensor([0.0, 0.0, math.log(2), math.log(6)])
+    loss = loss_of(torch.ones(1, 1), torch.ones(4, 1), torch.tensor([2]), torch.tensor([3]), log_expected)
+    # then it counts for a third: -log(1 / (1 + 1/3))
+    assert loss.tolist() == pytest.approx([math.log(4 / 3)])
+
+
+def test_a_negative_that_is_the_samples_own_label_is_left_out_for_that_sample_only() -> None:
+    items = torch.ones(4, 1)
+    loss = loss_of(torch.ones(2, 1), items, torch.tensor([2, 3]), torch.tensor([2, 2]), torch.zeros(4))
+    # sample 0: both negatives are its label; sample 1: both count
+    assert loss.tolist() == pytest.approx([0.0, math.log(3)])
+
+
+def test_temperature_divides_every_score() -> None:
+    items = torch.tensor([[0.0], [0.0], [1.0], [0.0]])
+    loss = loss_of(torch.ones(1, 1), items, torch.tensor([2]), torch.tensor([3]), torch.zeros(4), temperature=0.5)
+    assert loss.tolist() == pytest.approx([math.log(1 + math.exp(-2))])
+
+
+def test_temperature_does_not_divide_the_correction() -> None:
+    log_expected = torch.tensor([0.0, 0.0, 0.0, math.log(3)])
+    loss = loss_of(torch.ones(1, 1), torch.zeros(4, 1), torch.tensor([2]), torch.tensor([3]), log_expected, 0.1)
+    assert loss.tolist() == pytest.approx([math.log(4 / 3)])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_sampled_softmax_equals_the_float64_reference(temperature: float) -> None:
+    user, items, labels = given_catalogue()
+    negatives = torch.randint(2, 12, (9,), generator=generator(1))
+    log_expected = torch.randn(12, generator=generator(2), dtype=torch.float64)
+    loss = loss_of(user, items, labels, negatives, log_expected, temperature)
+    expected = [
+        reference.sampled_softmax(
+            user[b].numpy(), items.numpy(), int(labels[b]), negatives.tolist(), log_expected.numpy(), temperature
+        )
+        for b in range(5)
+    ]
+    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-5)
+
+
+def test_gradient_equals_finite_differences_of_the_reference() -> None:
+    user, items, labels = given_catalogue(users=2, items=6, dim=3)
+    negatives = torch.tensor([3, 5, 3, 4, 2])
+    log_expected = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    items.requires_grad_()
+    loss_of(user, items, labels, negatives, log_expected, 0.5).sum().backward()
+
+    def total(vectors: np.ndarray) -> float:
+        pairs = zip(user.numpy(), labels.tolist(), strict=True)
+        return sum(
+            reference.sampled_softmax(u, vectors, y, negatives.tolist(), log_expected.numpy(), 0.5) for u, y in pairs
+        )
+
+    assert items.grad is not None
+    for i in range(6):
+        for k in range(3):
+            step = np.zeros((6, 3))
+            step[i, k] = 1e-6
+            base = items.detach().numpy()
+            numeric = (total(base + step) - total(base - step)) / 2e-6
+            assert items.grad[i, k].item() == pytest.approx(numeric, rel=1e-4, abs=1e-6)
+
+
+# --- the full softmax is the exact form ---
+
+
+def test_full_softmax_is_cross_entropy_over_the_catalogue_gradient_included() -> None:
+    user, items, labels = given_catalogue(users=8, items=30)
+    sampler = NegativeSampler(LossConfig(kind="full"), torch.ones(30))
+    ours_user, ours_items = user.clone().requires_grad_(), items.clone().requires_grad_()
+    negatives = sampler.draw(labels, generator())
+    log_expected = sampler.log_expected_count(torch.arange(30), len(labels)).double()
+    ours = loss_of(ours_user, ours_items, labels, negatives, log_expected, 0.7)
+    ours.mean().backward()
+
+    theirs_user, theirs_items = user.clone().requires_grad_(), items.clone().requires_grad_()
+    theirs = functional.cross_entropy(theirs_user @ theirs_items[2:].T / 0.7, labels - 2, reduction="none")
+    theirs.mean().backward()
+
+    assert torch.allclose(ours.double(), theirs, rtol=1e-6)
+    assert ours_user.grad is not None
+    assert ours_items.grad is not None
+    assert torch.allclose(ours_user.grad, theirs_user.grad, rtol=1e-5, atol=1e-7)
+    assert torch.allclose(ours_items.grad, theirs_items.grad, rtol=1e-5, atol=1e-7)
+    expected = [
+        reference.full_softmax(u, items.numpy(), int(y), 0.7) for u, y in zip(user.numpy(), labels, strict=True)
+    ]
+    np.testing.assert_allclose(ours.detach().numpy(), expected, rtol=1e-6)
+
+
+class Recorder:
+    """In a row optimiser's place: keeps the gradient of each table row, changes nothing."""
+
+    def __init__(self, weight: Tensor):
+        self.gradient = torch.zeros_like(weight)
+
+    def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
+        self.gradient.index_add_(0, rows, grad)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+def mean_gradient(w: World, config: LossConfig, draws: int) -> Tensor:
+    """Of the item rows in a training step on one fixed batch, over seeded draws of negatives."""
+    (batch,) = batches(w.sequences, size=64, steps=1)
+    recorder = Recorder(w.model.item_table.weight)
+    for seed in range(draws):
+        # a rate that changes nothing in float32, so that every draw sees the same model
+        one = trainer(w, config, OptimConfig(learning_rate=1e-30, table_learning_rate=1e-30), seed=seed)
+        one.rows["items"] = recorder
+        one.train_step(w.sequences, batch)
+    return recorder.gradient / draws
+
+
+def given_skewed_world() -> World:
+    """20 items, the first by far the most popular, and one interest per user."""
+    weights = 1.0 / (1 + torch.arange(20.0))
+    drawn = 2 + torch.multinomial(weights, 60 * 6, replacement=True, generator=generator(1))
+    return world(drawn.view(60, 6).tolist(), 22, features=False, profile=False, interests=1, residual=True)
+
+
+@pytest.mark.parametrize("share", [{"uniform_negatives": 0.5, "popularity_negatives": 0.5}, {"uniform_negatives": 1.0}])
+def test_with_logq_the_sampled_gradient_approaches_the_full_one_as_negatives_grow(share: dict[str, float]) -> None:
+    # given the gradient of the exact softmax, and its error with more and more sampled negatives
+    w = given_skewed_world()
+    full = mean_gradient(w, LossConfig(kind="full"), draws=1)
+
+    def error(negatives: int, logq: bool) -> float:
+        mix: Any = {"uniform_negatives": 0, "popularity_negatives": 0}
+        mix |= {name: int(part * negatives) for name, part in share.items()}
+        config = LossConfig(**mix, popularity_power=1.0, logq=logq)
+        return float((mean_gradient(w, config, draws=12) - full).norm() / full.norm())
+
+    corrected = [error(n, logq=True) for n in (64, 1024, 16384)]
+    # then it vanishes with the correction
+    assert corrected[0] > corrected[1] > corrected[2]
+    assert corrected[2] < 0.02
+
+
+def test_without_logq_the_sampled_gradient_stays_wrong_however_many_negatives() -> None:
+    w = given_skewed_world()
+    full = mean_gradient(w, LossConfig(kind="full"), draws=1)
+    config = LossConfig(uniform_negatives=0, popularity_negatives=16384, popularity_power=1.0, logq=False)
+    assert (mean_gradient(w, config, draws=4) - full).norm() > 0.1 * full.norm()
+
+
+def test_the_sampled_loss_approaches_the_full_loss_as_negatives_grow() -> None:
+    w = given_skewed_world()
+    (batch,) = batches(w.sequences, size=64, steps=1)
+    still = OptimConfig(learning_rate=1e-30, table_learning_rate=1e-30)
+    full = trainer(w, LossConfig(kind="full"), still).train_step(w.sequences, batch).item()
+    many = LossConfig(uniform_negatives=8192, popularity_negatives=8192)
+    assert trainer(w, many, still).train_step(w.sequences, batch).item() == pytest.approx(full, rel=0.02)
+
+
+def test_loss_is_float32_and_finite_for_large_scores() -> None:
+    user = torch.tensor([[300.0]])
+    loss = loss_of(
+        user, torch.tensor([[0.0], [0.0], [1.0], [-1.0]]), torch.tensor([3]), torch.tensor([2]), torch.zeros(4)
+    )
+    assert loss.dtype == torch.float32
+    assert loss.tolist() == [600.0]

@@ -1,0 +1,123 @@
+"""Lazy AdamW and row-wise Adagrad: one step by hand, many against the reference and torch.optim, laziness, padding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mind_core.optim import RowAdagrad, RowAdam
+from tests.mind_core import reference
+from tests.mind_core.given import generator
+
+OPTIMISERS = [(RowAdam, reference.LazyAdamW), (RowAdagrad, reference.RowwiseAdagrad)]
+
+
+def test_adams_first_step_is_the_learning_rate_along_the_gradients_sign() -> None:
+    weight = torch.tensor([[0.0, 0.0], [1.0, -1.0], [5.0, 5.0]])
+    RowAdam(weight).update(weight, torch.tensor([1]), torch.tensor([[3.0, -0.2]]), learning_rate=0.1)
+    assert torch.allclose(weight, torch.tensor([[0.0, 0.0], [0.9, -0.9], [5.0, 5.0]]), atol=1e-6)
+
+
+def test_adagrads_first_step_is_the_gradient_over_its_root_mean_square() -> None:
+    weight = torch.zeros(2, 2)
+    RowAdagrad(weight).update(weight, torch.tensor([1]), torch.tensor([[3.0, 4.0]]), learning_rate=0.1)
+    assert torch.allclose(weight[1], -0.1 * torch.tensor([3.0, 4.0]) / math.sqrt(12.5))
+
+
+@pytest.mark.parametrize("kind", [RowAdam, RowAdagrad])
+def test_decay_is_decoupled_and_applied_when_the_row_is_touched(kind: type[RowAdam] | type[RowAdagrad]) -> None:
+    # given a zero gradient, only the decay moves the touched row: 1 - rate * decay
+    weight = torch.ones(3, 2)
+    kind(weight, weight_decay=0.5).update(weight, torch.tensor([1]), torch.zeros(1, 2), learning_rate=0.1)
+    assert torch.allclose(weight[1], torch.full((2,), 0.95))
+    assert torch.equal(weight[2], torch.ones(2))
+
+
+@pytest.mark.parametrize("kind", [RowAdam, RowAdagrad])
+def test_the_padding_row_is_left_alone(kind: type[RowAdam] | type[RowAdagrad]) -> None:
+    weight = torch.zeros(3, 2)
+    optimiser = kind(weight, weight_decay=0.5)
+    optimiser.update(weight, torch.tensor([0, 2]), torch.ones(2, 2), learning_rate=0.1)
+    assert torch.equal(weight[:2], torch.zeros(2, 2))
+    assert (weight[2] < 0).all()
+    assert all((value[0] == 0).all() for value in optimiser.state_dict().values())
+
+
+@pytest.mark.parametrize("kind", [RowAdam, RowAdagrad])
+def test_no_rows_means_no_change(kind: type[RowAdam] | type[RowAdagrad]) -> None:
+    weight = torch.ones(3, 2)
+    kind(weight).update(weight, torch.zeros(0).long(), torch.zeros(0, 2), learning_rate=0.1)
+    assert torch.equal(weight, torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adam_on_all_rows_at_every_step_is_torchs_adamw(weight_decay: float) -> None:
+    # given a table whose rows 1 to 5 are touched at every step (row 0 is padding)
+    g = generator(1)
+    weight = torch.randn(6, 4, generator=g)
+    dense = torch.nn.Parameter(weight[1:].clone())
+    ours = RowAdam(weight, weight_decay)
+    theirs = torch.optim.AdamW([dense], lr=1.0, weight_decay=weight_decay)
+    for step in range(60):
+        gradient = torch.randn(5, 4, generator=g) * 10.0 ** (step % 5 - 3)
+        rate = 0.01 / (1 + step)
+        ours.update(weight, torch.arange(1, 6), gradient, rate)
+        dense.grad = gradient.clone()
+        theirs.param_groups[0]["lr"] = rate
+        theirs.step()
+    assert torch.allclose(weight[1:], dense, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_forgets_nothing_of_a_row_that_rests() -> None:
+    # given a row touched at steps 0 and 100, and one touched at two consecutive steps
+    weight = torch.ones(3, 2)
+    optimiser = RowAdam(weight)
+    for gradient, steps in ((1.0, [[1, 2], []]), (0.5, [[2]] + [[]] * 98 + [[1]])):
+        for rows in steps:
+            optimiser.update(weight, torch.tensor(rows).long(), torch.full((len(rows), 2), gradient), 0.1)
+    # then both have seen the same: an untouched row neither drifts nor decays
+    assert torch.equal(weight[1], weight[2])
+
+
+@pytest.mark.parametrize(("kind", "oracle"), OPTIMISERS)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**31), rows=st.integers(1, 8), dim=st.integers(1, 5), decay=st.sampled_from([0.0, 0.2]))
+def test_any_pattern_of_touched_rows_equals_the_reference(
+    kind: type[RowAdam] | type[RowAdagrad],
+    oracle: type[reference.LazyAdamW] | type[reference.RowwiseAdagrad],
+    seed: int,
+    rows: int,
+    dim: int,
+    decay: float,
+) -> None:
+    g = generator(seed)
+    weight = torch.randn(rows, dim, generator=g)
+    ours, theirs = kind(weight, decay), oracle(weight.double().numpy(), decay)
+    for _ in range(12):
+        touched = (torch.rand(rows, generator=g) < 0.5).nonzero().squeeze(1)
+        gradient = torch.randn(len(touched), dim, generator=g)
+        untouched = torch.ones(rows).bool().index_fill_(0, touched, False)
+        before = weight.clone()
+        ours.update(weight, touched, gradient, 0.05)
+        theirs.update(touched.tolist(), gradient.double().numpy(), 0.05)
+        assert torch.equal(weight[untouched], before[untouched])
+    np.testing.assert_allclose(weight.numpy(), theirs.weight, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [RowAdam, RowAdagrad])
+def test_restored_state_goes_on_bit_for_bit(kind: type[RowAdam] | type[RowAdagrad]) -> None:
+    g = generator(2)
+    weight = torch.randn(4, 3, generator=g)
+    optimiser = kind(weight)
+    optimiser.update(weight, torch.tensor([1, 3]), torch.randn(2, 3, generator=g), 0.1)
+    copy, restored = weight.clone(), kind(weight)
+    restored.load_state_dict({name: value.clone() for name, value in optimiser.state_dict().items()})
+    gradient = torch.randn(3, 3, generator=g)
+    optimiser.update(weight, torch.tensor([1, 2, 3]), gradient, 0.1)
+    restored.update(copy, torch.tensor([1, 2, 3]), gradient, 0.1)
+    assert torch.equal(weight, copy)
