@@ -55,7 +55,7 @@ def time_unit(column: Any, where: str) -> TimeUnit:
         return "number"
     if pa.types.is_string(array.type):
         numbers = pc.sum(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py() or 0
-        return "number" if 2 * numbers > len(array) - array.null_count else "us"
+        return "number" if 2 * numbers >= max(1, len(array) - array.null_count) else "us"
     raise UserError(f"{where}: type {array.type} cannot be a time; use timestamps, dates, numbers or ISO text")
 
 

@@ -127,7 +127,8 @@ def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], de
         except BaseException as error:
             for reference in waiting:
                 ray.cancel(reference, force=False)
-            ray.wait(waiting, num_returns=len(waiting), timeout=CANCEL_TIMEOUT_S)  # they may still write files
+            if waiting:  # they may still write files
+                ray.wait(waiting, num_returns=len(waiting), timeout=CANCEL_TIMEOUT_S)
             raise_user_error(error)
             raise
 

@@ -77,8 +77,9 @@ def read_table(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[
         raise UserError(f"{source.path}: files disagree on a column's type: {str(error).splitlines()[0]}") from None
     if pieces[0].format in TEXT_FORMATS:
         for place, name in enumerate(table.column_names):
-            if table[name].null_count < table.num_rows and is_whole_numbers(table[name]):
-                table = table.set_column(place, name, table[name].cast(pa.int64()))
+            column = table[name]
+            if pa.types.is_string(column.type) and column.null_count < len(column) and is_whole_numbers(column):
+                table = table.set_column(place, name, column.cast(pa.int64()))
     return table, lineage(pieces, rows)
 
 

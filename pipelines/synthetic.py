@@ -1,6 +1,6 @@
 """Generated logs of any size with planted interests, so that it can be measured whether a model finds them.
 
-Items belong to clusters and are Zipf-distributed inside them. A user has a few clusters (the interests), stays with one
+Items belong to clusters; inside one, rank r is seen in proportion to log(1 + 1/r), a Zipf law of exponent 1. A user has a few clusters (the interests), stays with one
 for a while, then switches. Written block by block; memory does not grow with the number of events. No Ray.
 """
 
@@ -134,7 +134,7 @@ def _block(
     clusters = len(starts) - 1
     cluster = np.where(rng.random(count) < NOISE, rng.integers(clusters, size=count), cluster)
     size = starts[cluster + 1] - starts[cluster]
-    place = np.floor(np.exp(rng.random(count) * np.log(size + 1))).astype(np.int64) - 1  # Zipf of exponent 1
+    place = np.floor(np.exp(rng.random(count) * np.log(size + 1))).astype(np.int64) - 1  # rank r ~ log(1 + 1/r)
     item = members[starts[cluster] + np.minimum(place, size - 1)]
     gap = np.ceil(rng.exponential(MEAN_GAP_US, size=count)).astype(np.int64)
     total = np.cumsum(gap)

@@ -1,0 +1,41 @@
+"""One local Ray cluster for all tests of the stages, and a small log to feed them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config import Config
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two CPUs, and a token of the test's own: the user's ~/.ray is left alone."""
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text("0" * 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        import ray
+
+        from pipelines.config import RayConfig
+        from pipelines.session import ray_session
+
+        with ray_session(RayConfig(num_cpus=2)):
+            yield
+        assert not ray.is_initialized(), "a session ends what it started"
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Callable[..., Config]:
+    """Make a configuration: ``configured(path, min_item_events=2, ...)``; `data` sections by keyword."""
+
+    def make(path: str | Path, events: dict[str, Any] | None = None, **data: Any) -> Config:
+        source = {"path": str(path), **(events or {})}
+        return Config.model_validate(
+            {"name": "tiny", "home": str(tmp_path / "home"), "data": {"events": source, **data}}
+        )
+
+    return make

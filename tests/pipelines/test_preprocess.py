@@ -1,0 +1,270 @@
+"""The stage as a whole, on one local Ray cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+import pipelines.preprocess
+from pipelines.config import Config
+from pipelines.dataset import Dataset
+from pipelines.errors import UserError
+from pipelines.preprocess import preprocess
+from pipelines.summary import print_summary
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(120)]
+Configured = Callable[..., Config]
+
+ROWS = [  # user, item, time; b is the more frequent item, z is rare
+    ("ann", "a", 1), ("ann", "b", 2), ("ann", "c", 3), ("ann", "b", 4), ("ann", "b", 4),
+    ("bob", "b", 9), ("bob", "a", 5), ("bob", "z", 7),
+    ("cyd", "c", 1), ("cyd", "b", 2),
+    (None, "a", 1), ("dan", None, 1), ("dan", "a", None),
+]  # fmt: skip
+
+
+def log(path: Path, rows: list[tuple[Any, Any, Any]] = ROWS) -> Path:
+    user, item, time = zip(*rows, strict=True)
+    pq.write_table(pa.table({"user": user, "item": item, "time": time}), path)
+    return path
+
+
+def shuffled_log(rows: int, seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    names = np.array([f"user {n}" for n in range(200)])
+    return pa.table(
+        {
+            "user": names[rng.integers(0, 200, rows)],
+            "item": np.floor(200 * rng.random(rows) ** 3).astype(np.int64),
+            "time": rng.integers(0, 500, rows),  # many ties
+        }
+    )
+
+
+def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path, configured: Configured) -> None:
+    items = tmp_path / "items.parquet"
+    tags = [["x", "y"], ["x"], None]
+    pq.write_table(pa.table({"id": ["a", "b", "unseen"], "tags": tags, "title": ["Aa", "Bb", "Uu"]}), items)
+    people = tmp_path / "people.csv"
+    people.write_text("id,town,age\nann,Bern,30\nbob,,50\nzoe,Ulm,99\n")
+    config = configured(
+        log(tmp_path / "log.parquet"),
+        min_item_events=2,
+        items={"path": str(items), "id": "id", "features": {"tags": {"kind": "multi"}}, "show": ["title"]},
+        profile={"path": str(people), "id": "id", "features": {"town": {}, "age": {"kind": "numeric"}}},
+    )
+    dataset = preprocess(config)
+
+    manifest = dataset.manifest
+    assert manifest.set_aside == {
+        "duplicate": 1, "item below min_item_events": 1, "missing item": 1, "missing time": 1, "missing user": 1,
+    }  # fmt: skip
+    assert (manifest.rows_read, manifest.events, manifest.users, manifest.items) == (13, 8, 3, 3)
+    assert dataset.items().to_pylist() == [
+        {"item": 2, "id": "b", "count": 4, "train_count": 3, "feature_tags": [3], "show_title": "Bb"},
+        {"item": 3, "id": "a", "count": 2, "train_count": 2, "feature_tags": [3, 4], "show_title": "Aa"},
+        {"item": 4, "id": "c", "count": 2, "train_count": 1, "feature_tags": [2], "show_title": None},
+    ]
+    assert dataset.vocabulary("users").to_pylist() == [
+        {"index": 0, "id": "ann", "count": 4},
+        {"index": 1, "id": "bob", "count": 2},
+        {"index": 2, "id": "cyd", "count": 2},
+    ]
+    assert dataset.vocabulary("item_features/tags").to_pydict() == {
+        "index": [3, 4],
+        "value": ["x", "y"],
+        "count": [2, 1],
+    }
+    assert dataset.vocabulary("profile_features/town")["value"].to_pylist() == ["Bern"]
+    assert dataset.table("test").to_pylist() == [
+        {"user": 0, "items": [3, 2, 4], "times": [1, 2, 3], "targets": [2], "profile_town": 3, "profile_age": -1.0}
+    ]
+    train = dataset.table("train")
+    assert train["items"].to_pylist() == [[3, 2], [3, 2], [4, 2]]
+    assert train["targets"].to_pylist() == [[], [], []]
+    assert train["profile_town"].to_pylist() == [3, 2, 2]
+    assert train["profile_age"].to_pylist() == [-1.0, 1.0, None]
+    assert (manifest.profile_features[1].mean, manifest.profile_features[1].std) == (40.0, 10.0)
+    raw = pa.table({"town": ["Bern", "Rome"], "age": ["40", None]})
+    assert dataset.encode_profile(raw).to_pydict() == {"profile_town": [3, 1], "profile_age": [0.0, None]}
+    assert sorted(os.listdir(dataset.path.parent)) == ["tiny"]
+    assert sorted(os.listdir(dataset.path)) == ["items", "manifest.json", "sequences", "vocabularies"]
+    assert dataset.read("train").count() == 3
+    assert dataset.config == config.data
+
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115
+    print_summary(dataset, "conf/tiny.yaml", console)
+    printed = console.export_text()
+    for text in ("set aside: missing user", "kept as events", "next: mind train conf/tiny.yaml"):
+        assert text in printed
+
+
+def test_content_does_not_depend_on_files_blocks_or_row_order(
+    tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.preprocess, "EVENTS_PER_PART", 500)  # several parts
+    table = shuffled_log(3000)
+    one, seven = tmp_path / "one.parquet", tmp_path / "seven"
+    pq.write_table(table, one)
+    seven.mkdir()
+    shuffled = table.take(pa.array(np.random.default_rng(1).permutation(3000)))
+    for number in range(7):
+        pq.write_table(shuffled.slice(number * 430, 430), seven / f"{number}.parquet", row_group_size=100)
+    shape = {"min_item_events": 5, "min_user_events": 3}
+    first = preprocess(configured(one, **shape))
+    files = {path.relative_to(first.path): path.read_bytes() for path in first.path.rglob("*.parquet")}
+    second = preprocess(configured(seven, partitions=3, **shape))
+    assert first.manifest.fingerprint == second.manifest.fingerprint
+    assert len(first.split_files("train")) == 6
+    assert files == {path.relative_to(second.path): path.read_bytes() for path in second.path.rglob("*.parquet")}
+    users = second.table("train")["user"].to_numpy()
+    assert (np.diff(users) > 0).all(), "users ascend within and across parts"
+
+    csv.write_csv(table, tmp_path / "log.csv")
+    third = preprocess(configured(tmp_path / "log.csv", **shape))
+    assert third.manifest.fingerprint == first.manifest.fingerprint, "text of integers means integers"
+
+
+def test_the_minimum_counts_hold_together(tmp_path: Path, configured: Configured) -> None:
+    table = shuffled_log(2500)
+    pq.write_table(table, tmp_path / "log.parquet")
+    manifest = preprocess(configured(tmp_path / "log.parquet", min_item_events=8, min_user_events=6)).manifest
+    dataset = Dataset.open(tmp_path / "home" / "datasets" / "tiny")
+    rows = sorted({(u, t, i) for u, i, t in zip(*table.to_pydict().values(), strict=True)})
+    while True:  # the k-core by hand
+        items, users = {}, {}
+        for user, _, item in rows:
+            items[item] = items.get(item, 0) + 1
+            users[user] = users.get(user, 0) + 1
+        left = [row for row in rows if items[row[2]] >= 8 and users[row[0]] >= 6]
+        if left == rows:
+            break
+        rows = left
+    assert rows, "the case is not empty"
+    assert (manifest.events, manifest.users, manifest.items) == (len(rows), len(users), len(items))
+    vocabulary = dataset.vocabulary("items")
+    assert dict(zip(vocabulary["id"].to_pylist(), vocabulary["count"].to_pylist(), strict=True)) == items
+    assert manifest.rows_read == manifest.events + sum(manifest.set_aside.values())
+
+
+def test_temporal_and_holdout_splits_reach_the_dataset(tmp_path: Path, configured: Configured) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "user,item,time\n1,a,2024-01-01\n1,b,2024-01-02\n1,c,2024-01-03\n1,c,2024-01-03T01:00\n2,a,2024-01-03\n"
+    )
+    split = {"protocol": "temporal", "validation_from": "2024-01-02", "test_from": "2024-01-03"}
+    dataset = preprocess(configured(path, split=split))
+    ids = dict(zip(dataset.items()["item"].to_pylist(), dataset.items()["id"].to_pylist(), strict=True))
+    (row,) = dataset.table("test").to_pylist()
+    assert ([ids[item] for item in row["items"]], [ids[item] for item in row["targets"]]) == (["a", "b"], ["c"])
+    assert dataset.manifest.time_unit == "us"
+    assert dataset.manifest.splits["test"].skipped_users == 1
+    held = preprocess(configured(path, split={"protocol": "user_holdout", "held_out": 0.4})).manifest.splits
+    assert sum(counts.users + counts.skipped_users for counts in held.values()) == 2
+    with pytest.raises(UserError, match="validation_from='soon'"):
+        preprocess(configured(path, split={**split, "validation_from": "soon"}))
+
+
+def test_a_dirty_log_goes_through_and_every_row_is_accounted_for(tmp_path: Path, configured: Configured) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "user,item,time,kind\n1,ä,10,buy\n1,b,11,buy\n1,b,11,buy\n,b,12,buy\n2,,13,buy\n2,b,,buy\n2,b,noon,buy\n"
+        "3,c,14\n4,c,15,view\n99999999999999999999,b,-5,buy\nx,b,16,buy\n"
+    )
+    manifest = preprocess(configured(path, events={"event_type": "kind", "keep_types": ["buy"]})).manifest
+    assert manifest.set_aside == {
+        "duplicate": 1, "missing item": 1, "missing time": 1, "missing user": 1, "other event type": 1,
+        "time cannot be parsed": 1, "unreadable row": 1,
+    }  # fmt: skip
+    assert (manifest.rows_read, manifest.events, manifest.users) == (11, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"events": {"item": "sku"}}, "no column 'sku'; the file has user, item, time"),
+        ({"min_item_events": 99}, "lower them"),
+        ({"max_bad_fraction": 0.1}, "3 of 13 rows cannot be used (1 missing user, 1 missing item, 1 missing time)"),
+        ({"items": {"path": "ITEMS", "id": "id"}}, "holds int64, but column 'item' of"),
+        ({"items": {"path": "TWICE", "id": "id"}}, "keep one row per id"),
+        ({"items": {"path": "OTHERS", "id": "id"}}, "is an item of the log"),
+        ({"profile": {"path": "OTHERS", "id": "id"}}, "is a user of"),
+        ({"items": {"path": "NUMBERS", "id": "id", "features": {"n": {"kind": "multi"}}}}, "feature 'n': kind multi"),
+    ],
+)
+def test_mistakes_are_one_line_and_the_old_dataset_stays(
+    change: dict[str, Any], message: str, tmp_path: Path, configured: Configured
+) -> None:
+    path = log(tmp_path / "log.parquet")
+    tables = {"ITEMS": [1, 2], "TWICE": ["a", "a"], "OTHERS": ["p", "q"], "NUMBERS": ["a", "b"]}
+    for name, ids in tables.items():
+        pq.write_table(pa.table({"id": ids, "n": [1, 2]}), tmp_path / f"{name}.parquet")
+    for side in ("items", "profile"):
+        if side in change:
+            change = {side: {**change[side], "path": str(tmp_path / f"{change[side]['path']}.parquet")}}
+    folder = configured(path).dataset_path
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("an older one")
+    with pytest.raises(UserError) as error:
+        preprocess(configured(path, **change))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert os.listdir(folder.parent) == ["tiny"]
+    assert (folder / "manifest.json").read_text() == "an older one"
+
+
+def test_an_error_inside_a_worker_is_the_same_one_line(tmp_path: Path, configured: Configured) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "1.csv").write_text("user,item,time\n1,a,1\n")
+    (folder / "2.csv").write_text("user,thing,time\n1,a,1\n")
+    with pytest.raises(UserError, match=r"2\.csv: no column 'item'; the file has user, thing, time$"):
+        preprocess(configured(folder))
+    assert not (tmp_path / "home" / "datasets").exists() or not os.listdir(tmp_path / "home" / "datasets")
+
+
+def test_an_empty_log_is_refused(tmp_path: Path, configured: Configured) -> None:
+    for name, rows in (("none.parquet", []), ("bad.parquet", [(None, "a", 1)])):
+        table = pa.table({"user": [r[0] for r in rows], "item": [r[1] for r in rows], "time": [r[2] for r in rows]})
+        pq.write_table(table, tmp_path / name)
+        with pytest.raises(UserError, match=r"no row|empty"):
+            preprocess(configured(tmp_path / name))
+
+
+KILLED = """
+import sys, time
+import pipelines.preprocess as stage
+from pipelines.config import Config
+def hang(*args): print("writing", flush=True); time.sleep(60)
+stage._write = hang
+data = {"events": {"path": sys.argv[1]}}
+stage.preprocess(Config.model_validate({"name": "tiny", "home": sys.argv[2], "data": data}))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_job_leaves_nothing_that_looks_finished(tmp_path: Path, configured: Configured) -> None:
+    config = configured(log(tmp_path / "log.parquet"))
+    job = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path / "log.parquet"), config.home], stdout=subprocess.PIPE
+    )
+    assert job.stdout is not None
+    assert job.stdout.readline() == b"writing\n"
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    time.sleep(0.1)
+    with pytest.raises(UserError, match="no dataset"):
+        Dataset.open(config.dataset_path)
+    assert preprocess(config).manifest.events == 9
+    assert os.listdir(config.dataset_path.parent) == ["tiny"]
