@@ -61,7 +61,7 @@ class UserEncoder(nn.Module):
         """
         config = self.config
         if config.recency:
-            behaviours = behaviours + self.recency[_rank_from_newest(mask)] * mask.unsqueeze(-1)
+            behaviours = behaviours + functional.embedding(_rank_from_newest(mask), self.recency) * mask.unsqueeze(-1)
         if config.encoder == "mind":
             own = self.own_interests(mask)
             initial = self.routing_logits[:, : mask.shape[1]] if logits is None else logits

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from mind_core.config import OptimConfig
@@ -69,17 +70,18 @@ class Objective(nn.Module):
         """Mean loss of the batch, a scalar."""
         model = self._model[0]
         vectors = items.pooled(items.block.values)  # (U, d), e_i of the step's distinct items
-        behaviours = nn.functional.embedding(batch.history, vectors)  # (B, L, d)
+        # functional.embedding, not vectors[index]: its backward sums in a fixed order, with any number of threads
+        behaviours = functional.embedding(batch.history, vectors)  # (B, L, d)
         profiles = None
         if profile is not None:
             profiles = profile.pooled(profile.block.values).view(len(batch.label), -1)  # (B, F * profile_dim)
         interests, own, _ = self.encoder(behaviours, batch.mask, profiles, batch.logits)
         scored = model.score_vectors(vectors)
-        label = scored[batch.label]
+        label = functional.embedding(batch.label, scored)  # (B, d)
         return sampled_softmax_loss(
             model.attend(interests, label, own),
             label,
-            scored[batch.negatives],
+            functional.embedding(batch.negatives, scored),  # (N, d)
             batch.items[batch.label],
             batch.items[batch.negatives],
             log_expected_label=batch.log_expected[batch.label],

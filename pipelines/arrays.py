@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -41,12 +42,16 @@ def _feature_column(column: pa.ChunkedArray, spec: FeatureSpec) -> FeatureColumn
         return FeatureColumn(spec, values, offsets)
     if spec.kind == "numeric":
         numbers = pc.fill_null(column.cast(pa.float32()), float("nan"))
-        return FeatureColumn(spec, torch.from_numpy(np.array(numbers, dtype=np.float32)))
-    return FeatureColumn(spec, torch.from_numpy(np.array(column, dtype=np.int64)))
+        return FeatureColumn(spec, _tensor(numbers, np.float32))
+    return FeatureColumn(spec, _tensor(column, np.int64))
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
     """A list column as (values int32, offsets int64)."""
-    lengths = np.array(pc.list_value_length(column), dtype=np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), lengths.cumsum()])
-    return torch.from_numpy(np.array(pc.list_flatten(column), dtype=np.int32)), torch.from_numpy(offsets)
+    offsets = torch.zeros(len(column) + 1, dtype=torch.int64)
+    torch.cumsum(_tensor(pc.list_value_length(column), np.int64), 0, out=offsets[1:])
+    return _tensor(pc.list_flatten(column), np.int32), offsets
+
+
+def _tensor(column: pa.ChunkedArray, dtype: npt.DTypeLike) -> torch.Tensor:
+    return torch.tensor(np.asarray(column, dtype=dtype))  # a copy: Arrow's buffers are read-only, torch's are not

@@ -1,6 +1,6 @@
 """The configuration tree: YAML + ``--set a.b=c`` over a preset, validated before anything heavy is imported.
 
-Order of precedence, lowest first: defaults here and in mind_core.config, the preset (conf/presets/*.yaml), the file, ``--set``.
+Order of precedence, lowest first: defaults here and in mind_core.config, the preset (pipelines/presets/*.yaml), the file, ``--set``.
 Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must answer at once.
 """
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,9 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(stderr=True)
 
 
+class Advance(Protocol):
+    def __call__(self, steps: int, total: int | None = None) -> None:
+        """Count `steps` more as done; `total` corrects how many are expected."""
+
+
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yield ``advance(n)``; `total` steps are expected (None: unknown).
+def progress(description: str, total: int | None) -> Iterator[Advance]:
+    """Yield an `Advance`; `total` steps are expected (None: unknown yet).
 
     >>> with progress("Partitioning events", total=8) as advance:
     ...     advance(8)
@@ -22,7 +28,7 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
     if not console.is_terminal:
         started = time.perf_counter()
         console.print(f"{description} ...")
-        yield lambda n: None
+        yield lambda steps, total=None: None
         console.print(f"{description} done in {time.perf_counter() - started:.1f} s")
         return
     columns = (
@@ -35,4 +41,4 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda n: bar.advance(task, n)
+        yield lambda steps, total=None: bar.update(task, advance=steps, total=total)

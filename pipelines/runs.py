@@ -1,0 +1,65 @@
+"""Where a training run keeps its state, and whether one is there to go on with.
+
+    <home>/runs/<name>-<preset>-<hash>[-N]/run.json     which MLflow run, and whether it is finished
+    <home>/runs/<...>/                                  Ray Train's checkpoints of that run
+    <home>/models/<...>/                                the artifact, once the run is finished
+
+The hash covers the settings and the dataset's fingerprint: the same command over the same data finds its own run.
+A run that was killed goes on; a finished one is left alone and the next run gets the next number.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.config import Config
+from pipelines.dataset import Dataset
+from pipelines.load_config import config_hash
+
+
+@dataclass(frozen=True)
+class RunState:
+    """run.json."""
+
+    name: str
+    mlflow_run_id: str | None = None
+    finished: bool = False
+
+
+def current_run(config: Config, dataset: Dataset) -> RunState:
+    """The unfinished run of these settings and data, or a new one."""
+    digest = config_hash(config)[:6] + dataset.manifest.fingerprint[:4]
+    stem = f"{config.name}-{config.preset}-{digest}"
+    number = 1
+    while True:
+        state = read_state(config, stem if number == 1 else f"{stem}-{number}")
+        if not state.finished:
+            return state
+        number += 1
+
+
+def read_state(config: Config, name: str) -> RunState:
+    """The state of a run by its name; a fresh one if there is none."""
+    file = run_folder(config, name) / "run.json"
+    return RunState(**json.loads(file.read_text("utf-8"))) if file.is_file() else RunState(name)
+
+
+def write_state(config: Config, state: RunState) -> None:
+    """Replace run.json in one step."""
+    folder = run_folder(config, state.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / "run.json.partial"
+    aside.write_text(json.dumps(asdict(state), indent=1) + "\n", "utf-8")
+    aside.rename(folder / "run.json")
+
+
+def run_folder(config: Config, name: str) -> Path:
+    """Of Ray Train's checkpoints and run.json."""
+    return config.home_path / "runs" / name
+
+
+def model_folder(config: Config, name: str) -> Path:
+    """Of the model artifact of a run."""
+    return config.home_path / "models" / name

@@ -1,0 +1,206 @@
+"""`mind train`: dataset -> Ray Train -> best checkpoint -> model artifact, recorded in one MLflow run.
+
+The same command goes on with its own run after any interruption (pipelines.runs); a finished run is never redone.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # a report waits for this poll; 2 s stall short runs
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from rich.table import Table
+
+from mind_core.inference import MINDRetriever, PopularityRetriever
+from mind_core.model import MIND
+from pipelines.artifact import FORMAT_VERSION, ModelCard, load_model, save_model
+from pipelines.checkpoints import load_weights
+from pipelines.config import Config
+from pipelines.dataset import Dataset
+from pipelines.errors import UserError
+from pipelines.load_config import resolved
+from pipelines.progress import console
+from pipelines.runs import RunState, current_run, model_folder, run_folder, write_state
+from pipelines.session import ray_session
+from pipelines.tracking import Tracker, open_run
+from pipelines.train_callback import ReportCallback, progress_board
+from pipelines.train_worker import build_model, cutoffs_of, load_data, train_loop, validation_metrics, validation_users
+from pipelines.versions import versions
+
+# threads that spin at a barrier steal the cores of whoever they wait for: 2 to 20 times slower on a busy machine
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+METRICS = ("hit_rate", "recall", "ndcg", "mrr")
+SERVING = Path(__file__).with_name("serving.py")
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a training made.
+
+    model : the artifact's folder.  run_id : of the MLflow run.  metrics : of the best validation.
+    """
+
+    model: Path
+    run_id: str
+    metrics: dict[str, float]
+
+
+def train(config: Config) -> TrainOutcome:
+    """Train a model on the dataset of `config`.
+
+    Raises
+    ------
+    UserError
+        Without a dataset, without validation users, or with more workers than the cluster has CPUs.
+    """
+    started = time.perf_counter()
+    dataset = Dataset.open(config.dataset_path)
+    _check_data(config, dataset)
+    state = current_run(config, dataset)
+    resumed = state.mlflow_run_id is not None
+    with open_run(config, "train", state.name, run_id=state.mlflow_run_id) as tracker:
+        write_state(config, replace(state, mlflow_run_id=tracker.run_id))
+        if resumed:
+            console.print(f"Going on with the interrupted run {state.name}")
+        manifest = dataset.manifest
+        source = manifest.sources["events"][0]["path"]
+        tracker.log_dataset(manifest.name, manifest.fingerprint, source, "training", _counts(dataset))
+        if config.model.encoder == "popularity":
+            model, metrics = None, _popularity_metrics(config, dataset)
+            tracker.log_metrics(metrics, 0)
+        else:
+            model, metrics = _fit(config, dataset, state, tracker)
+        folder = _publish(config, dataset, state, tracker, model, metrics)
+        tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()}, int(metrics.get("step", 0)))
+    write_state(config, replace(state, mlflow_run_id=tracker.run_id, finished=True))
+    outcome = TrainOutcome(folder, tracker.run_id, metrics)
+    _print_summary(config, outcome, time.perf_counter() - started)
+    return outcome
+
+
+def _check_data(config: Config, dataset: Dataset) -> None:
+    splits = dataset.manifest.splits
+    for split in ("train", "validation"):
+        if not splits[split].users:
+            raise UserError(f"{dataset.path}: no {split} users; check data.split and the minimum counts, "
+                            "then run: mind preprocess CONFIG.yaml")  # fmt: skip
+    metric = config.train.metric
+    name, _, cutoff = metric.partition("@")
+    if name not in METRICS or not cutoff.isdigit() or int(cutoff) < 1:
+        raise UserError(f"train.metric={metric!r}: must be hit_rate@N, recall@N, ndcg@N or mrr@N, as in ndcg@20")
+
+
+def _counts(dataset: Dataset) -> dict[str, int]:
+    manifest = dataset.manifest
+    return {"users": manifest.users, "items": manifest.items, "events": manifest.events}
+
+
+def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) -> tuple[MIND, dict[str, float]]:
+    """Run the workers; the model of the best checkpoint and its metrics."""
+    workers = config.train.workers
+    with ray_session(config.ray, workers=workers), tempfile.TemporaryDirectory() as scratch:
+        cpus = int(ray.cluster_resources().get("CPU", 1))
+        if workers > cpus:
+            raise UserError(f"train.workers={workers}: the cluster has {cpus} CPUs; use at most {cpus} workers")
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        use_gpu = gpus >= workers if config.train.use_gpu is None else config.train.use_gpu
+        if use_gpu and gpus < workers:
+            raise UserError(f"train.use_gpu=true: {workers} workers need as many GPUs, the cluster has {gpus}")
+        threads = config.train.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        board = Path(scratch) / "reports.jsonl"
+        folder = run_folder(config, state.name)
+        trainer = TorchTrainer(
+            train_loop,
+            train_loop_config={"config": config, "dataset": str(dataset.path), "threads": threads},
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            datasets={"train": dataset.read("train"), "validation": dataset.read("validation")},
+            dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all sequences, see train_worker
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
+            run_config=RunConfig(
+                name=folder.name,
+                storage_path=str(folder.parent),
+                callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],
+                failure_config=FailureConfig(max_failures=config.train.max_failures),
+                worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+                checkpoint_config=ray.train.CheckpointConfig(
+                    num_to_keep=1,  # the best; Ray keeps the newest beside it, to resume from
+                    checkpoint_score_attribute=f"validation/{config.train.metric}",
+                    checkpoint_score_order="max",
+                ),
+            ),
+        )
+        with progress_board(board, config.train.metric):
+            result = trainer.fit()
+    checkpoint, metrics = max(result.best_checkpoints, key=lambda pair: pair[1][f"validation/{config.train.metric}"])
+    model = build_model(config.model, dataset, config.train.seed)
+    with checkpoint.as_directory() as saved:
+        load_weights(Path(saved), model)
+    return model, {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
+    data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
+    retriever = PopularityRetriever(data.counts, config.model.max_history)
+    users = validation_users(config, data)
+    found = validation_metrics(retriever, data, users, cutoffs_of(config), config.evaluate.seen == "filter")
+    return {f"validation/{name}": value for name, value in found.items()}
+
+
+def _publish(
+    config: Config, dataset: Dataset, state: RunState, tracker: Tracker, model: MIND | None, metrics: dict[str, float]
+) -> Path:
+    """Write the artifact and log it as an MLflow model."""
+    manifest = dataset.manifest
+    data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
+    retriever = (
+        PopularityRetriever(data.counts, config.model.max_history)
+        if model is None
+        else MINDRetriever.of(model, data.bags)
+    )
+    card = ModelCard(
+        format_version=FORMAT_VERSION,
+        name=state.name,
+        preset=config.preset,
+        model=resolved(config)["model"],
+        items=manifest.item_rows,
+        item_features=manifest.item_features,
+        profile_features=manifest.profile_features,
+        exclude_seen=config.evaluate.seen == "filter",
+        dataset_fingerprint=manifest.fingerprint,
+        run_id=tracker.run_id,
+        metrics=metrics,
+        versions=versions(),
+    )
+    folder = model_folder(config, state.name)
+    save_model(folder, card, model, retriever, dataset)
+    from pipelines import serving  # imports MLflow's model machinery, which only this step needs
+
+    saved = load_model(folder)
+    step = int(metrics.get("step", 0))
+    uri = tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
+    if uri is not None:
+        tracker.log_tags({"mind.model_uri": uri})
+    tracker.log_tags({"mind.model": str(folder)})
+    return folder
+
+
+def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> None:
+    title = f"{outcome.model.name}: best validation, after {seconds:.0f} s"
+    table = Table("at", *METRICS, title=title, title_justify="left")
+    for n in config.evaluate.cutoffs:
+        table.add_row(str(n), *(f"{outcome.metrics[f'validation/{metric}@{n}']:.4f}" for metric in METRICS))
+    console.print(table)
+    if outcome.metrics.get("routing/interest_collapse"):
+        cosine = outcome.metrics["routing/interest_cosine"]
+        console.print(f"Interest collapse: mean cosine {cosine:.2f} between a user's interests; K vectors act as one. "
+                      "Try a larger model.routing_scale or model.init_std.")  # fmt: skip
+    console.print(f"Model:  {outcome.model}\nRun:    {outcome.run_id} (mind ui)")
