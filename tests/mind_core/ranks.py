@@ -1,0 +1,99 @@
+"""What each of two gloo processes does for test_distributed; a module of its own, so that a spawned one can import it.
+
+What a task finds is written as plain tensors; the assertions stand in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from mind_core.config import LossConfig, OptimConfig
+from mind_core.distributed import exchange_rows, sum_over_ranks
+from mind_core.sequences import Samples, all_targets
+from mind_core.training import Trainer
+from tests.mind_core.given import World, generator, random_sequences, trainer, world
+
+RANKS = 2
+STEPS = 30
+ITEMS = 40
+Found = dict[str, Tensor]
+
+
+def on_two_ranks(tasks: list[Callable[[int], Found]], folder: Path) -> dict[str, list[Found]]:
+    """Run `tasks` one after the other on two processes; by name of the task, what each rank found."""
+    mp.spawn(_one_rank, (tasks, str(folder)), nprocs=RANKS)
+    return {task.__name__: [torch.load(_file(folder, task, rank)) for rank in range(RANKS)] for task in tasks}
+
+
+def _one_rank(rank: int, tasks: list[Callable[[int], Found]], folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
+    for task in tasks:
+        torch.save(task(rank), _file(Path(folder), task, rank))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _file(folder: Path, task: Callable[[int], Found], rank: int) -> Path:
+    return folder / f"{task.__name__}.{rank}.pt"
+
+
+def exchanges(rank: int) -> Found:
+    """Rows 2, 5 on rank 0 and 5, 9 on rank 1; then rank 1 has none; then nobody has any."""
+    rows = torch.tensor([[2, 5], [5, 9]][rank])
+    grad = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[10.0, 20.0], [30.0, 40.0]]][rank])
+    none, no_grad = rows[:0], grad[:0]
+    both = exchange_rows(rows, grad)
+    one_sided = exchange_rows(rows if rank == 0 else none, grad if rank == 0 else no_grad)
+    empty = exchange_rows(none, no_grad)
+    return {
+        "both.rows": both[0],
+        "both.grad": both[1],
+        "one_sided.rows": one_sided[0],
+        "one_sided.grad": one_sided[1],
+        "empty.rows": empty[0],
+        "empty.grad": empty[1],
+        "sum": sum_over_ranks(torch.tensor([1.0 + rank, 10.0])),
+    }
+
+
+def given_world() -> World:
+    return world(random_sequences(30, ITEMS, 12, seed=9), ITEMS)
+
+
+def state_of(t: Trainer, w: World) -> Found:
+    state = {f"model.{name}": value.clone() for name, value in w.model.state_dict().items()}
+    return state | {f"trainer.{name}": value.clone() for name, value in t.state_dict().items()}
+
+
+def trains(rank: int) -> Found:
+    """30 steps on different samples; at every third, rank 1 has only users without any behaviour."""
+    torch.manual_seed(rank)  # the processes' global generators differ
+    w = given_world()
+    t = trainer(w, LossConfig(uniform_negatives=8, popularity_negatives=8, in_batch=True), behaviour_dropout=0.2)
+    samples, losses = all_targets(w.sequences), []
+    for step in range(STEPS):
+        batch = samples[torch.randint(0, len(samples), (8,), generator=generator(1000 * rank + step))]
+        if rank == 1 and step % 3 == 0:
+            batch = Samples(torch.arange(8), w.sequences.offsets[:8])
+        losses.append(t.train_step(w.sequences, batch))
+    return state_of(t, w) | {"losses": torch.stack(losses)}
+
+
+def merged_samples(w: World) -> list[Samples]:
+    samples = all_targets(w.sequences)
+    return [samples[torch.randint(0, len(samples), (16,), generator=generator(step))] for step in range(3)]
+
+
+def trains_on_shares(rank: int) -> Found:
+    """Three steps of the full softmax on every second sample of each batch."""
+    w = given_world()
+    t = trainer(w, LossConfig(kind="full"), OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
+    losses = [t.train_step(w.sequences, batch[torch.arange(rank, 16, RANKS)]) for batch in merged_samples(w)]
+    return state_of(t, w) | {"losses": torch.stack(losses)}

@@ -1,0 +1,64 @@
+"""Two gloo processes: replicas stay bit-identical, and two ranks are one merged batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mind_core.config import LossConfig, OptimConfig
+from mind_core.distributed import exchange_rows, sum_over_ranks, world_size
+from tests.mind_core import ranks
+from tests.mind_core.given import trainer
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[ranks.Found]]:
+    """All tasks in one pair of processes: starting them takes longer than what they do."""
+    tasks = [ranks.exchanges, ranks.trains, ranks.trains_on_shares]
+    return ranks.on_two_ranks(tasks, tmp_path_factory.mktemp("ranks"))
+
+
+def test_a_single_process_exchanges_nothing() -> None:
+    rows, grad = torch.tensor([3, 7]), torch.ones(2, 4)
+    assert world_size() == 1
+    assert exchange_rows(rows, grad)[0] is rows
+    assert exchange_rows(rows, grad)[1] is grad
+    assert torch.equal(sum_over_ranks(grad), grad)
+
+
+def test_row_gradients_are_averaged_over_ranks_even_where_a_rank_has_none(found: dict[str, list[ranks.Found]]) -> None:
+    for of_rank in found["exchanges"]:
+        assert of_rank["both.rows"].tolist() == [2, 5, 9]
+        assert of_rank["both.grad"].tolist() == [[0.5, 1.0], [6.5, 12.0], [15.0, 20.0]]
+        assert of_rank["one_sided.rows"].tolist() == [2, 5]
+        assert of_rank["one_sided.grad"].tolist() == [[0.5, 1.0], [1.5, 2.0]]
+        assert of_rank["empty.rows"].shape == (0,)
+        assert of_rank["empty.grad"].shape == (0, 2)
+        assert of_rank["sum"].tolist() == [3.0, 20.0]
+
+
+def test_replicas_are_bit_identical_after_thirty_steps_even_where_a_rank_saw_only_padding(
+    found: dict[str, list[ranks.Found]],
+) -> None:
+    first, second = found["trains"]
+    assert first.keys() == second.keys()
+    for name in first:
+        if name != "losses":
+            assert torch.equal(first[name], second[name]), name
+    assert not torch.equal(first["losses"], second["losses"]), "each rank reports the loss of its own batch"
+    before = ranks.given_world().model.item_table.weight
+    assert not torch.equal(first["model.item_table.weight"], before)
+    assert first["model.item_table.weight"].isfinite().all()
+
+
+def test_two_ranks_train_as_one_process_on_the_merged_batch(found: dict[str, list[ranks.Found]]) -> None:
+    first, second = found["trains_on_shares"]
+    w = ranks.given_world()
+    t = trainer(w, LossConfig(kind="full"), OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
+    merged = torch.stack([t.train_step(w.sequences, samples) for samples in ranks.merged_samples(w)])
+    assert ((first["losses"] + second["losses"]) / 2).tolist() == pytest.approx(merged.tolist(), rel=1e-5)
+    # Adam's moments are the gradients' running means: equal moments are equal gradients
+    for name, value in ranks.state_of(t, w).items():
+        assert torch.allclose(
+            first[name].float(), value.float(), rtol=1e-3, atol=1e-6 if "trainer" in name else 1e-4
+        ), name

@@ -1,0 +1,209 @@
+"""The whole forward pass against the reference, initial weights, options, and profiles."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mind_core.config import ModelConfig
+from mind_core.model import MIND, UserEncoder
+from tests.mind_core import reference
+from tests.mind_core.given import generator, model_config, prefix_mask, random_sequences, world
+
+
+def weights_of(encoder: UserEncoder) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
+    layers = [
+        (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in [*encoder.hidden, encoder.output]
+    ]
+    return layers[:-1], layers[-1]
+
+
+def expected_interests(
+    encoder: UserEncoder, config: ModelConfig, behaviours: Tensor, length: int, profile: Tensor
+) -> tuple[np.ndarray, int]:
+    """One user's v (K, d) and K'_u by the reference; behaviours (L, d), the first `length` of them real."""
+    x = behaviours.numpy().copy()
+    if config.recency:
+        for i in range(length):
+            x[i] += encoder.recency[length - 1 - i].detach().numpy()
+    own = reference.adaptive_interest_count(length, config.interests) if config.adaptive_interests else config.interests
+    capsules, _ = reference.b2i_routing(
+        x @ encoder.shared_map.detach().numpy(),
+        [i < length for i in range(len(x))],
+        own,
+        encoder.routing_logits[:, : len(x)].numpy(),
+        config.iterations,
+        config.routing_scale,
+        config.routing_update == "cosine",
+    )
+    v = reference.interests_from_capsules(capsules, profile.numpy(), *weights_of(encoder))
+    v = v + capsules if config.residual else v
+    return (v / np.linalg.norm(v, axis=1, keepdims=True) if config.normalize else v), own
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("options", [{}, {"residual": True, "recency": True, "normalize": True}, {"hidden": ()}])
+def test_interests_equal_the_float64_reference(iterations: int, adaptive: bool, options: dict[str, object]) -> None:
+    # given users with no, few and many behaviours, each with a profile of two features
+    config = model_config(iterations=iterations, adaptive_interests=adaptive, routing_scale=1.5, **options)
+    encoder = MIND(config, 10, [], [], seed=1).encoder
+    encoder = UserEncoder(config, profile_features=2).double()
+    lengths = [0, 1, 3, 5, 8]
+    behaviours = torch.randn(5, 8, 8, generator=generator(2), dtype=torch.float64)
+    profile = torch.randn(5, 8, generator=generator(3), dtype=torch.float64)
+    # when
+    with torch.no_grad():
+        interests, own, _ = encoder(behaviours, prefix_mask(lengths, 8), profile)
+    # then
+    for b, length in enumerate(lengths):
+        v, count = expected_interests(encoder, config, behaviours[b], length, profile[b])
+        assert own[b].tolist() == [j < count for j in range(config.interests)]
+        np.testing.assert_allclose(interests[b, :count].numpy(), v[:count], rtol=1e-6, atol=1e-8)
+
+
+def test_the_mean_encoder_is_an_mlp_over_mean_pooled_behaviours() -> None:
+    config = model_config(encoder="mean", interests=1)
+    encoder = UserEncoder(config, profile_features=1).double()
+    behaviours = torch.randn(2, 3, 8, generator=generator(1), dtype=torch.float64)
+    profile = torch.randn(2, 4, generator=generator(2), dtype=torch.float64)
+    with torch.no_grad():
+        interests, own, _ = encoder(behaviours, prefix_mask([3, 2], 3), profile)
+    assert own.tolist() == [[True], [True]]
+    for b, length in enumerate([3, 2]):
+        pooled = behaviours[b, :length].mean(0, keepdim=True).numpy()
+        v = reference.interests_from_capsules(pooled, profile[b].numpy(), *weights_of(encoder))
+        np.testing.assert_allclose(interests[b].numpy(), v, rtol=1e-5)
+
+
+def test_the_last_layer_is_linear_so_that_interests_may_be_negative() -> None:
+    encoder = UserEncoder(model_config(), 0)
+    with torch.no_grad():
+        interests, _, _ = encoder(torch.randn(20, 8, 8, generator=generator()), prefix_mask([8] * 20, 8), None)
+    assert (interests < 0).any()
+
+
+def test_every_profile_feature_reaches_every_interest() -> None:
+    encoder = UserEncoder(model_config(), 2).double()
+    profile = torch.zeros(1, 8, dtype=torch.float64, requires_grad=True)
+    behaviours = torch.randn(1, 8, 8, generator=generator(), dtype=torch.float64)
+    interests, _, _ = encoder(behaviours, prefix_mask([8], 8), profile)
+    for j in range(3):
+        (gradient,) = torch.autograd.grad(interests[0, j].abs().sum(), profile, retain_graph=True)
+        assert (gradient[0, :4] != 0).any()
+        assert (gradient[0, 4:] != 0).any()
+
+
+def test_recency_counts_from_the_newest_behaviour_shown() -> None:
+    # given an encoder whose recency rows mark the rank, and a history of 3 with the middle one hidden by dropout
+    config = model_config(encoder="mean", interests=1, recency=True, hidden=())
+    encoder = UserEncoder(config, 0)
+    with torch.no_grad():
+        encoder.recency.copy_(torch.arange(8.0).unsqueeze(1).expand(8, 8))
+        encoder.output.weight.copy_(torch.eye(8))
+        encoder.output.bias.zero_()
+        interests, _, _ = encoder(torch.zeros(1, 4, 8), torch.tensor([[True, False, True, False]]), None)
+    # then the two shown have ranks 1 and 0; padding adds nothing
+    assert interests[0, 0].tolist() == [0.5] * 8
+
+
+# --- initial weights ---
+
+
+def initial(seed: int, logits_seed: int) -> dict[str, Tensor]:
+    w = world([[2, 3], [4]], 9, seed=seed, logits_seed=logits_seed, recency=True)
+    return {name: value.clone() for name, value in w.model.state_dict().items()}
+
+
+def test_the_same_seeds_give_the_same_weights_whatever_the_global_generator() -> None:
+    torch.manual_seed(1)
+    first = initial(0, 0)
+    torch.manual_seed(2)
+    second = initial(0, 0)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_building_a_model_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    initial(0, 0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_seed_decides_all_initial_weights_but_the_routing_logits() -> None:
+    first, second = initial(0, 0), initial(1, 0)
+    same = {name for name in first if torch.equal(first[name], second[name])}
+    assert same == {"encoder.routing_logits"}
+
+
+def test_the_logits_seed_decides_the_routing_logits_only() -> None:
+    first, second = initial(0, 0), initial(0, 1)
+    differ = {name for name in first if not torch.equal(first[name], second[name])}
+    assert differ == {"encoder.routing_logits"}
+
+
+def test_routing_logits_are_saved_have_spread_sigma_and_are_not_trained() -> None:
+    model = MIND(model_config(interests=8, max_history=500, sigma=0.5), 5, [], [])
+    assert "encoder.routing_logits" in model.state_dict()
+    assert "encoder.routing_logits" not in dict(model.named_parameters())
+    assert model.encoder.routing_logits.shape == (8, 500)
+    assert model.encoder.routing_logits.std().item() == pytest.approx(0.5, rel=0.05)
+
+
+def test_one_shared_map_of_d_by_d_serves_all_behaviours_and_interests() -> None:
+    assert MIND(model_config(), 5, [], []).encoder.shared_map.shape == (8, 8)
+
+
+# --- training head ---
+
+
+def test_the_training_head_normalises_when_the_model_does() -> None:
+    model = MIND(model_config(normalize=True), 5, [], [])
+    label, interests = model.score_vectors(torch.randn(2, 8)), torch.randn(2, 3, 8)
+    user = model.attend(interests, label, torch.ones(2, 3).bool())
+    assert torch.allclose(user.norm(dim=1), torch.ones(2))
+    assert torch.allclose(label.norm(dim=1), torch.ones(2))
+
+
+def test_the_training_head_uses_the_configured_power() -> None:
+    interests, label = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[1.0, 0.0]])
+    for power, expected in ((0.0, 0.5), (1.0, math.e / (math.e + 1)), (math.inf, 1.0)):
+        model = MIND(model_config(dim=2, interests=2, attention_power=power), 5, [], [])
+        assert model.attend(interests, label, torch.ones(1, 2).bool())[0, 0].item() == pytest.approx(expected)
+
+
+# --- configuration ---
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dim", 0),
+        ("interests", 0),
+        ("iterations", 0),
+        ("sigma", 0.0),
+        ("routing_scale", -1.0),
+        ("attention_power", -0.5),
+        ("temperature", 0.0),
+        ("hidden", (0,)),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        model_config(**{field: value})
+
+
+def test_single_vector_encoders_refuse_several_interests() -> None:
+    for encoder, interests in itertools.product(("mean", "popularity"), (2, 4)):
+        with pytest.raises(ValueError, match="interests"):
+            model_config(encoder=encoder, interests=interests)
+
+
+def test_random_sequences_of_the_tests_are_what_they_say() -> None:
+    assert all(2 <= len(x) <= 5 and min(x) >= 2 and max(x) < 9 for x in random_sequences(50, 9, 5))
