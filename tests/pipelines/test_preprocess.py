@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-import pipelines.preprocess
+import pipelines.ranges
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
@@ -113,7 +113,7 @@ def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path,
 def test_content_does_not_depend_on_files_blocks_or_row_order(
     tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.preprocess, "EVENTS_PER_PART", 500)  # several parts
+    monkeypatch.setattr(pipelines.ranges, "EVENTS_PER_PART", 500)  # several parts
     table = shuffled_log(3000)
     one, seven = tmp_path / "one.parquet", tmp_path / "seven"
     pq.write_table(table, one)
@@ -180,14 +180,16 @@ def test_a_dirty_log_goes_through_and_every_row_is_accounted_for(tmp_path: Path,
     path = tmp_path / "log.csv"
     path.write_text(
         "user,item,time,kind\n1,ä,10,buy\n1,b,11,buy\n1,b,11,buy\n,b,12,buy\n2,,13,buy\n2,b,,buy\n2,b,noon,buy\n"
-        "3,c,14\n4,c,15,view\n99999999999999999999,b,-5,buy\nx,b,16,buy\n"
+        "3,c,14\n4,c,15,view\n99999999999999999999,b,-5,buy\nx,b,16,buy\n5,c,17,\n"
     )
     manifest = preprocess(configured(path, events={"event_type": "kind", "keep_types": ["buy"]})).manifest
     assert manifest.set_aside == {
-        "duplicate": 1, "missing item": 1, "missing time": 1, "missing user": 1, "other event type": 1,
+        "duplicate": 1, "missing item": 1, "missing time": 1, "missing user": 1, "other event type": 2,
         "time cannot be parsed": 1, "unreadable row": 1,
     }  # fmt: skip
-    assert (manifest.rows_read, manifest.events, manifest.users) == (11, 4, 3)
+    assert (manifest.rows_read, manifest.events, manifest.users) == (12, 4, 3)
+    every = preprocess(configured(path, events={"event_type": "kind"})).manifest
+    assert every.events == manifest.events + 2, "an event without a type is one of another type"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ import sys, time
 import pipelines.preprocess as stage
 from pipelines.config import Config
 def hang(*args): print("writing", flush=True); time.sleep(60)
-stage._write = hang
+stage.write_parts = hang
 data = {"events": {"path": sys.argv[1]}}
 stage.preprocess(Config.model_validate({"name": "tiny", "home": sys.argv[2], "data": data}))
 """
