@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipelines.errors import UserError
 from pipelines.progress import progress
 
 CANCEL_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 10
 
 
 @contextmanager
@@ -51,10 +53,14 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address:
         try:
+            _require_listener(address)
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-        except (ConnectionError, ray.exceptions.RayError, ValueError, RuntimeError) as error:
+        except (OSError, ray.exceptions.RayError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"ray.address={address}: cannot join the cluster: {reason}") from None
+            raise UserError(
+                f"ray.address={address}: cannot join the cluster: {reason}; is it up, and if it asks for a token, "
+                "are RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) set?"
+            ) from None
     else:
         _bring_a_token()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -70,6 +76,13 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Fail at once where nobody listens: Ray itself goes on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 def _bring_a_token() -> None:
