@@ -1,5 +1,6 @@
 """Every knob of the model, its loss and its optimiser: plain frozen dataclasses, so that mind_core needs only torch.
 
+The defaults are the best general recipe found so far; pipelines/presets/paper.yaml holds the paper's own choices.
 The comment beside a field is its manual. ``pipelines.config`` nests these in the YAML tree and turns a ValueError
 raised here into one line for the user.
 """
@@ -27,7 +28,7 @@ class ModelConfig:
     dim: int = 64  # d, of items and interests
     interests: int = 4  # K
     iterations: int = 3  # r; gradients flow through the last one only
-    routing_scale: float = 1.0  # multiplies the agreement added to the logits; 1 = the paper
+    routing_scale: float = 10.0  # multiplies the agreement added to the logits; 1 = the paper
     routing_update: Literal["dot", "cosine"] = "dot"  # agreement: u_j . S e_i (paper), or its cosine (EasyRec)
     sigma: float = 1.0  # std of the initial routing logits b_ij
     resample_logits: bool = False  # draw fresh logits at every training step; serving always uses the fixed buffer
@@ -35,12 +36,12 @@ class ModelConfig:
     max_history: int = 50  # L: the newest L behaviours are seen
     profile_dim: int = 16  # of each profile feature's embedding
     hidden: tuple[int, ...] = (128,)  # ReLU layers over [u_j ; p_u]; the last, linear layer to d is implied
-    residual: bool = False  # v_j = u_j + MLP([u_j ; p_u])
-    attention_power: float = 1.0  # p of label-aware attention: 0 = mean, inf = argmax
-    normalize: bool = False  # L2-normalise v_j and e_i; scores are then cosines / temperature
-    temperature: float = 1.0  # tau, divides every score in the loss
+    residual: bool = True  # v_j = u_j + MLP([u_j ; p_u])
+    attention_power: float = float("inf")  # p of label-aware attention: 0 = mean, inf = argmax
+    normalize: bool = True  # L2-normalise v_j and e_i; scores are then cosines / temperature
+    temperature: float = 0.1  # tau, divides every score in the loss
     recency: bool = False  # add an embedding of a behaviour's rank from the newest
-    init_std: float = 1.0  # std of the embedding rows; squash needs |S e| near 1 (docs: algorithm, section 2)
+    init_std: float = 0.1  # std of the embedding rows; with routing_scale it decides how far routing moves the logits
     logits_seed: int = 0  # of the fixed routing-logits buffer
 
     def __post_init__(self) -> None:
@@ -91,8 +92,8 @@ class LossConfig:
 class OptimConfig:
     __pydantic_config__ = FORBID_UNKNOWN
 
-    learning_rate: float = 1e-3  # of the dense parameters (Adam)
-    table_learning_rate: float = 1e-3  # of the embedding rows
+    learning_rate: float = 2e-3  # of the dense parameters (Adam)
+    table_learning_rate: float = 5e-3  # of the embedding rows
     table_optimizer: Literal["adam", "adagrad"] = "adam"  # row-sparse: only a step's distinct rows are touched
     weight_decay: float = 0.0  # decoupled (AdamW); on rows it is applied when a row is touched
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # decay from the peak to 0 over the run

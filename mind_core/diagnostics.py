@@ -29,7 +29,7 @@ def coupling_entropy(weights: Tensor, mask: Tensor, own: Tensor) -> Tensor:
 
     weights : (B, K, L).  NaN for users with a single interest.
     """
-    entropy = -torch.special.xlogy(weights, weights).sum(1)  # (B, L)
+    entropy: Tensor = -torch.special.xlogy(weights, weights).sum(1)  # (B, L)
     mean = (entropy * mask).sum(1) / mask.sum(1).clamp(min=1)
     return mean / own.sum(1).float().log()
 

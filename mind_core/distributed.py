@@ -12,6 +12,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
+    """Number of ranks, 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

@@ -56,7 +56,8 @@ class MINDRetriever:
     @torch.no_grad()
     def route(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
         """Interests (B, K, d), own (B, K) and the coupling coefficients (B, K, max_history)."""
-        parts = [self._tile(histories, start) for start in range(0, len(histories), TILE_USERS)]
+        starts = range(0, max(1, len(histories)), TILE_USERS)  # nobody is one empty tile
+        parts = [self._tile(histories, start) for start in starts]
         vectors, own, weights = (torch.cat(column) for column in zip(*parts, strict=True))
         return vectors, own, weights
 
@@ -69,8 +70,9 @@ class MINDRetriever:
         if histories.profile is not None:
             features = len(self.model.profile_features)
             index = torch.arange(rows.start * features, rows.stop * features, device=items.device)
-            embedded = pool_all(self.model.profile_table, histories.profile.select(index)).view(size, -1)
-            profile = _padded(embedded, (TILE_USERS, embedded.shape[1]))
+            embedded = pool_all(self.model.profile_table, histories.profile.select(index))
+            width = features * self.model.config.profile_dim
+            profile = _padded(embedded.view(size, width), (TILE_USERS, width))
         behaviours = nn.functional.embedding(items, self.behaviour_vectors)
         vectors, own, weights = self.model.encoder(behaviours, mask, profile)
         return vectors[:size], own[:size], weights[:size]
@@ -149,22 +151,36 @@ def search(
     batch, count, dim = interests.shape
     tile = interests.new_zeros(max(batch, TILE_USERS), count, dim)  # one shape for every call: one rounding
     tile[:batch] = interests
-    by_interest = (tile.view(-1, dim) @ item_vectors.T).view(len(tile), count, -1)[:batch]  # (B, K, V)
+    catalogue = len(item_vectors)
+    by_interest = (tile.view(-1, dim) @ item_vectors.T).view(len(tile), count, catalogue)[:batch]  # (B, K, V)
     if count > 1:
         by_interest = by_interest.masked_fill_(~own.unsqueeze(-1), float("-inf"))
     scores = by_interest.amax(1)  # (B, V)
     scores[:, :FIRST_ITEM] = float("-inf")
     if seen is not None:
         scores[seen] = float("-inf")
-    top, items = scores.topk(min(n, scores.shape[1]), dim=1)
-    items, order = items.sort(dim=1)  # ties: topk leaves their order open, so sort by index, then stably by score
-    top, by_score = top.gather(1, order).sort(dim=1, descending=True, stable=True)
+    items = _top_items(scores, min(n, scores.shape[1]))
+    top, by_score = torch.sort(scores.gather(1, items), dim=1, descending=True, stable=True)
     items = items.gather(1, by_score)
     interest = by_interest.gather(2, items.unsqueeze(1).expand(-1, count, -1)).argmax(1)
     items = items.masked_fill(top == float("-inf"), 0)
     missing = n - items.shape[1]
     pad = nn.functional.pad
     return pad(items, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(interest, (0, missing))
+
+
+def _top_items(scores: Tensor, n: int) -> Tensor:
+    """(B, n) indices of the n highest scores by rising index; among equal scores the lowest indices are taken."""
+    places = min(n + 1, scores.shape[1])
+    top, items = scores.topk(places, dim=1)
+    items = items[:, :n].sort(dim=1).values
+    if places > n:  # topk leaves open which of several equal scores it takes: settle that where it matters
+        open_rows = (top[:, n - 1] == top[:, n]).nonzero().squeeze(1)
+        row_scores, threshold = scores[open_rows], top[open_rows, n - 1 : n]
+        above, equal = row_scores > threshold, row_scores == threshold
+        taken = above | (equal & (equal.cumsum(1) <= n - above.sum(1, keepdim=True)))
+        items[open_rows] = taken.nonzero()[:, 1].view(-1, n)
+    return items
 
 
 def merge_interests(items: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,14 +201,14 @@ def merge_interests(items: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tens
     flat_items, flat_scores = items.reshape(batch, -1), scores.reshape(batch, -1)
     flat_scores = flat_scores.masked_fill(flat_items <= 0, float("-inf"))
     interest = torch.arange(count, device=items.device).repeat_interleave(depth).expand(batch, -1)
-    # by item, its best score first: three stable sorts, least significant key first (score, then item)
-    order = flat_scores.sort(1, descending=True, stable=True).indices
-    order = order.gather(1, flat_items.gather(1, order).sort(1, stable=True).indices)
+    # by item, its best score first: two stable sorts, the less significant key first
+    order = torch.sort(flat_scores, dim=1, descending=True, stable=True).indices
+    order = order.gather(1, torch.sort(flat_items.gather(1, order), dim=1, stable=True).indices)
     sorted_items, sorted_scores = flat_items.gather(1, order), flat_scores.gather(1, order)
     repeated = torch.zeros_like(sorted_items, dtype=torch.bool)
     repeated[:, 1:] = sorted_items[:, 1:] == sorted_items[:, :-1]
     sorted_scores = sorted_scores.masked_fill(repeated, float("-inf"))
-    top, place = sorted_scores.sort(1, descending=True, stable=True)
+    top, place = torch.sort(sorted_scores, dim=1, descending=True, stable=True)
     top, place = top[:, :n], place[:, :n]
     merged = sorted_items.gather(1, place).masked_fill(top == float("-inf"), 0)
     found_by = interest.gather(1, order).gather(1, place)

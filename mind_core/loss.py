@@ -13,14 +13,15 @@ def sampled_softmax_loss(
     label_ids: Tensor,
     negative_ids: Tensor,
     *,
-    log_expected_label: Tensor,
-    log_expected_negatives: Tensor,
+    log_expected: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
     """-log softmax of the label among itself and the shared negatives, one value per sample.
 
-    logit(i) = v_u . e_i / temperature - log E[count of i]; a negative that is the sample's own label is left out.
-    With every item as a negative once and zero corrections this is the exact full softmax.
+    A negative's logit is v_u . e_i / temperature - log E[count of i among the negatives], so that the sum over the
+    negatives estimates the sum over the catalogue without bias. The label is not drawn, it is always there: its
+    expected count is 1 and its correction 0. A negative that is the sample's own label is left out. With every item
+    as a negative once and zero corrections this is the exact full softmax.
 
     Parameters
     ----------
@@ -28,13 +29,14 @@ def sampled_softmax_loss(
     label : (B, d), e of the labels.
     negatives : (N, d).
     label_ids, negative_ids : (B,), (N,) item indices.
-    log_expected_label, log_expected_negatives : (B,), (N,) log expected counts under the proposal.
+    log_expected : (N,) log expected counts of the negatives under the proposal.
 
     Returns
     -------
-    (B,) float32.  Source: eq. 10 of Li et al. 2019; Jean et al. 2015 for the correction.
+    (B,) float32.  Source: eq. 10 of Li et al. 2019; Bengio & Senecal 2008 for the correction, which many code bases
+    also apply to the label: see Khrylchenko et al. 2025, "Correcting the LogQ Correction".
     """
-    positive = (user * label).sum(1).float() / temperature - log_expected_label  # (B,)
-    others = (user @ negatives.T).float() / temperature - log_expected_negatives  # (B, N)
+    positive = (user * label).sum(1).float() / temperature  # (B,)
+    others = (user @ negatives.T).float() / temperature - log_expected  # (B, N)
     others = others.masked_fill(label_ids.unsqueeze(1) == negative_ids, float("-inf"))
     return torch.cat([positive.unsqueeze(1), others], 1).logsumexp(1) - positive

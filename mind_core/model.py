@@ -11,6 +11,8 @@ Axes: B users, L behaviours, K interests, d dimension, N negatives, V item indic
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,18 +29,20 @@ PROFILE_STD = 0.1  # of the profile rows: they enter an MLP, not the routing, so
 class UserEncoder(nn.Module):
     """Behaviours and profile to K interest vectors (sections 4.2 and 4.3 of Li et al. 2019)."""
 
-    def __init__(self, config: ModelConfig, profile_features: int):
+    routing_logits: Tensor  # (K, L), only with encoder: mind
+
+    def __init__(self, config: ModelConfig, profile_features: int, generator: torch.Generator | None = None):
         super().__init__()
         self.config = config
-        generator = torch.Generator().manual_seed(config.logits_seed)
         if config.encoder == "mind":
             self.shared_map = nn.Parameter(_normal((config.dim, config.dim), config.dim**-0.5, generator))  # S
-            logits = config.sigma * torch.randn(config.interests, config.max_history, generator=generator)
+            fixed = torch.Generator().manual_seed(config.logits_seed)
+            logits = config.sigma * torch.randn(config.interests, config.max_history, generator=fixed)
             self.register_buffer("routing_logits", logits)  # b_ij (K, L), behaviour 0 the oldest seen; never trained
         if config.recency:
             self.recency = nn.Parameter(_normal((config.max_history, config.dim), 0.02, generator))
         widths = [config.dim + profile_features * config.profile_dim, *config.hidden]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.output = nn.Linear(widths[-1], config.dim)  # linear: a last ReLU would force scores to be positive
 
     def forward(
@@ -98,8 +102,8 @@ class UserEncoder(nn.Module):
             x = torch.cat([x, profile.unsqueeze(1).expand(-1, x.shape[1], -1)], -1)
         for layer in self.hidden:
             x = functional.relu(layer(x))
-        x = self.output(x)
-        return capsules + x if self.config.residual else x
+        out: Tensor = self.output(x)
+        return capsules + out if self.config.residual else out
 
 
 class MIND(nn.Module):
@@ -132,7 +136,7 @@ class MIND(nn.Module):
         self.profile_table = EmbeddingTable(profile_rows, config.profile_dim, PROFILE_STD, generator, unknown_profiles)
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             torch.manual_seed(seed)
-            self.encoder = UserEncoder(config, len(profile_features))
+            self.encoder = UserEncoder(config, len(profile_features), generator)
 
     def score_vectors(self, item_vectors: Tensor) -> Tensor:
         """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""
@@ -150,5 +154,5 @@ def _rank_from_newest(mask: Tensor) -> Tensor:
     return (order[:, -1:] - order).clamp(min=0)
 
 
-def _normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> nn.Parameter:
+def _normal(shape: tuple[int, ...], std: float, generator: torch.Generator | None) -> nn.Parameter:
     return nn.Parameter(std * torch.randn(shape, generator=generator))

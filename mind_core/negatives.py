@@ -24,6 +24,10 @@ class NegativeSampler(nn.Module):
     labels : (V,) how often each index is a label in an epoch; None: `counts`.
     """
 
+    cumulative: Tensor  # (V - FIRST_ITEM,) of P_alpha
+    popularity: Tensor  # (V,) P_alpha
+    label_share: Tensor  # (V,) P_label
+
     def __init__(self, config: LossConfig, counts: Tensor, labels: Tensor | None = None):
         super().__init__()
         self.config = config

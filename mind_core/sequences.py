@@ -121,7 +121,7 @@ def epoch_batches(samples: int, batch_size: int, ranks: int, generator: torch.Ge
     Rank r of a batch takes ``batch[r::ranks]``: the global batches do not depend on the number of ranks otherwise.
     """
     order = torch.randperm(samples, generator=generator)
-    order = torch.cat([order, order[: -samples % ranks]])
+    order = order[torch.arange(samples + -samples % ranks) % max(1, samples)]
     size = max(ranks, batch_size // ranks * ranks)
     return list(order.split(size))
 

@@ -41,8 +41,8 @@ def learning_rate_factor(step: int, total_steps: int, config: OptimConfig) -> fl
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-    return 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    done = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    return 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,7 @@ class Objective(nn.Module):
             functional.embedding(batch.negatives, scored),  # (N, d)
             batch.items[batch.label],
             batch.items[batch.negatives],
-            log_expected_label=batch.log_expected[batch.label],
-            log_expected_negatives=batch.log_expected[batch.negatives],
+            log_expected=batch.log_expected[batch.negatives],
             temperature=model.config.temperature,
         ).mean()
 
@@ -137,7 +136,7 @@ class Trainer:
         profile = gather(self.model.profile_table, profile_rows) if profile_rows is not None else None
         factor = learning_rate_factor(self.step, self.total_steps, self.optim)
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
-            loss = self.objective(batch, items, profile)
+            loss: Tensor = self.objective(batch, items, profile)
         self.dense.zero_grad(set_to_none=True)
         loss.backward()
         for group in self.dense.param_groups:

@@ -42,16 +42,17 @@ def _feature_column(column: pa.ChunkedArray, spec: FeatureSpec) -> FeatureColumn
         return FeatureColumn(spec, values, offsets)
     if spec.kind == "numeric":
         numbers = pc.fill_null(column.cast(pa.float32()), float("nan"))
-        return FeatureColumn(spec, _tensor(numbers, np.float32))
-    return FeatureColumn(spec, _tensor(column, np.int64))
+        return FeatureColumn(spec, to_tensor(numbers, np.float32))
+    return FeatureColumn(spec, to_tensor(column, np.int64))
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
     """A list column as (values int32, offsets int64)."""
     offsets = torch.zeros(len(column) + 1, dtype=torch.int64)
-    torch.cumsum(_tensor(pc.list_value_length(column), np.int64), 0, out=offsets[1:])
-    return _tensor(pc.list_flatten(column), np.int32), offsets
+    torch.cumsum(to_tensor(pc.list_value_length(column), np.int64), 0, out=offsets[1:])
+    return to_tensor(pc.list_flatten(column), np.int32), offsets
 
 
-def _tensor(column: pa.ChunkedArray, dtype: npt.DTypeLike) -> torch.Tensor:
+def to_tensor(column: pa.ChunkedArray, dtype: npt.DTypeLike) -> torch.Tensor:
+    """A column of numbers as a tensor."""
     return torch.tensor(np.asarray(column, dtype=dtype))  # a copy: Arrow's buffers are read-only, torch's are not

@@ -1,10 +1,10 @@
 """The model artifact: a folder that answers "what would this user like" with no Ray, no MLflow and no pickle.
 
-    config.json                    written last: model settings, feature specs, lineage
-    weights.safetensors            every parameter and buffer of the model
-    item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
-    items.parquet                  item, id, count, train_count, show_<column>: to print and to look up
-    profile_features/<name>.parquet   value vocabularies, to encode a raw profile
+config.json                    written last: model settings, feature specs, lineage
+weights.safetensors            every parameter and buffer of the model
+item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
+items.parquet                  item, id, count, train_count, show_<column>: to print and to look up
+profile_features/<name>.parquet   value vocabularies, to encode a raw profile
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from mind_core.config import ModelConfig
@@ -26,7 +27,7 @@ from mind_core.features import FIRST_ITEM, UNKNOWN
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
-from pipelines.arrays import feature_specs, to_sequences
+from pipelines.arrays import feature_specs, to_sequences, to_tensor
 from pipelines.dataset import Dataset, FeatureInfo
 from pipelines.errors import UserError
 from pipelines.ids import as_array
@@ -56,7 +57,8 @@ class ModelCard:
 
     @property
     def config(self) -> ModelConfig:
-        return ModelConfig(**{**self.model, "hidden": tuple(self.model["hidden"])})
+        """The settings, as JSON gave them (lists, "inf") or not."""
+        return TypeAdapter(ModelConfig).validate_python(self.model)
 
 
 def save_model(target: Path, card: ModelCard, model: MIND | None, retriever: Retriever, dataset: Dataset) -> None:
@@ -166,7 +168,7 @@ def load_model(path: str | Path) -> SavedModel:
     vectors = load_file(path / "item_vectors.safetensors")
     items = pq.read_table(path / "items.parquet")
     if card.config.encoder == "popularity":
-        counts = torch.from_numpy(np.array(items["train_count"], dtype=np.int64))
+        counts = to_tensor(items["train_count"], np.int64)
         counts = torch.cat([counts.new_zeros(FIRST_ITEM), counts])
         return SavedModel(path, card, PopularityRetriever(counts, card.config.max_history), items)
     model = MIND(card.config, card.items, feature_specs(card.item_features), feature_specs(card.profile_features))

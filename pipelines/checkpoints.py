@@ -29,8 +29,8 @@ class EarlyStopping:
         self.stale = 0 if value > self.best else self.stale + 1
         self.best = max(self.best, value)
 
-    @property
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
+        """Whether `patience` validations in a row were no better."""
         return self.patience is not None and self.stale >= self.patience
 
 

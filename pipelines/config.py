@@ -126,11 +126,11 @@ class TrainConfig(Section):
     batch_size: int = Field(1024, ge=1)  # over all workers
     epochs: int = Field(20, ge=1)
     targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
-    behaviour_dropout: float = Field(0.0, ge=0, lt=1)  # share of behaviours hidden from the user encoder
+    behaviour_dropout: float = Field(0.2, ge=0, lt=1)  # share of behaviours hidden from the user encoder
     validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
     validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
     metric: str = "ndcg@20"  # that early stopping and the best checkpoint go by
-    patience: int | None = Field(5, ge=1)  # validations without a better metric before the run stops; None: never
+    patience: int | None = Field(3, ge=1)  # validations without a better metric before the run stops; None: never
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
     threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers
     use_gpu: bool | None = None  # None: when the cluster has one

@@ -1,7 +1,9 @@
 """From a YAML file, a preset and ``--set a.b=c`` to one validated :class:`~pipelines.config.Config`.
 
-Precedence, lowest first: the defaults in code, the preset (pipelines/presets/*.yaml), the file, ``MIND_HOME``,
-``--set``. Every mistake becomes one line (config_errors.py).
+Precedence, lowest first: the defaults in code, the file's preset (pipelines/presets/*.yaml), the file, ``MIND_HOME``,
+the command line's ``--preset``, ``--set``. A preset that is asked for on the command line thus means what it says
+whatever the file has tuned: ``--preset paper`` is the paper's choices only. Every mistake becomes one line
+(config_errors.py).
 Imports neither Ray, torch nor MLflow: a typing error must answer at once.
 """
 
@@ -58,7 +60,8 @@ def load_config(path: str | Path, sets: Sequence[str] = (), preset: str | None =
         source = f"{file.name}: preset=" if asked is None else "--set preset=" if preset is None else "--preset "
         raise UserError(f"{source}{show(chosen)}: must be one of {', '.join(available_presets())}")
 
-    layers = [Layer(f"preset {chosen}", _read_yaml(PRESETS / f"{chosen}.yaml")), file]
+    preset_layer = Layer(f"preset {chosen}", _read_yaml(PRESETS / f"{chosen}.yaml"))
+    layers = [preset_layer, file] if asked is None else [file, preset_layer]
     if home := os.environ.get("MIND_HOME"):
         layers.append(Layer("MIND_HOME", {"home": home}))
     layers.append(Layer("--set", merged_commands))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
+from mlflow.types.schema import Array, TensorSpec
 
 from pipelines.artifact import SavedModel, load_model
 from pipelines.vocabulary import FeatureEncoder
@@ -42,7 +42,8 @@ class ServedRetriever(PythonModel):
         flat = self.model.recommend(sequences, int(params.get("k", 20)), exclude_seen=bool(exclude_seen)).to_pandas()
         lists = flat.groupby("user")[["id", "score", "interest"]].agg(list).reindex(range(len(model_input)))
         lists.columns = pd.Index(["items", "scores", "interests"])
-        return lists.map(lambda value: value if isinstance(value, list) else []).reset_index(drop=True)
+        answer: pd.DataFrame = lists.map(lambda value: value if isinstance(value, list) else [])
+        return answer.reset_index(drop=True)
 
 
 def _ids(history: Any) -> list[Any]:
@@ -52,9 +53,9 @@ def _ids(history: Any) -> list[Any]:
 def signature(model: SavedModel) -> ModelSignature:
     """The request and answer of a model: the item ids' type and its own profile columns."""
     id_type = _mlflow_type(model.item_ids.type)
-    inputs = [ColSpec(Array(id_type), "history")]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(Array(id_type), "history")]
     inputs += [ColSpec(_column_type(encoder), encoder.name, required=False) for encoder in model.profile_encoders]
-    outputs = [
+    outputs: list[ColSpec | TensorSpec] = [
         ColSpec(Array(id_type), "items"),
         ColSpec(Array(DataType.double), "scores"),
         ColSpec(Array(DataType.long), "interests"),

@@ -116,6 +116,7 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
         if use_gpu and gpus < workers:
             raise UserError(f"train.use_gpu=true: {workers} workers need as many GPUs, the cluster has {gpus}")
         threads = config.train.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        share = min(1.0, (cpus - 1) / workers)  # one CPU stays free for Ray Data, or its reading waits for ever
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
         trainer = TorchTrainer(
@@ -124,11 +125,11 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             datasets={"train": dataset.read("train"), "validation": dataset.read("validation")},
             dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all sequences, see train_worker
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
-            run_config=RunConfig(
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": share}),
+            run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
                 storage_path=str(folder.parent),
-                callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],
+                callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
                 checkpoint_config=ray.train.CheckpointConfig(
@@ -140,6 +141,7 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
         )
         with progress_board(board, config.train.metric):
             result = trainer.fit()
+    assert result.best_checkpoints, "a run ends with a validation, and that with a checkpoint"
     checkpoint, metrics = max(result.best_checkpoints, key=lambda pair: pair[1][f"validation/{config.train.metric}"])
     model = build_model(config.model, dataset, config.train.seed)
     with checkpoint.as_directory() as saved:

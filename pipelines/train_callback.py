@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 
 
-class ReportCallback(UserCallback):  # type: ignore[misc]  # Ray's class is untyped
+class ReportCallback(UserCallback):
     """Logs rank 0's metrics of each report once, whatever was restarted or resumed in between.
 
     Parameters

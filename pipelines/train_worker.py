@@ -23,7 +23,7 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences, all_targets, draw_targets, epoch_batches, full_histories
 from mind_core.training import Trainer, learning_rate_factor, seeded
-from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets
+from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, to_tensor
 from pipelines.checkpoints import EarlyStopping, load_checkpoint, save_checkpoint
 from pipelines.config import Config
 from pipelines.dataset import Dataset
@@ -68,7 +68,7 @@ def load_data(dataset: Dataset, train: pa.Table, validation: pa.Table) -> TrainD
     profile = feature_specs(manifest.profile_features)
     items = dataset.items()
     columns = feature_columns(items, feature_specs(manifest.item_features), "feature")
-    counts = torch.from_numpy(np.array(items["train_count"], dtype=np.int64))
+    counts = to_tensor(items["train_count"], np.int64)
     validation = validation.sort_by("user")
     return TrainData(
         to_sequences(train.sort_by("user"), profile),
@@ -198,7 +198,7 @@ def _run_epochs(
     per_epoch, total = epochs.steps(ranks), epochs.total_steps(ranks)
     every = config.train.validate_every_steps or per_epoch
     meter = _Meter()
-    while trainer.step < total and not stopping.stop:
+    while trainer.step < total and not stopping.should_stop():
         epoch, done = divmod(trainer.step, per_epoch)
         samples = epochs.samples(epoch)
         for batch in epochs.batches(epoch, ranks)[done:]:
@@ -206,7 +206,7 @@ def _run_epochs(
             meter.add(trainer.train_step(data.train, own), len(batch))
             if trainer.step % every == 0 or trainer.step == total:
                 _validate_and_report(config, data, users, trainer, stopping, meter, per_epoch)
-                if stopping.stop:
+                if stopping.should_stop():
                     break
             elif trainer.step % REPORT_EVERY_STEPS == 0:
                 ray.train.report(_progress(trainer, per_epoch) | meter.metrics())

@@ -28,12 +28,20 @@ def write(conf: Path, text: str) -> Path:
 # ---------------------------------------------------------------- precedence
 
 
-def test_defaults_stand_below_preset_below_file_below_set(conf: Path) -> None:
+def test_defaults_stand_below_the_files_preset_below_file_below_set(conf: Path) -> None:
     assert load_config(conf).model.resample_logits is False
-    assert load_config(conf, preset="paper").model.resample_logits is True
+    write(conf, "preset: paper\n")
+    assert load_config(conf).model.resample_logits is True
     write(conf, "model: {resample_logits: false}\n")
-    assert load_config(conf, preset="paper").model.resample_logits is False
-    assert load_config(conf, ["model.resample_logits=true"], "paper").model.resample_logits is True
+    assert load_config(conf).model.resample_logits is False
+    assert load_config(conf, ["model.resample_logits=true"]).model.resample_logits is True
+
+
+def test_a_preset_asked_for_on_the_command_line_means_what_it_says_whatever_the_file_has_tuned(conf: Path) -> None:
+    write(conf, "model: {interests: 8, resample_logits: false}\n")
+    assert load_config(conf, preset="paper").model.resample_logits is True
+    assert load_config(conf, preset="youtube_dnn").model.interests == 1
+    assert load_config(conf, ["model.resample_logits=false"], "paper").model.resample_logits is False
 
 
 def test_sections_are_merged_key_by_key_and_lists_replaced(conf: Path) -> None:
