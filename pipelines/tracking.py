@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import mlflow
+import mlflow.artifacts
 import mlflow.pyfunc
 import yaml
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -281,6 +282,46 @@ def open_run(config: Config, stage: str, name: str, run_id: str | None = None, p
     if config.tracking.system_metrics:
         tracker._system = _system_metrics(tracker, resume=run_id == tracker.run_id)
     return tracker
+
+
+def known_run(config: Config, run_id: str | None) -> Tracker | None:
+    """A run of this store to write to beside its owner, or None if the store has no such run."""
+    uri = store_of(config)
+    return Tracker(uri, run_id) if run_id is not None and _is_alive(_client(uri), run_id) else None
+
+
+def download_model(uri: str, model_uri: str, folder: Path) -> Path:
+    """Fetch a model that `Tracker.log_model` stored.
+
+    Parameters
+    ----------
+    uri : str
+        Of the store.
+    model_uri : str
+        ``models:/m-...``, ``models:/name@alias``, ``runs:/<run id>/<name>``.
+    folder : Path
+        Where to put it.
+
+    Returns
+    -------
+    Path
+        The model artifact inside `folder`.
+
+    Raises
+    ------
+    UserError
+        The store has no such model, or it is none of ours.
+    """
+    _client(uri)  # quietens MLflow
+    try:
+        with _global_uri(uri):
+            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(folder)))
+        artifacts = Model.load(str(local)).flavors["python_function"]["artifacts"]
+        return local / str(artifacts["model"]["path"])
+    except KeyError:
+        raise UserError(f"{model_uri}: a model of another program (no artifact named model)") from None
+    except Exception as error:
+        raise UserError(f"{model_uri}: cannot be fetched from {redact(uri)} ({_first_line(error)})") from error
 
 
 def metric_name(name: str) -> str:
