@@ -75,6 +75,14 @@ def model_config(**changes: Any) -> ModelConfig:
         "max_history": 8,
         "hidden": (12,),
         "profile_dim": 4,
+        # the paper's choices, whatever the defaults of the day are
+        "routing_scale": 1.0,
+        "residual": False,
+        "attention_power": 1.0,
+        "normalize_items": False,
+        "normalize_interests": False,
+        "temperature": 1.0,
+        "init_std": 1.0,
     }
     return ModelConfig(**(settings | changes))
 

@@ -161,21 +161,28 @@ def log_expected_count(
     return math.log(expected)
 
 
+def best_match(v: Floats, item: Floats, own: int) -> float:
+    """f(u, i) = max_j v_j . e_i over the user's own interests."""
+    return max(float(v[j] @ item) for j in range(own))
+
+
 def sampled_softmax(
-    user: Floats,
-    items: Floats,
+    scores: Floats,
     label: int,
     negatives: Sequence[int],
     log_expected: Floats,
     temperature: float = 1.0,
 ) -> float:
-    """One sample's loss: the label against the negatives that are not the label; log_expected over all V."""
+    """One sample's loss from the scores of all V items; log_expected over all V.
 
-    def logit(i: int) -> float:
-        return float(user @ items[i]) / temperature - float(log_expected[i])
-
-    logits = [logit(label)] + [logit(n) for n in negatives if n != label]
-    return math.log(sum(math.exp(x) for x in logits)) - logits[0]
+    The partition function is the label's own term, which is always there once, and an unbiased estimate of the others':
+    each negative that is not the label, divided by how often it is expected.
+    """
+    label_term = math.exp(float(scores[label]) / temperature)
+    others = [
+        math.exp(float(scores[n]) / temperature) / math.exp(float(log_expected[n])) for n in negatives if n != label
+    ]
+    return math.log(label_term + sum(others)) - math.log(label_term)
 
 
 def full_softmax(user: Floats, items: Floats, label: int, temperature: float = 1.0) -> float:

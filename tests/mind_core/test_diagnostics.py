@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mind_core.diagnostics import COLLAPSED_ABOVE, coupling_entropy, pairwise_cosine, routing_diagnostics
+from mind_core.diagnostics import (
+    COLLAPSED_ABOVE,
+    cluster_agreement,
+    coupling_entropy,
+    pairwise_cosine,
+    routing_diagnostics,
+)
 from mind_core.inference import MINDRetriever
 from mind_core.sequences import full_histories
 from tests.mind_core.given import generator, own_mask, prefix_mask, random_sequences, world
@@ -63,6 +70,46 @@ def test_cosine_and_entropy_stay_in_their_range(seed: int, users: int, interests
     weights = torch.randn(users, interests, 3, generator=g).masked_fill(~own.unsqueeze(2), -math.inf).softmax(1)
     entropy = coupling_entropy(weights, torch.ones(users, 3).bool(), own)
     assert ((entropy >= 0) & (entropy <= 1 + 1e-5)).all()
+
+
+# --- agreement with planted clusters ---
+
+
+def agreement_of(interests: list[list[int]], clusters: list[list[int]], lengths: list[int]) -> list[float]:
+    """Each behaviour wholly in the interest given."""
+    weights = torch.nn.functional.one_hot(torch.tensor(interests), 3).transpose(1, 2).float()
+    return cluster_agreement(weights, prefix_mask(lengths, len(clusters[0])), torch.tensor(clusters)).tolist()
+
+
+def test_agreement_is_one_when_interests_are_the_clusters_under_any_names() -> None:
+    assert agreement_of([[2, 2, 0, 0]], [[7, 7, 1, 1]], [4]) == [1.0]
+
+
+def test_agreement_of_one_interest_is_chance_and_of_one_cluster_undefined() -> None:
+    single, undefined = agreement_of([[1, 1, 1, 1], [0, 1, 2, 0]], [[0, 0, 1, 1], [3, 3, 3, 3]], [4, 4])
+    assert single == 0.0
+    assert math.isnan(undefined)
+
+
+def test_agreement_by_hand_with_padding() -> None:
+    # given interests {0, 1}, {2, 3} of clusters {0, 1, 2}, {3}: 1 pair together in both, 2 and 3 pairs each, of 6;
+    # by chance 2 * 3 / 6 = 1, hence (1 - 1) / (2.5 - 1) = 0; the fifth place is padding
+    assert agreement_of([[0, 0, 1, 1, 1]], [[5, 5, 5, 6, 6]], [4]) == [0.0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=2, max_size=9))
+def test_agreement_equals_the_adjusted_rand_index_by_counting_pairs(pairs: list[tuple[int, int]]) -> None:
+    couples = list(itertools.combinations(pairs, 2))
+    both = sum(a == c and b == d for (a, b), (c, d) in couples)
+    first, second = sum(a == c for (a, _), (c, _) in couples), sum(b == d for (_, b), (_, d) in couples)
+    (ours,) = agreement_of([[a for a, _ in pairs]], [[b for _, b in pairs]], [len(pairs)])
+    if second == len(couples):
+        assert math.isnan(ours)
+        return
+    assume(first + second > 0)  # else no two behaviours are together in either: both are all alone
+    chance = first * second / len(couples)
+    assert ours == pytest.approx((both - chance) / ((first + second) / 2 - chance))
 
 
 def test_diagnostics_of_a_model_name_every_figure() -> None:

@@ -207,8 +207,8 @@ def test_no_users_have_no_recommendations() -> None:
 
 
 def test_item_vectors_are_scored_as_the_model_says() -> None:
-    _, plain = given_retriever(normalize=False)
-    _, unit = given_retriever(normalize=True)
+    _, plain = given_retriever(normalize_items=False)
+    _, unit = given_retriever(normalize_items=True)
     assert torch.equal(plain.item_vectors, plain.behaviour_vectors)
     assert torch.allclose(unit.item_vectors[2:].norm(dim=1), torch.ones(118), atol=1e-6)
     assert torch.equal(unit.behaviour_vectors, plain.behaviour_vectors), "behaviours enter the routing unnormalised"
@@ -218,9 +218,11 @@ def test_item_vectors_are_scored_as_the_model_says() -> None:
 
 MODELS = {
     "paper": {},
-    "normalised": {"normalize": True, "residual": True, "recency": True},
+    "normalised": {"normalize_items": True, "normalize_interests": True, "residual": True, "recency": True},
     "wide": {"dim": 64, "interests": 4, "max_history": 50, "hidden": (128,), "profile_dim": 16},
-    "odd": {"dim": 37, "interests": 5, "max_history": 21, "hidden": (51, 29), "routing_update": "cosine"},
+    "odd": {"dim": 36, "interests": 5, "max_history": 21, "hidden": (51, 29), "routing_update": "cosine"},
+    "dim no multiple of four": {"dim": 30, "max_history": 20},
+    "layer no multiple of four": {"hidden": (7,)},
     "one interest": {"interests": 1},
     "mean": {"encoder": "mean", "interests": 1},
 }

@@ -12,25 +12,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from mind_core.config import LossConfig, OptimConfig
-from mind_core.loss import sampled_softmax_loss
+from mind_core.loss import best_match_scores, label_attention_scores, sampled_softmax_loss
 from mind_core.negatives import NegativeSampler
 from tests.mind_core import reference
-from tests.mind_core.given import World, batches, generator, trainer, world
+from tests.mind_core.given import World, batches, generator, own_mask, trainer, world
 
 
 def loss_of(
     user: Tensor, items: Tensor, labels: Tensor, negatives: Tensor, log_expected: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    return sampled_softmax_loss(
-        user,
-        items[labels],
-        items[negatives],
-        labels,
-        negatives,
-        log_expected_label=log_expected[labels],
-        log_expected_negatives=log_expected[negatives],
-        temperature=temperature,
-    )
+    """Of users with one vector each; log_expected over all items."""
+    positive, negative = (user * items[labels]).sum(1), user @ items[negatives].T
+    return sampled_softmax_loss(positive, negative, labels, negatives, log_expected[negatives], temperature)
 
 
 def given_catalogue(users: int = 5, items: int = 12, dim: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,11 +39,11 @@ def test_two_equal_scores_cost_log_two() -> None:
     assert loss.tolist() == pytest.approx([math.log(2)])
 
 
-def test_the_correction_is_subtracted_from_label_and_negatives_alike() -> None:
-    # given equal scores, and a negative that is expected 3 times as often as the label
-    log_expected = torch.tensor([0.0, 0.0, math.log(2), math.log(6)])
+def test_the_correction_divides_a_negative_by_how_often_it_is_expected() -> None:
+    # given equal scores, and a negative that is expected 3 times
+    log_expected = torch.tensor([0.0, 0.0, math.log(2), math.log(3)])
     loss = loss_of(torch.ones(1, 1), torch.ones(4, 1), torch.tensor([2]), torch.tensor([3]), log_expected)
-    # then it counts for a third: -log(1 / (1 + 1/3))
+    # then it counts for a third: -log(1 / (1 + 1/3)); the label is always there once, and is not corrected
     assert loss.tolist() == pytest.approx([math.log(4 / 3)])
 
 
@@ -81,7 +74,7 @@ def test_sampled_softmax_equals_the_float64_reference(temperature: float) -> Non
     loss = loss_of(user, items, labels, negatives, log_expected, temperature)
     expected = [
         reference.sampled_softmax(
-            user[b].numpy(), items.numpy(), int(labels[b]), negatives.tolist(), log_expected.numpy(), temperature
+            (items @ user[b]).numpy(), int(labels[b]), negatives.tolist(), log_expected.numpy(), temperature
         )
         for b in range(5)
     ]
@@ -98,7 +91,7 @@ def test_gradient_equals_finite_differences_of_the_reference() -> None:
     def total(vectors: np.ndarray) -> float:
         pairs = zip(user.numpy(), labels.tolist(), strict=True)
         return sum(
-            reference.sampled_softmax(u, vectors, y, negatives.tolist(), log_expected.numpy(), 0.5) for u, y in pairs
+            reference.sampled_softmax(vectors @ u, y, negatives.tolist(), log_expected.numpy(), 0.5) for u, y in pairs
         )
 
     assert items.grad is not None
@@ -109,6 +102,53 @@ def test_gradient_equals_finite_differences_of_the_reference() -> None:
             base = items.detach().numpy()
             numeric = (total(base + step) - total(base - step)) / 2e-6
             assert items.grad[i, k].item() == pytest.approx(numeric, rel=1e-4, abs=1e-6)
+
+
+# --- scores of users with several interests ---
+
+
+def given_interests() -> tuple[Tensor, list[int], Tensor, Tensor]:
+    g = generator(4)
+    interests = torch.randn(4, 3, 5, generator=g, dtype=torch.float64)
+    label = torch.randn(4, 5, generator=g, dtype=torch.float64)
+    return interests, [1, 2, 3, 3], label, torch.randn(6, 5, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 3.0, math.inf])
+def test_label_attention_scores_everything_with_the_vector_that_the_label_picked(power: float, normalize: bool) -> None:
+    interests, counts, label, negatives = given_interests()
+    positive, negative = label_attention_scores(interests, own_mask(counts, 3), label, negatives, power, normalize)
+    for b, own in enumerate(counts):
+        user, _ = reference.label_aware_attention(interests[b].numpy(), label[b].numpy(), own, power)
+        user = user / np.linalg.norm(user) if normalize else user
+        assert positive[b].item() == pytest.approx(float(user @ label[b].numpy()))
+        np.testing.assert_allclose(negative[b].numpy(), negatives.numpy() @ user, rtol=1e-10)
+
+
+def test_best_match_scores_are_the_serving_score_for_label_and_negatives_alike() -> None:
+    interests, counts, label, negatives = given_interests()
+    positive, negative = best_match_scores(interests, own_mask(counts, 3), label, negatives)
+    for b, own in enumerate(counts):
+        v = interests[b].numpy()
+        assert positive[b].item() == pytest.approx(reference.best_match(v, label[b].numpy(), own))
+        assert negative[b].tolist() == pytest.approx([reference.best_match(v, e, own) for e in negatives.numpy()])
+
+
+def test_foreign_interests_get_no_gradient_from_any_scoring() -> None:
+    interests, counts, label, negatives = given_interests()
+    own = own_mask(counts, 3)
+    scorings = {
+        "best match": lambda v: best_match_scores(v, own, label, negatives),
+        "label attention": lambda v: label_attention_scores(v, own, label, negatives, 1.0, False),
+    }
+    for name, scoring in scorings.items():
+        v = interests.clone().requires_grad_()
+        positive, negative = scoring(v)
+        (positive.sum() - 2 * negative.sum()).backward()
+        assert v.grad is not None
+        assert (v.grad[~own] == 0).all(), name
+        assert torch.autograd.gradcheck(scoring, (interests.clone().requires_grad_(),)), name
 
 
 # --- the full softmax is the exact form ---

@@ -202,7 +202,7 @@ def test_temperature_is_used(kind: Any) -> None:
     """Temperature accepted and ignored (torch-rechub)."""
     losses = []
     for temperature in (1.0, 0.1):
-        w = world(random_sequences(20, 30, 8), 30, normalize=True, temperature=temperature)
+        w = world(random_sequences(20, 30, 8), 30, normalize_items=True, temperature=temperature)
         losses.append(trainer(w, LossConfig(kind=kind)).train_step(w.sequences, batches(w.sequences, 8, 1)[0]).item())
     assert abs(losses[0] - losses[1]) > 0.1
 
@@ -270,7 +270,7 @@ def test_negatives_differ_from_step_to_step_and_from_rank_to_rank() -> None:
 def test_a_saved_model_ranks_exactly_as_it_was_evaluated() -> None:
     """Exported model ranks differently from evaluation (Merlin models #387)."""
     # given a model that trained a little
-    w, _ = given_retriever(normalize=True, temperature=0.2)
+    w, _ = given_retriever(normalize_items=True, normalize_interests=True, temperature=0.2)
     t: Trainer = trainer(w)
     for samples in batches(w.sequences, 16, 5):
         t.train_step(w.sequences, samples)

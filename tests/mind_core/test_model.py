@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -43,12 +42,14 @@ def expected_interests(
     )
     v = reference.interests_from_capsules(capsules, profile.numpy(), *weights_of(encoder))
     v = v + capsules if config.residual else v
-    return (v / np.linalg.norm(v, axis=1, keepdims=True) if config.normalize else v), own
+    return (v / np.linalg.norm(v, axis=1, keepdims=True) if config.normalize_interests else v), own
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("adaptive", [True, False])
-@pytest.mark.parametrize("options", [{}, {"residual": True, "recency": True, "normalize": True}, {"hidden": ()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"residual": True, "recency": True, "normalize_interests": True}, {"hidden": ()}]
+)
 def test_interests_equal_the_float64_reference(iterations: int, adaptive: bool, options: dict[str, object]) -> None:
     # given users with no, few and many behaviours, each with a profile of two features
     config = model_config(iterations=iterations, adaptive_interests=adaptive, routing_scale=1.5, **options)
@@ -160,22 +161,11 @@ def test_one_shared_map_of_d_by_d_serves_all_behaviours_and_interests() -> None:
     assert MIND(model_config(), 5, [], []).encoder.shared_map.shape == (8, 8)
 
 
-# --- training head ---
-
-
-def test_the_training_head_normalises_when_the_model_does() -> None:
-    model = MIND(model_config(normalize=True), 5, [], [])
-    label, interests = model.score_vectors(torch.randn(2, 8)), torch.randn(2, 3, 8)
-    user = model.attend(interests, label, torch.ones(2, 3).bool())
-    assert torch.allclose(user.norm(dim=1), torch.ones(2))
-    assert torch.allclose(label.norm(dim=1), torch.ones(2))
-
-
-def test_the_training_head_uses_the_configured_power() -> None:
-    interests, label = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[1.0, 0.0]])
-    for power, expected in ((0.0, 0.5), (1.0, math.e / (math.e + 1)), (math.inf, 1.0)):
-        model = MIND(model_config(dim=2, interests=2, attention_power=power), 5, [], [])
-        assert model.attend(interests, label, torch.ones(1, 2).bool())[0, 0].item() == pytest.approx(expected)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_items_are_normalised_where_they_are_scored_if_the_model_says_so(normalize: bool) -> None:
+    vectors = torch.tensor([[3.0, 4.0] * 4, [0.0] * 8])
+    scored = MIND(model_config(normalize_items=normalize), 5, [], []).score_vectors(vectors)
+    assert torch.allclose(scored, vectors / 10 if normalize else vectors)  # the vector of zeros stays: no NaN
 
 
 # --- configuration ---

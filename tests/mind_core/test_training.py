@@ -108,25 +108,30 @@ def test_the_padded_width_of_a_batch_does_not_matter() -> None:
 # --- against dense computation ---
 
 
-def dense_loss(w: World, table: Tensor, samples: Samples) -> Tensor:
+def dense_loss(w: World, scoring: str, table: Tensor, samples: Samples) -> Tensor:
     """The full softmax loss from one dense table, without features: torch's own embedding and cross entropy."""
     histories = windows(w.sequences, samples.users, samples.positions, w.config.max_history)
     labels = w.sequences.items[samples.positions]
     interests, own, _ = w.model.encoder(torch.nn.functional.embedding(histories.items, table), histories.mask, None)
-    user = w.model.attend(interests, table[labels], own)
-    return torch.nn.functional.cross_entropy(user @ table[2:].T / w.config.temperature, labels - 2)
+    by_interest = (interests @ table.T).masked_fill(~own.unsqueeze(2), -math.inf)  # (B, K, V)
+    scores = by_interest.max(1).values
+    if scoring == "label_attention":
+        agreement = by_interest[torch.arange(len(labels)), :, labels]  # (B, K), at power 1
+        scores = (agreement.softmax(1).unsqueeze(2) * interests).sum(1) @ table.T
+    return torch.nn.functional.cross_entropy(scores[:, 2:] / w.config.temperature, labels - 2)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("scoring", ["best_match", "label_attention"])
 @pytest.mark.parametrize("changes", [{}, {"interests": 1, "encoder": "mean", "temperature": 0.5}])
 def test_full_softmax_training_is_dense_training_with_torchs_adamw(
-    weight_decay: float, changes: dict[str, Any]
+    weight_decay: float, scoring: Any, changes: dict[str, Any]
 ) -> None:
     optim = OptimConfig(learning_rate=0.01, table_learning_rate=0.02, weight_decay=weight_decay)
     lists = random_sequences(30, ITEMS, 12, seed=9)
     ours = world(lists, ITEMS, features=False, profile=False, **changes)
     theirs = world(lists, ITEMS, features=False, profile=False, **changes)
-    t = trainer(ours, LossConfig(kind="full"), optim)
+    t = trainer(ours, LossConfig(kind="full", scoring=scoring), optim)
     table = torch.nn.Parameter(theirs.model.item_table.weight.clone())
     reference = torch.optim.AdamW(
         [
@@ -136,7 +141,7 @@ def test_full_softmax_training_is_dense_training_with_torchs_adamw(
         weight_decay=weight_decay,
     )
     for samples in batches(ours.sequences, 16, 15):
-        loss = dense_loss(theirs, table, samples)
+        loss = dense_loss(theirs, scoring, table, samples)
         reference.zero_grad()
         loss.backward()
         assert table.grad is not None
@@ -163,7 +168,7 @@ def test_sampled_training_is_lazy_a_rested_row_keeps_its_value_and_its_moments()
 
 # --- determinism and resume ---
 
-EVERYTHING: dict[str, Any] = {"resample_logits": True, "recency": True, "normalize": True, "temperature": 0.2}
+EVERYTHING: dict[str, Any] = {"resample_logits": True, "recency": True, "normalize_items": True, "temperature": 0.2}
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING])
@@ -222,6 +227,15 @@ def test_seeded_streams_differ_by_any_part_of_their_key() -> None:
     first = [torch.rand(4, generator=seeded("cpu", *key)).tolist() for key in keys]
     assert first == [torch.rand(4, generator=seeded("cpu", *key)).tolist() for key in keys]
     assert len({tuple(x) for x in first}) == len(keys)
+
+
+@pytest.mark.parametrize("noise", [{"more": {"behaviour_dropout": 0.5}}, {"resample_logits": True}])
+def test_dropout_and_resampled_logits_differ_from_step_to_step(noise: dict[str, Any]) -> None:
+    # given a model that stands still, exact softmax, and one batch over and over: only the noise can change the loss
+    still = OptimConfig(learning_rate=1e-30, table_learning_rate=1e-30)
+    t, w = given_run(LossConfig(kind="full"), still, **noise)
+    losses = run(t, w, batches(w.sequences, 16, 1) * 6)
+    assert len(set(losses)) == 6
 
 
 def test_resampled_logits_are_for_training_only() -> None:
