@@ -82,6 +82,7 @@ def model_config(**changes: Any) -> ModelConfig:
         "normalize_items": False,
         "normalize_interests": False,
         "temperature": 1.0,
+        "recency": False,
         "init_std": 1.0,
     }
     return ModelConfig(**(settings | changes))

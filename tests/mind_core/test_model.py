@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from mind_core.config import ModelConfig
 from mind_core.model import MIND, UserEncoder
 from tests.mind_core import reference
-from tests.mind_core.given import generator, model_config, prefix_mask, random_sequences, world
+from tests.mind_core.given import batches, generator, model_config, prefix_mask, random_sequences, trainer, world
 
 
 def weights_of(encoder: UserEncoder) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
@@ -29,7 +30,7 @@ def expected_interests(
     x = behaviours.numpy().copy()
     if config.recency:
         for i in range(length):
-            x[i] += encoder.recency[length - 1 - i].detach().numpy()
+            x[i] *= math.exp(float(encoder.recency[length - 1 - i]))
     own = reference.adaptive_interest_count(length, config.interests) if config.adaptive_interests else config.interests
     capsules, _ = reference.b2i_routing(
         x @ encoder.shared_map.detach().numpy(),
@@ -53,8 +54,9 @@ def expected_interests(
 def test_interests_equal_the_float64_reference(iterations: int, adaptive: bool, options: dict[str, object]) -> None:
     # given users with no, few and many behaviours, each with a profile of two features
     config = model_config(iterations=iterations, adaptive_interests=adaptive, routing_scale=1.5, **options)
-    encoder = MIND(config, 10, [], [], seed=1).encoder
     encoder = UserEncoder(config, profile_features=2).double()
+    if config.recency:
+        torch.nn.init.normal_(encoder.recency, std=0.5, generator=generator(4))
     lengths = [0, 1, 3, 5, 8]
     behaviours = torch.randn(5, 8, 8, generator=generator(2), dtype=torch.float64)
     profile = torch.randn(5, 8, generator=generator(3), dtype=torch.float64)
@@ -100,17 +102,24 @@ def test_every_profile_feature_reaches_every_interest() -> None:
         assert (gradient[0, 4:] != 0).any()
 
 
-def test_recency_counts_from_the_newest_behaviour_shown() -> None:
-    # given an encoder whose recency rows mark the rank, and a history of 3 with the middle one hidden by dropout
-    config = model_config(encoder="mean", interests=1, recency=True, hidden=())
-    encoder = UserEncoder(config, 0)
+def test_recency_weighs_a_behaviour_by_its_rank_from_the_newest_shown() -> None:
+    # given weights 1, 2, 4, ... by rank, behaviours of 3, 9, 5, and padding of 7; the 9 is hidden by dropout
+    encoder = UserEncoder(model_config(encoder="mean", interests=1, recency=True, hidden=()), 0)
     with torch.no_grad():
-        encoder.recency.copy_(torch.arange(8.0).unsqueeze(1).expand(8, 8))
+        encoder.recency.copy_(torch.arange(8.0).unsqueeze(1) * math.log(2))
         encoder.output.weight.copy_(torch.eye(8))
         encoder.output.bias.zero_()
-        interests, _, _ = encoder(torch.zeros(1, 4, 8), torch.tensor([[True, False, True, False]]), None)
-    # then the two shown have ranks 1 and 0; padding adds nothing
-    assert interests[0, 0].tolist() == [0.5] * 8
+        behaviours = torch.tensor([3.0, 9.0, 5.0, 7.0]).view(1, 4, 1).expand(1, 4, 8)
+        interests, _, _ = encoder(behaviours, torch.tensor([[True, False, True, False]]), None)
+    # then the 3 has rank 1 and the 5 rank 0
+    assert interests[0, 0].tolist() == pytest.approx([(2 * 3 + 5) / 2] * 8)
+
+
+def test_recency_weighs_all_behaviours_alike_at_first_and_is_trained() -> None:
+    w = world(random_sequences(20, 30, 8), 30, recency=True)
+    assert torch.equal(w.model.encoder.recency, torch.zeros(8, 1))
+    trainer(w).train_step(w.sequences, batches(w.sequences, 8, 1)[0])
+    assert (w.model.encoder.recency != 0).any()
 
 
 # --- initial weights ---
@@ -140,7 +149,7 @@ def test_building_a_model_leaves_the_global_generator_alone() -> None:
 def test_the_seed_decides_all_initial_weights_but_the_routing_logits() -> None:
     first, second = initial(0, 0), initial(1, 0)
     same = {name for name in first if torch.equal(first[name], second[name])}
-    assert same == {"encoder.routing_logits"}
+    assert same == {"encoder.routing_logits", "encoder.recency"}, "recency starts at zero"
 
 
 def test_the_logits_seed_decides_the_routing_logits_only() -> None:
