@@ -30,7 +30,7 @@ def expected_interests(
     x = behaviours.numpy().copy()
     if config.recency:
         for i in range(length):
-            x[i] *= math.exp(float(encoder.recency[length - 1 - i]))
+            x[i] *= math.exp(encoder.recency[length - 1 - i].item())
     own = reference.adaptive_interest_count(length, config.interests) if config.adaptive_interests else config.interests
     capsules, _ = reference.b2i_routing(
         x @ encoder.shared_map.detach().numpy(),
@@ -115,11 +115,12 @@ def test_recency_weighs_a_behaviour_by_its_rank_from_the_newest_shown() -> None:
     assert interests[0, 0].tolist() == pytest.approx([(2 * 3 + 5) / 2] * 8)
 
 
-def test_recency_weighs_all_behaviours_alike_at_first_and_is_trained() -> None:
+def test_recency_never_starts_by_favouring_older_behaviours_and_is_trained() -> None:
     w = world(random_sequences(20, 30, 8), 30, recency=True)
-    assert torch.equal(w.model.encoder.recency, torch.zeros(8, 1))
+    before = w.model.encoder.recency.detach().clone()
+    assert (before.diff(dim=0) <= 0).all()
     trainer(w).train_step(w.sequences, batches(w.sequences, 8, 1)[0])
-    assert (w.model.encoder.recency != 0).any()
+    assert not torch.equal(w.model.encoder.recency, before)
 
 
 # --- initial weights ---
@@ -149,7 +150,7 @@ def test_building_a_model_leaves_the_global_generator_alone() -> None:
 def test_the_seed_decides_all_initial_weights_but_the_routing_logits() -> None:
     first, second = initial(0, 0), initial(1, 0)
     same = {name for name in first if torch.equal(first[name], second[name])}
-    assert same == {"encoder.routing_logits", "encoder.recency"}, "recency starts at zero"
+    assert same == {"encoder.routing_logits", "encoder.recency"}, "recency starts from no draw"
 
 
 def test_the_logits_seed_decides_the_routing_logits_only() -> None:
