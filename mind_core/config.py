@@ -37,21 +37,27 @@ class ModelConfig:
     profile_dim: int = 16  # of each profile feature's embedding
     hidden: tuple[int, ...] = (128,)  # ReLU layers over [u_j ; p_u]; the last, linear layer to d is implied
     residual: bool = True  # v_j = u_j + MLP([u_j ; p_u])
-    attention_power: float = float("inf")  # p of label-aware attention: 0 = mean, inf = argmax
-    normalize: bool = True  # L2-normalise v_j and e_i; scores are then cosines / temperature
+    attention_power: float = 1.0  # p of label-aware attention (loss.scoring): 0 = mean, inf = argmax
+    normalize_items: bool = True  # L2-normalise e_i where it is scored
+    normalize_interests: bool = True  # L2-normalise v_j; scores are then cosines / temperature
     temperature: float = 0.1  # tau, divides every score in the loss
-    recency: bool = False  # add an embedding of a behaviour's rank from the newest
+    recency: bool = True  # weigh a behaviour by exp(g), g learned for its rank from the newest
     init_std: float = 0.1  # std of the embedding rows; with routing_scale it decides how far routing moves the logits
     logits_seed: int = 0  # of the fixed routing-logits buffer
 
     def __post_init__(self) -> None:
-        for name in ("dim", "interests", "iterations", "max_history", "profile_dim"):
+        for name in ("interests", "iterations", "max_history"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
+        # matrix kernels round what is left over of a row by its place in the batch: a user's vectors must not depend on it
+        for name in ("dim", "profile_dim"):
+            width = getattr(self, name)
+            _check(width >= 4 and width % 4 == 0, name, width, "a multiple of 4")
+        widths_fit = all(width >= 4 and width % 4 == 0 for width in self.hidden)
+        _check(widths_fit, "hidden", list(self.hidden), "a list of multiples of 4")
         for name in ("routing_scale", "sigma", "attention_power"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in ("temperature", "init_std"):
             _check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "a number > 0")
-        _check(all(width >= 1 for width in self.hidden), "hidden", list(self.hidden), "a list of integers >= 1")
         _check(
             self.encoder == "mind" or self.interests == 1,
             "interests",
@@ -70,6 +76,8 @@ class ModelConfig:
 class LossConfig:
     __pydantic_config__ = FORBID_UNKNOWN
 
+    scoring: Literal["best_match", "label_attention"] = "best_match"
+    # best_match: the serving score, max over the interests, for label and negatives alike. label_attention: the paper
     kind: Literal["sampled", "full"] = "sampled"  # full: exact softmax over the whole catalogue
     uniform_negatives: int = 512  # shared by the batch, drawn uniformly
     popularity_negatives: int = 512  # shared by the batch, drawn with probability ~ count ** popularity_power

@@ -34,6 +34,36 @@ def coupling_entropy(weights: Tensor, mask: Tensor, own: Tensor) -> Tensor:
     return mean / own.sum(1).float().log()
 
 
+def cluster_agreement(weights: Tensor, mask: Tensor, clusters: Tensor) -> Tensor:
+    """(B,) adjusted Rand index between a user's behaviours grouped by interest and by their true cluster.
+
+    A behaviour belongs to the interest with its largest coupling coefficient. 1 = the interests are the clusters,
+    0 = no better than chance (always so for one interest). NaN where all behaviours are of one cluster, or fewer than
+    two: there is nothing to tell apart.
+
+    Parameters
+    ----------
+    weights : (B, K, L) coupling coefficients.  mask : (B, L) bool.
+    clusters : (B, L) int64 true cluster of each behaviour; any value at padding.
+
+    Source: Hubert & Arabie 1985, eq. 5.
+    """
+    interest = functional.one_hot(weights.argmax(1), weights.shape[1]) * mask.unsqueeze(-1)  # (B, L, K)
+    truth = functional.one_hot(clusters, int(clusters.max()) + 1) * mask.unsqueeze(-1)  # (B, L, C)
+    table = (interest.transpose(1, 2) @ truth).double()  # (B, K, C) behaviours by interest and cluster
+
+    def pairs(counts: Tensor) -> Tensor:
+        return counts * (counts - 1) / 2
+
+    together = pairs(table).sum((1, 2))
+    by_interest, by_cluster = pairs(table.sum(2)).sum(1), pairs(table.sum(1)).sum(1)
+    total = pairs(table.sum((1, 2)))
+    chance = by_interest * by_cluster / total
+    possible = (by_interest + by_cluster) / 2 - chance
+    agreement = torch.where(possible == 0, 1.0, (together - chance) / possible)  # all apart in both groupings
+    return torch.where(by_cluster == total, float("nan"), agreement)
+
+
 def routing_diagnostics(retriever: MINDRetriever, histories: Histories) -> dict[str, float]:
     """Means over users with several interests of what section 2 of the model's specification says to watch.
 

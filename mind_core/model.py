@@ -1,4 +1,4 @@
-"""The whole model, in the order data flows: rows -> item vectors -> routing -> interests -> attention -> loss.
+"""The whole model, in the order data flows: rows -> item vectors -> routing -> interests (then loss.py).
 
 Axes: B users, L behaviours, K interests, d dimension, N negatives, V item indices. Notable:
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mind_core.attention import label_aware_attention
 from mind_core.config import ModelConfig
 from mind_core.embeddings import EmbeddingTable
 from mind_core.features import UNKNOWN, FeatureSpec, unknown_rows
@@ -40,7 +39,8 @@ class UserEncoder(nn.Module):
             logits = config.sigma * torch.randn(config.interests, config.max_history, generator=fixed)
             self.register_buffer("routing_logits", logits)  # b_ij (K, L), behaviour 0 the oldest seen; never trained
         if config.recency:
-            self.recency = nn.Parameter(_normal((config.max_history, config.dim), 0.02, generator))
+            ranks = torch.arange(1.0, config.max_history + 1).unsqueeze(1)
+            self.recency = nn.Parameter(-ranks.log())  # log weight by rank from the newest: starts at 1 / (1 + rank)
         widths = [config.dim + profile_features * config.profile_dim, *config.hidden]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.output = nn.Linear(widths[-1], config.dim)  # linear: a last ReLU would force scores to be positive
@@ -65,7 +65,7 @@ class UserEncoder(nn.Module):
         """
         config = self.config
         if config.recency:
-            behaviours = behaviours + functional.embedding(_rank_from_newest(mask), self.recency) * mask.unsqueeze(-1)
+            behaviours = behaviours * functional.embedding(_rank_from_newest(mask), self.recency).exp()
         if config.encoder == "mind":
             own = self.own_interests(mask)
             initial = self.routing_logits[:, : mask.shape[1]] if logits is None else logits
@@ -83,7 +83,7 @@ class UserEncoder(nn.Module):
             weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)  # (B, 1, L)
             capsules = weights.to(behaviours.dtype) @ behaviours
         interests = self._transform(capsules, profile)
-        if config.normalize:
+        if config.normalize_interests:
             interests = functional.normalize(interests, dim=-1)
         return interests, own, weights
 
@@ -107,7 +107,7 @@ class UserEncoder(nn.Module):
 
 
 class MIND(nn.Module):
-    """Tables, user encoder and the label-aware training head.
+    """Tables and user encoder.
 
     Parameters
     ----------
@@ -140,16 +140,11 @@ class MIND(nn.Module):
 
     def score_vectors(self, item_vectors: Tensor) -> Tensor:
         """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""
-        return functional.normalize(item_vectors, dim=-1) if self.config.normalize else item_vectors
-
-    def attend(self, interests: Tensor, label: Tensor, own: Tensor) -> Tensor:
-        """(B, d) user vector for the loss: label-aware attention over the user's own interests."""
-        user, _ = label_aware_attention(interests, label, own, self.config.attention_power)
-        return functional.normalize(user, dim=-1) if self.config.normalize else user
+        return functional.normalize(item_vectors, dim=-1) if self.config.normalize_items else item_vectors
 
 
 def _rank_from_newest(mask: Tensor) -> Tensor:
-    """(B, L) int64: 0 for the newest behaviour that is shown; padding gets 0 and must be masked by the caller."""
+    """(B, L) int64: 0 for the newest behaviour that is shown; padding gets 0, its vector is 0 anyway."""
     order = mask.cumsum(1)
     return (order[:, -1:] - order).clamp(min=0)
 

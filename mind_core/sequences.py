@@ -67,7 +67,7 @@ def windows(sequences: Sequences, users: Tensor, ends: Tensor, max_history: int,
     ends : (B,) int64, absolute positions in `sequences.items`; the item there is not part of the window.
     width : L of the result; None: the longest window in the batch (at least 1).
     """
-    starts = torch.maximum(sequences.offsets[users], ends - max_history)
+    starts = torch.maximum(sequences.offsets[users], ends - min(max_history, width or max_history))
     lengths = ends - starts
     if width is None:
         width = max(1, int(lengths.max())) if len(users) else 1

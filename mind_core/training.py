@@ -22,7 +22,7 @@ from mind_core.config import OptimConfig
 from mind_core.distributed import exchange_rows, world_size
 from mind_core.embeddings import EmbeddingTable, Gathered, RowBlock, gather
 from mind_core.features import Bags
-from mind_core.loss import sampled_softmax_loss
+from mind_core.loss import best_match_scores, label_attention_scores, sampled_softmax_loss
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer
@@ -61,9 +61,9 @@ class StepBatch:
 class Objective(nn.Module):
     """The loss as a module over gathered rows, so that DDP can wrap it and sees only dense parameters."""
 
-    def __init__(self, model: MIND):
+    def __init__(self, model: MIND, scoring: str):
         super().__init__()
-        self.encoder = model.encoder
+        self.encoder, self.scoring = model.encoder, scoring
         self._model = [model]  # in a list: the tables are not this module's parameters, DDP must not broadcast them
 
     def forward(self, batch: StepBatch, items: Gathered, profile: Gathered | None) -> Tensor:
@@ -78,14 +78,20 @@ class Objective(nn.Module):
         interests, own, _ = self.encoder(behaviours, batch.mask, profiles, batch.logits)
         scored = model.score_vectors(vectors)
         label = functional.embedding(batch.label, scored)  # (B, d)
+        negatives = functional.embedding(batch.negatives, scored)  # (N, d)
+        config = model.config
+        if self.scoring == "best_match":
+            positive, negative = best_match_scores(interests, own, label, negatives)
+        else:
+            power, normalize = config.attention_power, config.normalize_interests
+            positive, negative = label_attention_scores(interests, own, label, negatives, power, normalize)
         return sampled_softmax_loss(
-            model.attend(interests, label, own),
-            label,
-            functional.embedding(batch.negatives, scored),  # (N, d)
+            positive,
+            negative,
             batch.items[batch.label],
             batch.items[batch.negatives],
-            log_expected=batch.log_expected[batch.negatives],
-            temperature=model.config.temperature,
+            batch.log_expected[batch.negatives],
+            config.temperature,
         ).mean()
 
 
@@ -117,7 +123,7 @@ class Trainer:
         self.behaviour_dropout, self.autocast = behaviour_dropout, autocast
         self.device = model.item_table.weight.device
         self.rank = dist.get_rank() if world_size() > 1 else 0
-        self.objective: nn.Module = Objective(model)
+        self.objective: nn.Module = Objective(model, sampler.config.scoring)
         if world_size() > 1:
             self.objective = DistributedDataParallel(self.objective)
         decay = optim.weight_decay

@@ -1,21 +1,18 @@
 """The configuration tree: YAML + ``--set a.b=c`` over a preset, validated before anything heavy is imported.
 
-Order of precedence, lowest first: defaults here and in mind_core.config, the preset (pipelines/presets/*.yaml), the file, ``--set``.
+Where a setting may come from, and what wins: pipelines.load_config.
 Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must answer at once.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
-from pipelines.errors import UserError
 
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

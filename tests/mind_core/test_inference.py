@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mind_core.config import ModelConfig
 from mind_core.inference import MINDRetriever, PopularityRetriever, merge_interests, recommend, search
 from mind_core.sequences import Sequences, full_histories
 from tests.mind_core import reference
@@ -220,12 +222,17 @@ MODELS = {
     "paper": {},
     "normalised": {"normalize_items": True, "normalize_interests": True, "residual": True, "recency": True},
     "wide": {"dim": 64, "interests": 4, "max_history": 50, "hidden": (128,), "profile_dim": 16},
-    "odd": {"dim": 36, "interests": 5, "max_history": 21, "hidden": (51, 29), "routing_update": "cosine"},
-    "dim no multiple of four": {"dim": 30, "max_history": 20},
-    "layer no multiple of four": {"hidden": (7,)},
+    "odd": {"dim": 36, "interests": 5, "max_history": 21, "hidden": (52, 28), "routing_update": "cosine"},
+    "narrow layer": {"hidden": (4,)},
     "one interest": {"interests": 1},
     "mean": {"encoder": "mean", "interests": 1},
 }
+
+
+@pytest.mark.parametrize("setting", [{"dim": 30}, {"profile_dim": 6}, {"hidden": (8, 7)}])
+def test_widths_whose_rounding_depends_on_the_place_in_the_batch_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="multiple"):
+        ModelConfig(**setting)
 
 
 @pytest.mark.parametrize(("model", "threads"), [*((model, 1) for model in MODELS), ("wide", 2)])

@@ -70,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, log: Path, ray_cluster: None)
 @pytest.fixture(scope="module")
 def trained(home: Path, log: Path) -> Iterator[tuple[Config, TrainOutcome]]:
     config = configure(home, log)
-    yield config, train(config)
+    return config, train(config)
 
 
 @pytest.mark.ray
