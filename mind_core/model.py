@@ -64,8 +64,9 @@ class UserEncoder(nn.Module):
         weights : (B, K, L), coupling coefficients of the last routing iteration (uniform for encoder: mean).
         """
         config = self.config
+        importance = None
         if config.recency:
-            behaviours = behaviours * functional.embedding(_rank_from_newest(mask), self.recency).exp()
+            importance = functional.embedding(_rank_from_newest(mask), self.recency).squeeze(-1).exp()  # (B, L)
         if config.encoder == "mind":
             own = self.own_interests(mask)
             initial = self.routing_logits[:, : mask.shape[1]] if logits is None else logits
@@ -77,11 +78,13 @@ class UserEncoder(nn.Module):
                 config.iterations,
                 scale=config.routing_scale,
                 update=config.routing_update,
+                importance=importance,
             )
         else:
             own = torch.ones(len(mask), 1, dtype=torch.bool, device=mask.device)
             weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)  # (B, 1, L)
-            capsules = weights.to(behaviours.dtype) @ behaviours
+            amount = weights if importance is None else weights * importance.unsqueeze(1)
+            capsules = amount.to(behaviours.dtype) @ behaviours
         interests = self._transform(capsules, profile)
         if config.normalize_interests:
             interests = functional.normalize(interests, dim=-1)
@@ -144,7 +147,7 @@ class MIND(nn.Module):
 
 
 def _rank_from_newest(mask: Tensor) -> Tensor:
-    """(B, L) int64: 0 for the newest behaviour that is shown; padding gets 0, its vector is 0 anyway."""
+    """(B, L) int64: 0 for the newest behaviour that is shown; padding gets 0, and no weight anyway."""
     order = mask.cumsum(1)
     return (order[:, -1:] - order).clamp(min=0)
 

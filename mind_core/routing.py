@@ -64,6 +64,7 @@ def b2i_routing(
     *,
     scale: float = 1.0,
     update: str = "dot",
+    importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Route behaviours to interest capsules.
 
@@ -76,6 +77,8 @@ def b2i_routing(
     iterations : r >= 1.
     scale : multiplies the agreement added to the logits; 1 is the paper.
     update : "dot" adds u_j . S e_i, "cosine" its cosine.
+    importance : (B, L), how much of a behaviour a capsule takes in: z_j = sum_i g_i w_ij S e_i. It has no part in
+        where the behaviour goes. None is the paper: 1 for all.
 
     Returns
     -------
@@ -84,14 +87,16 @@ def b2i_routing(
 
     Source: algorithm 1 of Li et al. 2019.
     """
-    still = mapped.detach()
+    if importance is None:
+        importance = mapped.new_ones(mask.shape)
+    still, amount = mapped.detach(), importance.detach().unsqueeze(1)
     logits = initial_logits.expand(mapped.shape[0], -1, -1)
     with torch.no_grad():
         for _ in range(iterations - 1):
-            capsules = squash(coupling(logits, mask, own) @ still)  # (B, K, d)
+            capsules = squash((amount * coupling(logits, mask, own)) @ still)  # (B, K, d)
             logits = logits + scale * _agreement(capsules, still, update)  # (B, K, L), accumulated
         weights = coupling(logits, mask, own)
-    return squash(weights.to(mapped.dtype) @ mapped), weights
+    return squash((importance.unsqueeze(1) * weights).to(mapped.dtype) @ mapped), weights
 
 
 def _agreement(capsules: Tensor, mapped: Tensor, update: str) -> Tensor:

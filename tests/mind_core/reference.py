@@ -59,11 +59,14 @@ def b2i_routing(
     iterations: int,
     scale: float = 1.0,
     cosine: bool = False,
+    importance: Sequence[float] | None = None,
 ) -> tuple[Floats, Floats]:
     """One user's capsules (K, d) and the last coupling coefficients (K, L).
 
     mapped : (L, d), S e_i.  real : (L,).  own : K'_u.  initial_logits : (K, L).
+    importance : (L,) amount of each behaviour that goes into a capsule; where it goes does not depend on it.
     """
+    amount = [1.0] * len(mapped) if importance is None else importance
     interests, behaviours = initial_logits.shape
     b = initial_logits.astype(np.float64).copy()
     u = np.zeros((interests, mapped.shape[1]))
@@ -73,7 +76,7 @@ def b2i_routing(
         for j in range(interests):
             z = np.zeros(mapped.shape[1])
             for i in range(behaviours):
-                z += w[j, i] * mapped[i]
+                z += amount[i] * w[j, i] * mapped[i]
             u[j] = squash(z)
         if iteration < iterations - 1:
             for j in range(interests):

@@ -27,10 +27,10 @@ def expected_interests(
     encoder: UserEncoder, config: ModelConfig, behaviours: Tensor, length: int, profile: Tensor
 ) -> tuple[np.ndarray, int]:
     """One user's v (K, d) and K'_u by the reference; behaviours (L, d), the first `length` of them real."""
-    x = behaviours.numpy().copy()
+    x = behaviours.numpy()
+    importance = [1.0] * len(x)
     if config.recency:
-        for i in range(length):
-            x[i] *= math.exp(encoder.recency[length - 1 - i].item())
+        importance[:length] = [math.exp(encoder.recency[length - 1 - i].item()) for i in range(length)]
     own = reference.adaptive_interest_count(length, config.interests) if config.adaptive_interests else config.interests
     capsules, _ = reference.b2i_routing(
         x @ encoder.shared_map.detach().numpy(),
@@ -40,6 +40,7 @@ def expected_interests(
         config.iterations,
         config.routing_scale,
         config.routing_update == "cosine",
+        importance,
     )
     v = reference.interests_from_capsules(capsules, profile.numpy(), *weights_of(encoder))
     v = v + capsules if config.residual else v
