@@ -69,8 +69,11 @@ def preprocess(conf: Conf, sets: Sets = None, preset: Preset = None, home: Home 
     """Turn the event log into a dataset."""
     config = _config(conf, sets, preset, home)
     from pipelines.preprocess import preprocess
+    from pipelines.summary import print_summary, record_summary
 
-    preprocess(config)
+    dataset = preprocess(config)
+    record_summary(config, dataset)
+    print_summary(dataset)
     _next("train", conf, sets, preset, home)
 
 
@@ -88,6 +91,10 @@ def train(conf: Conf, sets: Sets = None, preset: Preset = None, home: Home = Non
 def evaluate(
     conf: Conf,
     model: Model = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", metavar="M", help="Compare with this one too: a preset, folder or URI. Repeatable."),
+    ] = None,
     split: Annotated[Literal["test", "validation"], typer.Option("--split", help="Which events to find.")] = "test",
     sets: Sets = None,
     preset: Preset = None,
@@ -97,7 +104,7 @@ def evaluate(
     config = _config(conf, sets, preset, home)
     from pipelines.evaluate import evaluate
 
-    evaluate(config, model=model, split=split)
+    evaluate(config, model=model, split=split, against=against or ())
     _next("recommend", conf, sets, preset, home, *([] if model is None else ["--model", model]), "--all")
 
 
@@ -108,6 +115,9 @@ def recommend(
     everyone: Annotated[bool, typer.Option("--all", help="Every user of the dataset.")] = False,
     top: Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Infer from all that is known, the held-out events too.")
+    ] = False,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
@@ -121,7 +131,7 @@ def recommend(
     config = _config(conf, [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])], preset, home)
     from pipelines.recommend import recommend
 
-    recommend(config, users=user or None, out=out, model=model)
+    recommend(config, users=user or None, out=out, model=model, latest=latest)
 
 
 @app.command()

@@ -48,7 +48,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("interests", "iterations", "max_history"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
-        # matrix kernels round what is left over of a row by its place in the batch: a user's vectors must not depend on it
+        # matrix kernels round a leftover of fewer than 4 by the row's place in the batch, on which nothing may depend
         for name in ("dim", "profile_dim"):
             width = getattr(self, name)
             _check(width >= 4 and width % 4 == 0, name, width, "a multiple of 4")

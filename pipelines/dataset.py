@@ -25,14 +25,13 @@ import pyarrow.parquet as pq
 
 from pipelines.config import DataConfig
 from pipelines.errors import UserError
-from pipelines.splits import SPLITS
+from pipelines.splits import SPLITS, SplitName
 from pipelines.vocabulary import FeatureEncoder, FeatureKind, encode_columns
 
 if TYPE_CHECKING:
     import ray.data
 
 SCHEMA_VERSION = 1
-SplitName = Literal["train", "validation", "test"]
 Side = Literal["item", "profile"]
 
 

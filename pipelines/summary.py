@@ -1,22 +1,22 @@
-"""What `mind preprocess` prints at its end: rows kept and set aside by reason, the splits, the next command."""
+"""What `mind preprocess` says at its end, on the terminal and in MLflow: rows set aside by reason, and the splits."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.tracking import open_run
 
 
-def print_summary(dataset: Dataset, config_file: str, console: Console | None = None) -> None:
+def print_summary(dataset: Dataset, console: Console | None = None) -> None:
     """Print the summary of a dataset to standard output.
 
     Parameters
     ----------
     dataset
         The one just made.
-    config_file
-        As the user typed it; it stands in the next command.
     console
         Where to print; None: standard output.
     """
@@ -45,4 +45,18 @@ def print_summary(dataset: Dataset, config_file: str, console: Console | None = 
     )
     console.print(f"{manifest.users:,} users, {manifest.items:,} items{'; features: ' + features if features else ''}")
     console.print(f"written to {dataset.path}", soft_wrap=True)
-    console.print(f"next: mind train {config_file}", soft_wrap=True)
+
+
+def record_summary(config: Config, dataset: Dataset) -> None:
+    """Record a dataset as a run of stage preprocess: its counts, its lineage and its manifest."""
+    manifest = dataset.manifest
+    counts = {"rows/read": manifest.rows_read, "events": manifest.events}
+    counts |= {"users": manifest.users, "items": manifest.items}
+    counts |= {f"rows/set aside/{reason}": count for reason, count in manifest.set_aside.items()}
+    counts |= {f"{name}/users": split.users for name, split in manifest.splits.items()}
+    with open_run(config, "preprocess", manifest.name) as run:
+        run.log_metrics(counts, 0)
+        source = manifest.sources["events"][0]["path"]
+        sizes = {"users": manifest.users, "items": manifest.items, "events": manifest.events}
+        run.log_dataset(manifest.name, manifest.fingerprint, source, "preprocessing", sizes)
+        run.log_artifact(dataset.layout.manifest)

@@ -1,7 +1,8 @@
 """Generated logs of any size with planted interests, so that it can be measured whether a model finds them.
 
-Items belong to clusters; inside one, rank r is seen in proportion to log(1 + 1/r), a Zipf law of exponent 1. A user has a few clusters (the interests), stays with one
-for a while, then switches. Written block by block; memory does not grow with the number of events. No Ray.
+Items belong to clusters; inside one, rank r is seen in proportion to log(1 + 1/r), a Zipf law of exponent 1. A user has
+a few clusters (the interests), stays with one for a while, then switches. Written block by block; memory does not grow
+with the number of events. No Ray.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ from ray.util import ActorPool
 
 from pipelines.artifact import load_model
 from pipelines.config import Config
-from pipelines.dataset import Dataset, SplitName
+from pipelines.dataset import Dataset
 from pipelines.progress import progress
 from pipelines.session import raise_user_error
+from pipelines.splits import SplitName
 
 SLICE_USERS = 1024
 CRASHES = 3  # of an actor, survived by starting it again
@@ -32,7 +33,7 @@ CRASHES = 3  # of an actor, survived by starting it again
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows `start` to `start + rows` of a Parquet part; of these only the rows `kept` (counted from start), if given."""
+    """Rows `start` to `start + rows` of a Parquet part; only those `kept` (counted from start), if given."""
 
     file: str
     start: int
