@@ -22,7 +22,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.figures import bands_figure, coupling_figure, retrieved_figure
 from pipelines.models import find_model
-from pipelines.progress import console
+from pipelines.progress import output
 from pipelines.publish import published
 from pipelines.ranking import Ranking, join_rankings, rank_slice
 from pipelines.report import Report, difference, labels, model_report, relative
@@ -152,7 +152,7 @@ def _record(config: Config, tracker: Tracker, card: ModelCard, report: Report, f
 
 
 def _print(report: Report, folder: Path) -> None:
-    console.print(f"[bold]{report.models[0].name}[/bold]: {report.protocol}")
+    output.print(f"[bold]{report.models[0].name}[/bold]: {report.protocol}")
     compared = [f"vs {found.against}" for found in report.differences]
     overall = Table("metric", *(model.label for model in report.models), *compared)
     for column in overall.columns[1:]:
@@ -162,9 +162,9 @@ def _print(report: Report, folder: Path) -> None:
             values = [model.metrics[f"{kind}@{n}"] for model in report.models]
             row = [f"{value:.4f}" for value in values], [relative(values[0], value) for value in values[1:]]
             overall.add_row(f"{kind}@{n}", *row[0], *row[1], end_section=kind == KINDS[-1])
-    console.print(overall)
+    output.print(overall)
     for found in report.differences:
-        console.print(f"{report.metric}: {found.mean:+.4f} against {found.against}, 95 % of resampled users between "
+        output.print(f"{report.metric}: {found.mean:+.4f} against {found.against}, 95 % of resampled users between "
                       f"{found.low:+.4f} and {found.high:+.4f}")  # fmt: skip
     bands = Table(f"{report.metric} by", "band", "users or targets", *(model.label for model in report.models))
     cutoff = report.metric.split("@")[1]
@@ -176,13 +176,13 @@ def _print(report: Report, folder: Path) -> None:
             figures = [f"{group[place].metrics[metric]:.4f}" for group in groups]
             last = place == len(groups[0]) - 1
             bands.add_row("" if place else what, band.name, f"{band.size:,}", *figures, end_section=last)
-    console.print(bands)
+    output.print(bands)
     share = report.models[0].interest_share
     if len(share) > 1:
         shares = ", ".join(f"{100 * part:.0f} %" for part in share)
         average = np.average(np.arange(1, len(share) + 1), weights=report.models[0].users_by_interests)
-        console.print(f"Recommended items by interest: {shares}; {average:.1f} interests a user")
+        output.print(f"Recommended items by interest: {shares}; {average:.1f} interests a user")
     if report.seen_targets:
-        console.print(f"{report.seen_targets:,} targets were already in the history and are not asked for "
+        output.print(f"{report.seen_targets:,} targets were already in the history and are not asked for "
                       f"({report.users_left_out:,} users had no other)")  # fmt: skip
-    console.print(f"Report: {folder} (report.json, users.parquet, figures)", soft_wrap=True)
+    output.print(f"Report: {folder} (report.json, users.parquet, figures)", soft_wrap=True)

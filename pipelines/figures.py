@@ -22,6 +22,7 @@ from pipelines.dataset import Dataset
 from pipelines.report import Report
 
 COLOURS = ("#1b6ca8", "#e08e45", "#5b8c5a", "#9a5b9a", "#8a8a8a")
+OTHERS = "#dddddd"
 SHOWN_USERS = 3
 SHOWN_BEHAVIOURS = 16  # the newest
 RETRIEVED = 40  # items a user, for the categories
@@ -129,7 +130,9 @@ def _stack(axes: Axes, found: list[tuple[int, int]], names: dict[int, str]) -> N
     interests = sorted({j for j, _ in found})
     left = np.zeros(len(interests))
     groups = [(names.get(value, str(value)), {value}) for value in main]
-    for colour, (name, values) in zip(COLOURS, [*groups, ("others", set(counts) - set(main))], strict=False):
+    for colour, (name, values) in zip(
+        (*COLOURS[:-1], OTHERS), [*groups, ("others", set(counts) - set(main))], strict=False
+    ):
         inside = [sum(1 for j, value in found if j == i and value in values) for i in interests]
         label = textwrap.shorten(name, 28, placeholder="…")
         axes.barh(range(len(interests)), inside, left=left, color=colour, label=label)

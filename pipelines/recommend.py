@@ -27,7 +27,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.figures import item_names
 from pipelines.models import find_model
-from pipelines.progress import console
+from pipelines.progress import output
 from pipelines.publish import published
 from pipelines.session import ray_session
 from pipelines.splits import SPLITS
@@ -74,7 +74,7 @@ def recommend(
     if out is not None:
         lists = _lists([saved], rows, config.evaluate.top_n, saved.card.exclude_seen, latest, dataset)
         _write(lists, out)
-        console.print(f"{lists.num_rows:,} recommendations: {out}", soft_wrap=True)
+        output.print(f"{lists.num_rows:,} recommendations: {out}", soft_wrap=True)
         return out
     for row in range(len(users)):
         _show(config, saved, rows.slice(row, 1), users[row], latest)
@@ -143,7 +143,7 @@ def _everyone(config: Config, dataset: Dataset, model: Path, out: Path | None, l
         _write(pyarrow.dataset.dataset(target).to_table(), out)
         shutil.rmtree(target)
         target = out
-    console.print(f"{total:,} recommendations for {int(known.sum()):,} users: {target}", soft_wrap=True)
+    output.print(f"{total:,} recommendations for {int(known.sum()):,} users: {target}", soft_wrap=True)
     return target
 
 
@@ -169,7 +169,7 @@ def _show(config: Config, model: SavedModel, row: pa.Table, user: str, latest: b
     history = known["items"][0].as_py()
     held_out = set() if latest else set(row["targets"][0].as_py())
     recent = ", ".join(names[item] for item in reversed(history[-RECENT:]))
-    console.print(f"\n[bold]User {user}[/bold], {len(history)} behaviours; the newest: {recent}")
+    output.print(f"\n[bold]User {user}[/bold], {len(history)} behaviours; the newest: {recent}")
     leading = _leading(model, sequences, names)
     shown = [name for name in lists.column_names if name.startswith("show_")]
     table = Table("", "rank", "item", *(name.removeprefix("show_") for name in shown), "score", "")
@@ -177,18 +177,18 @@ def _show(config: Config, model: SavedModel, row: pa.Table, user: str, latest: b
     rows = lists.to_pylist()
     for interest in sorted({entry["interest"] for entry in rows}):
         inside = [(entry, index) for entry, index in zip(rows, encoded, strict=True) if entry["interest"] == interest]
+        heading = [f"interest {interest + 1}", leading[interest] if leading else ""]
         for place, (entry, index) in enumerate(inside):
-            title = f"interest {interest + 1}" + (f"\n{leading[interest]}" if leading else "")
             cells = [str(entry[name] if entry[name] is not None else "") for name in shown]
             mark = "✓" if index in held_out else ""
             last = place == len(inside) - 1
-            first = title if place == 0 else ""
+            first = heading[place] if place < len(heading) else ""
             score = f"{entry['score']:.3f}"
             table.add_row(first, str(entry["rank"]), str(entry["id"]), *cells, score, mark, end_section=last)
-    console.print(table)
+    output.print(table)
     if held_out:
         hits = sum(index in held_out for index in encoded)
-        console.print(f"✓ held out from the model, and found again: {hits} of {len(held_out)}")
+        output.print(f"✓ held out from the model, and found again: {hits} of {len(held_out)}")
 
 
 def _leading(model: SavedModel, sequences: Sequences, names: dict[int, str]) -> list[str]:

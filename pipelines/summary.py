@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.progress import output
 from pipelines.tracking import open_run
 
 
@@ -20,7 +21,7 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
     console
         Where to print; None: standard output.
     """
-    console = console or Console()
+    console = console or output
     manifest = dataset.manifest
     rows = Table(title=f"Dataset {manifest.name}", title_justify="left")
     rows.add_column("rows of the log")

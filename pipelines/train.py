@@ -28,7 +28,7 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.load_config import resolved
-from pipelines.progress import console
+from pipelines.progress import console, output
 from pipelines.runs import RunState, current_run, model_folder, run_folder, write_state
 from pipelines.session import ray_session
 from pipelines.tracking import Tracker, open_run
@@ -196,13 +196,13 @@ def _publish(
 
 
 def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> None:
-    title = f"{outcome.model.name}: best validation, after {seconds:.0f} s"
-    table = Table("at", *METRICS, title=title, title_justify="left")
+    output.print(f"{outcome.model.name}: best validation, after {seconds:.0f} s")
+    table = Table("at", *METRICS)
     for n in config.evaluate.cutoffs:
         table.add_row(str(n), *(f"{outcome.metrics[f'validation/{metric}@{n}']:.4f}" for metric in METRICS))
-    console.print(table)
+    output.print(table)
     if outcome.metrics.get("routing/interest_collapse"):
         cosine = outcome.metrics["routing/interest_cosine"]
-        console.print(f"Interest collapse: mean cosine {cosine:.2f} between a user's interests; K vectors act as one. "
+        output.print(f"Interest collapse: mean cosine {cosine:.2f} between a user's interests; K vectors act as one. "
                       "Try a larger model.routing_scale or model.init_std.")  # fmt: skip
-    console.print(f"Model:  {outcome.model}\nRun:    {outcome.run_id} (mind ui)")
+    output.print(f"Model:  {outcome.model}\nRun:    {outcome.run_id} (mind ui)", soft_wrap=True)

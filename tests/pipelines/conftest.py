@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import Config
+from tests.pipelines.planted import configure
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -39,3 +40,23 @@ def configured(tmp_path: Path) -> Callable[..., Config]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def planted_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated log of 200 users and 150 items in 8 clusters."""
+    from pipelines.synthetic import generate
+
+    folder = tmp_path_factory.mktemp("log")
+    generate(folder, events=6000, users=200, items=150, clusters=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planted_home(tmp_path_factory: pytest.TempPathFactory, planted_log: Path, ray_cluster: None) -> Path:
+    """A home folder with the dataset of that log."""
+    from pipelines.preprocess import preprocess
+
+    home = tmp_path_factory.mktemp("home")
+    preprocess(configure(home, planted_log))
+    return home

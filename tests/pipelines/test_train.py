@@ -23,53 +23,15 @@ from pipelines.checkpoints import EarlyStopping
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.preprocess import preprocess
 from pipelines.run_store import store_of
 from pipelines.runs import current_run, read_state
-from pipelines.synthetic import generate
 from pipelines.train import TrainOutcome, train
-
-SETTINGS: dict[str, Any] = {
-    "name": "planted",
-    "model": {"dim": 16, "interests": 3, "max_history": 12, "hidden": [16]},
-    "loss": {"uniform_negatives": 32, "popularity_negatives": 32},
-    "train": {"workers": 2, "batch_size": 512, "epochs": 3, "threads": 1, "patience": None, "metric": "recall@20"},
-    "evaluate": {"cutoffs": [10, 20], "seen": "keep"},
-    "tracking": {"system_metrics": False},
-    "ray": {"num_cpus": 3},
-}
-
-
-def configure(home: Path, log: Path, **train_settings: Any) -> Config:
-    events = {"path": str(log / "events"), "user": "user_id", "item": "item_id", "time": "time"}
-    items = {
-        "path": str(log / "items.parquet"),
-        "id": "item_id",
-        "features": {"category": {}, "price": {"kind": "numeric"}},
-    }
-    profile = {"path": str(log / "profile.parquet"), "id": "user_id", "features": {"group": {}}}
-    data = {"events": events, "items": items, "profile": profile}
-    settings = {**SETTINGS, "home": str(home), "data": data}
-    return Config.model_validate({**settings, "train": {**SETTINGS["train"], **train_settings}})
+from tests.pipelines.planted import configure
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("log")
-    generate(folder, events=6000, users=200, items=150, clusters=8)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, log: Path, ray_cluster: None) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    preprocess(configure(home, log))
-    return home
-
-
-@pytest.fixture(scope="module")
-def trained(home: Path, log: Path) -> Iterator[tuple[Config, TrainOutcome]]:
-    config = configure(home, log)
+def trained(planted_home: Path, planted_log: Path) -> Iterator[tuple[Config, TrainOutcome]]:
+    config = configure(planted_home, planted_log)
     return config, train(config)
 
 
@@ -138,11 +100,11 @@ def test_the_same_seed_and_workers_give_the_same_metrics_to_the_last_digit(
 
 @pytest.mark.ray
 def test_a_killed_run_goes_on_to_the_result_it_would_have_had(
-    home: Path, log: Path, trained: tuple[Config, TrainOutcome], tmp_path: Path
+    planted_home: Path, planted_log: Path, trained: tuple[Config, TrainOutcome], tmp_path: Path
 ) -> None:
     # given a driver that is killed after its first checkpoint, in a home of its own over the same dataset
-    config = configure(tmp_path, log)
-    (tmp_path / "datasets").symlink_to(home / "datasets")
+    config = configure(tmp_path, planted_log)
+    (tmp_path / "datasets").symlink_to(planted_home / "datasets")
     conf = tmp_path / "conf.yaml"
     conf.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     driver = subprocess.Popen(
@@ -176,8 +138,8 @@ def wait_for(condition: Any, process: subprocess.Popen[bytes], seconds: float = 
 
 
 @pytest.mark.ray
-def test_popularity_is_trained_by_the_same_command(home: Path, log: Path) -> None:
-    config = configure(home, log)
+def test_popularity_is_trained_by_the_same_command(planted_home: Path, planted_log: Path) -> None:
+    config = configure(planted_home, planted_log)
     config = config.model_copy(
         update={"preset": "popularity", "model": type(config.model)(encoder="popularity", interests=1)}
     )
