@@ -29,11 +29,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (under 6 min on 2 cores)
 	$(BIN)/mind preprocess $(CONF)
-	$(BIN)/mind train $(CONF)
 	$(BIN)/mind train $(CONF) --preset youtube_dnn
-	$(BIN)/mind evaluate $(CONF)
-	$(BIN)/mind evaluate $(CONF) --preset youtube_dnn
-	$(BIN)/mind recommend $(CONF) --user 1 --user 7 --user 13
+	$(BIN)/mind train $(CONF)
+	$(BIN)/mind evaluate $(CONF) --against youtube_dnn
+	$(BIN)/mind recommend $(CONF) --user 1 --user 7 --user 13 --top 12
 	@echo "The runs, side by side: $(BIN)/mind ui $(CONF), then open http://127.0.0.1:5000"
 
 test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)

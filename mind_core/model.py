@@ -30,11 +30,11 @@ class UserEncoder(nn.Module):
 
     routing_logits: Tensor  # (K, L), only with encoder: mind
 
-    def __init__(self, config: ModelConfig, profile_features: int, generator: torch.Generator | None = None):
+    def __init__(self, config: ModelConfig, profile_features: int):
         super().__init__()
         self.config = config
         if config.encoder == "mind":
-            self.shared_map = nn.Parameter(_normal((config.dim, config.dim), config.dim**-0.5, generator))  # S
+            self.shared_map = nn.Parameter(torch.eye(config.dim))  # S; capsules start in the items' own space
             fixed = torch.Generator().manual_seed(config.logits_seed)
             logits = config.sigma * torch.randn(config.interests, config.max_history, generator=fixed)
             self.register_buffer("routing_logits", logits)  # b_ij (K, L), behaviour 0 the oldest seen; never trained
@@ -139,7 +139,7 @@ class MIND(nn.Module):
         self.profile_table = EmbeddingTable(profile_rows, config.profile_dim, PROFILE_STD, generator, unknown_profiles)
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             torch.manual_seed(seed)
-            self.encoder = UserEncoder(config, len(profile_features), generator)
+            self.encoder = UserEncoder(config, len(profile_features))
 
     def score_vectors(self, item_vectors: Tensor) -> Tensor:
         """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""
@@ -150,7 +150,3 @@ def _rank_from_newest(mask: Tensor) -> Tensor:
     """(B, L) int64: 0 for the newest behaviour that is shown; padding gets 0, and no weight anyway."""
     order = mask.cumsum(1)
     return (order[:, -1:] - order).clamp(min=0)
-
-
-def _normal(shape: tuple[int, ...], std: float, generator: torch.Generator | None) -> nn.Parameter:
-    return nn.Parameter(std * torch.randn(shape, generator=generator))
