@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from pipelines.artifact import ModelCard, load_card, load_model
+from pipelines.artifact import ModelCard, SavedModel, load_card, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.figures import bands_figure, coupling_figure, retrieved_figure
+from pipelines.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
 from pipelines.models import find_model
 from pipelines.progress import output
 from pipelines.publish import published
@@ -28,7 +28,7 @@ from pipelines.ranking import Ranking, join_rankings, rank_slice
 from pipelines.report import Report, difference, labels, model_report, relative
 from pipelines.session import ray_session
 from pipelines.splits import SplitName
-from pipelines.tracking import Tracker, open_run
+from pipelines.tracking import Tracker, known_run, open_run
 from pipelines.train_worker import cutoffs_of
 from pipelines.user_slices import over_slices, slices_of
 
@@ -55,15 +55,17 @@ def evaluate(
     folders = [find_model(config, dataset, given) for given in (model, *against)]
     cards = [load_card(folder) for folder in folders]
     name = f"{cards[0].name}-{split}"
-    with open_run(config, "evaluate", name, parent=cards[0].run_id) as tracker:
+    trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
+    parent = None if trained[0] is None else trained[0].run_id
+    with open_run(config, "evaluate", name, parent=parent) as tracker:
         ranking = _rank(config, dataset, folders, split)
         report = _report(config, dataset, folders, cards, ranking, split)
         target = config.home_path / "evaluations" / name
         with published(target) as folder:
             (folder / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
             pq.write_table(_per_user(dataset, report, ranking), folder / "users.parquet")
-            _draw(report, folders[0], dataset, split, folder)
-        _record(config, tracker, cards[0], report, target)
+            _draw(report, load_model(folders[0]), dataset, split, folder)
+        _record(config, tracker, cards, trained, report, target)
     _print(report, target)
     return report
 
@@ -124,31 +126,39 @@ def _per_user(dataset: Dataset, report: Report, ranking: Ranking) -> pa.Table:
     )
 
 
-def _draw(report: Report, model: Path, dataset: Dataset, split: SplitName, folder: Path) -> None:
-    bands_figure(report).savefig(folder / "bands.png", dpi=120)
-    saved = load_model(model)
-    if saved.card.config.encoder != "mind" or saved.card.config.interests == 1:
-        return
-    table = pq.read_table(dataset.split_files(split)[0])
-    for name, draw in (("coupling", coupling_figure), ("retrieved", retrieved_figure)):
-        figure = draw(saved, table, dataset)
-        if figure is not None:
-            figure.savefig(folder / f"{name}.png", dpi=120)
+def _draw(report: Report, model: SavedModel, dataset: Dataset, split: SplitName, folder: Path) -> None:
+    figures = {"bands": bands_figure(report)}
+    if (users := shown_users(model, pq.read_table(dataset.split_files(split)[0]), dataset)) is not None:
+        figures["coupling"] = coupling_figure(model, users)
+        if (retrieved := retrieved_figure(model, users, dataset)) is not None:
+            figures["retrieved"] = retrieved
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
 
 
-def _record(config: Config, tracker: Tracker, card: ModelCard, report: Report, folder: Path) -> None:
-    """The figures to the evaluation's run, and the headline to the training's, where models are compared."""
-    metrics = {f"{report.split}/{name}": value for name, value in report.models[0].metrics.items()}
-    step = int(card.metrics.get("step", 0))
-    tracker.log_metrics(metrics, step)
+def _record(
+    config: Config,
+    tracker: Tracker,
+    cards: list[ModelCard],
+    trained: list[Tracker | None],
+    report: Report,
+    folder: Path,
+) -> None:
+    """The figures to the evaluation's run, and each model's to its training run, where models are compared."""
+    step = int(cards[0].metrics.get("step", 0))
+    tracker.log_metrics(_test_metrics(report, 0), step)
     baseline = report.models[-1].metrics
     tracker.log_metrics({f"{report.split}/popularity/{name}": value for name, value in baseline.items()}, step)
     tracker.log_dataset(config.name, report.fingerprint, report.dataset, report.split)
-    tracker.log_tags({"mind.model": str(report.models[0].path), "mind.train_run": card.run_id or ""})
+    tracker.log_tags({"mind.model": str(report.models[0].path), "mind.train_run": cards[0].run_id or ""})
     tracker.log_artifact(folder)
-    if card.run_id is not None:
-        training = Tracker(tracker.uri, card.run_id)  # not opened as a context: its run ended with its training
-        training.log_metrics(metrics, step)
+    for number, (card, training) in enumerate(zip(cards, trained, strict=True)):
+        if training is not None:  # not opened as a context: this run ended with its training
+            training.log_metrics(_test_metrics(report, number), int(card.metrics.get("step", 0)))
+
+
+def _test_metrics(report: Report, model: int) -> dict[str, float]:
+    return {f"{report.split}/{name}": value for name, value in report.models[model].metrics.items()}
 
 
 def _print(report: Report, folder: Path) -> None:
@@ -167,6 +177,8 @@ def _print(report: Report, folder: Path) -> None:
         output.print(f"{report.metric}: {found.mean:+.4f} against {found.against}, 95 % of resampled users between "
                       f"{found.low:+.4f} and {found.high:+.4f}")  # fmt: skip
     bands = Table(f"{report.metric} by", "band", "users or targets", *(model.label for model in report.models))
+    for column in bands.columns[2:]:
+        column.justify = "right"
     cutoff = report.metric.split("@")[1]
     for what, metric, groups in (
         ("behaviours in the history", report.metric, [model.by_history for model in report.models]),

@@ -5,103 +5,137 @@ The last two are figures 5 and 6 of Li et al. 2019. All are Matplotlib figures; 
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mind_core.features import FIRST_ITEM
-from mind_core.inference import MINDRetriever, recommend
-from mind_core.sequences import full_histories
+from mind_core.inference import MINDRetriever, search
+from mind_core.sequences import Histories, full_histories
 from pipelines.arrays import feature_specs, to_sequences
 from pipelines.artifact import SavedModel
 from pipelines.dataset import Dataset
 from pipelines.report import Report
 
-COLOURS = ("#1b6ca8", "#e08e45", "#5b8c5a", "#9a5b9a", "#8a8a8a")
-OTHERS = "#dddddd"
+COLOURS = ("#1b6ca8", "#e08e45", "#5b8c5a", "#9a5b9a", "#8a8a8a")  # the last one for popularity
+OTHERS = "#e4e4e4"
 SHOWN_USERS = 3
-SHOWN_BEHAVIOURS = 16  # the newest
-RETRIEVED = 40  # items a user, for the categories
+SHOWN_BEHAVIOURS = 20  # the newest
+SHOWN_CATEGORIES = 5  # of an interest
+RETRIEVED = 50  # items of an interest, for the categories
+TELLING = 100  # values of a feature that both tells items apart and is shared by many of them
+BAR_LETTERS = 140  # that fit beside each other into the whole width of a bar
+
+
+@dataclass(frozen=True)
+class ShownUsers:
+    """A few users with several interests.
+
+    names : raw ids.  vectors : (B, K, d).  own : (B, K).  weights : (B, K, L) coupling coefficients.
+    """
+
+    names: list[str]
+    histories: Histories
+    vectors: Tensor
+    own: Tensor
+    weights: Tensor
+
+
+def shown_users(model: SavedModel, table: pa.Table, dataset: Dataset) -> ShownUsers | None:
+    """Users spread over `table` (rows of a split) whose history is long enough for all interests; None without any."""
+    retriever = model.retriever
+    if not isinstance(retriever, MINDRetriever) or model.card.config.interests == 1:
+        return None
+    lengths = torch.tensor(table["items"].combine_chunks().value_lengths().to_numpy())
+    rich = (lengths >= min(2**model.card.config.interests, retriever.max_history)).nonzero().squeeze(1)
+    chosen = rich[:: max(1, len(rich) // SHOWN_USERS)][:SHOWN_USERS]
+    if not len(chosen):
+        return None
+    sequences = to_sequences(table, feature_specs(model.card.profile_features))
+    histories = full_histories(sequences, chosen, retriever.max_history)
+    ids = dataset.vocabulary("users")["id"].take(table["user"].take(pa.array(chosen.numpy())))
+    return ShownUsers([str(user) for user in ids.to_pylist()], histories, *retriever.route(histories))
 
 
 def bands_figure(report: Report) -> Figure:
     """Bars by history length and by popularity of the target, one colour per model."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     cutoff = report.metric.split("@")[1]
-    for axes, metric, title, groups in (
-        (left, report.metric, "by behaviours in the history", [m.by_history for m in report.models]),
-        (right, f"recall@{cutoff}", "by popularity of the target", [m.by_popularity for m in report.models]),
+    for axes, metric, title, unit, groups in (
+        (left, report.metric, "behaviours in the history", "users", [m.by_history for m in report.models]),
+        (right, f"recall@{cutoff}", "popularity of the target", "targets", [m.by_popularity for m in report.models]),
     ):
         width = 0.8 / len(groups)
         for number, (model, bands) in enumerate(zip(report.models, groups, strict=True)):
             place = np.arange(len(bands)) + (number - (len(groups) - 1) / 2) * width
             heights = [band.metrics[metric] for band in bands]
             axes.bar(place, heights, width * 0.92, label=model.label, color=_colour(number, len(groups)))
-        axes.set_xticks(np.arange(len(groups[0])), [f"{band.name}\n{band.size:,}" for band in groups[0]])
-        axes.set_title(f"{metric} {title}", fontsize=11)
+        axes.set_xticks(np.arange(len(groups[0])), [f"{band.name}\n{band.size:,} {unit}" for band in groups[0]])
+        axes.tick_params(labelsize=9)
+        axes.set_title(f"{metric} by {title}", fontsize=11)
+        axes.set_ylabel(metric, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False)
-    figure.suptitle(f"{report.models[0].name}: {report.protocol}", fontsize=9, color="#555555")
+    right.legend(frameon=False, fontsize=9)
+    figure.suptitle(f"{report.models[0].name}: {report.protocol}\n", fontsize=9, color="#555555")
     return figure
 
 
-def coupling_figure(model: SavedModel, table: pa.Table, dataset: Dataset) -> Figure | None:
-    """Coupling coefficients of a few users: interests down, behaviours across (Fig. 5); None without such users.
-
-    table : rows of a split.
-    """
-    chosen = _users_with_interests(table, model)
-    if not len(chosen):
-        return None
-    sequences = to_sequences(table, feature_specs(model.card.profile_features))
-    retriever = model.retriever
-    assert isinstance(retriever, MINDRetriever), "popularity has no routing"
-    histories = full_histories(sequences, chosen, retriever.max_history)
-    _, own, weights = retriever.route(histories)
+def coupling_figure(model: SavedModel, users: ShownUsers) -> Figure:
+    """Coupling coefficients: interests down, behaviours across, grouped by the interest they go to (Fig. 5)."""
     names = item_names(model)
-    figure = Figure(figsize=(11, 3.1 * len(chosen)), layout="constrained")
-    users = dataset.vocabulary("users")["id"]
-    for axes, row in zip(np.atleast_1d(figure.subplots(len(chosen), 1)), range(len(chosen)), strict=True):
-        length = int(histories.mask[row].sum())
+    count = len(users.names)
+    figure = Figure(figsize=(12, 3.3 * count), layout="constrained")
+    for row, axes in enumerate(figure.subplots(count, 1, squeeze=False)[:, 0]):
+        length, kept = int(users.histories.mask[row].sum()), int(users.own[row].sum())
         shown = slice(max(0, length - SHOWN_BEHAVIOURS), length)
-        kept = int(own[row].sum())
-        image = axes.imshow(weights[row, :kept, shown].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        labels = [textwrap.shorten(names[i], 24, placeholder="…") for i in histories.items[row, shown].tolist()]
-        axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=7)
-        axes.set_yticks(range(kept), [f"interest {j + 1}" for j in range(kept)], fontsize=8)
-        user = users[int(table["user"][int(chosen[row])].as_py())].as_py()
-        axes.set_title(f"user {user}: newest {len(labels)} behaviours, oldest first", fontsize=9, loc="left")
-        figure.colorbar(image, ax=axes, fraction=0.02, pad=0.01, label="coupling" if row == 0 else None)
+        weights, items = users.weights[row, :kept, shown], users.histories.items[row, shown]
+        order = torch.sort(weights.argmax(0), stable=True).indices
+        image = axes.imshow(weights[:, order].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        labels = [textwrap.shorten(names[i], 26, placeholder="…") for i in items[order].tolist()]
+        axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_yticks(range(kept), [f"interest {j + 1}" for j in range(kept)], fontsize=9)
+        axes.set_title(f"User {users.names[row]}: the newest {len(labels)} behaviours", fontsize=10, loc="left")
+        bar = figure.colorbar(image, ax=axes, fraction=0.02, pad=0.01)
+        bar.set_label("coupling coefficient", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
     return figure
 
 
-def retrieved_figure(model: SavedModel, table: pa.Table, dataset: Dataset) -> Figure | None:
-    """Categories of the items that each interest of a few users retrieves (Fig. 6); None without categories."""
-    feature = next((f for f in model.card.item_features if f.kind in ("categorical", "multi")), None)
-    chosen = _users_with_interests(table, model)
-    if feature is None or not len(chosen):
+def retrieved_figure(model: SavedModel, users: ShownUsers, dataset: Dataset) -> Figure | None:
+    """Categories of the items that each interest retrieves (Fig. 6); None without a feature that has categories."""
+    feature = _telling_feature(model)
+    if feature is None:
         return None
-    sequences = to_sequences(table, feature_specs(model.card.profile_features))
-    items, _, interest = recommend(model.retriever, sequences, chosen, RETRIEVED, exclude_seen=model.card.exclude_seen)
-    names = category_names(dataset, feature.name)
-    values = dataset.items()[f"feature_{feature.name}"].to_pylist()
-    figure = Figure(figsize=(11, 2.6 * len(chosen)), layout="constrained")
-    users = dataset.vocabulary("users")["id"]
-    for axes, row in zip(np.atleast_1d(figure.subplots(len(chosen), 1)), range(len(chosen)), strict=True):
-        found = [
-            (int(j), value)
-            for item, j in zip(items[row].tolist(), interest[row].tolist(), strict=True)
-            if item >= FIRST_ITEM
-            for value in _as_list(values[item - FIRST_ITEM])
-        ]
-        _stack(axes, found, names)
-        user = users[int(table["user"][int(chosen[row])].as_py())].as_py()
-        axes.set_title(f"user {user}: {feature.name} of the top {RETRIEVED} items, by interest", fontsize=9, loc="left")
+    names = category_names(dataset, feature)
+    values = dataset.items()[f"feature_{feature}"].to_pylist()
+    count = len(users.names)
+    figure = Figure(figsize=(12, 2.5 * count), layout="constrained")
+    for row, axes in enumerate(figure.subplots(count, 1, squeeze=False)[:, 0]):
+        kept = int(users.own[row].sum())
+        alone = users.vectors[row, :kept].unsqueeze(1)  # (kept, 1, d): each interest as if it were a user
+        own = torch.ones(kept, 1, dtype=torch.bool)
+        items, _, _ = search(model.retriever.item_vectors, alone, own, RETRIEVED)
+        for interest in range(kept):
+            found = [i - FIRST_ITEM for i in items[interest].tolist() if i >= FIRST_ITEM]
+            counts = Counter(value for item in found for value in _as_list(values[item]))
+            _stack(axes, interest, counts, names)
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        axes.tick_params(labelsize=8)
+        axes.set_yticks(range(kept), [f"interest {j + 1}" for j in range(kept)], fontsize=9)
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+        title = f"User {users.names[row]}: {feature} of the {RETRIEVED} best items of each interest"
+        axes.set_title(title, fontsize=10, loc="left")
     return figure
 
 
@@ -121,35 +155,27 @@ def category_names(dataset: Dataset, feature: str) -> dict[int, str]:
     return {**names, 1: "rare", 2: "missing"}
 
 
-def _stack(axes: Axes, found: list[tuple[int, int]], names: dict[int, str]) -> None:
-    """Horizontal bars, one an interest, stacked by category; the rarest categories are one."""
-    counts: dict[int, int] = {}
-    for _, value in found:
-        counts[value] = counts.get(value, 0) + 1
-    main = sorted(counts, key=lambda value: -counts[value])[: len(COLOURS) - 1]
-    interests = sorted({j for j, _ in found})
-    left = np.zeros(len(interests))
-    groups = [(names.get(value, str(value)), {value}) for value in main]
-    for colour, (name, values) in zip(
-        (*COLOURS[:-1], OTHERS), [*groups, ("others", set(counts) - set(main))], strict=False
-    ):
-        inside = [sum(1 for j, value in found if j == i and value in values) for i in interests]
-        label = textwrap.shorten(name, 28, placeholder="…")
-        axes.barh(range(len(interests)), inside, left=left, color=colour, label=label)
-        left += inside
-    axes.set_yticks(range(len(interests)), [f"interest {i + 1}" for i in interests], fontsize=8)
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+def _telling_feature(model: SavedModel) -> str | None:
+    """The categorical item feature whose number of values is nearest to TELLING, in ratio."""
+    features = [info for info in model.card.item_features if info.kind in ("categorical", "multi")]
+    nearest = min(features, key=lambda info: abs(math.log(info.size / TELLING)), default=None)
+    return None if nearest is None else nearest.name
 
 
-def _users_with_interests(table: pa.Table, model: SavedModel) -> torch.Tensor:
-    """Rows of the first few users whose history is long enough for several interests, spread over the table."""
-    lengths = torch.tensor(table["items"].combine_chunks().value_lengths().to_numpy())
-    rich = (lengths >= 2 ** min(3, model.card.config.interests)).nonzero().squeeze(1)
-    step = max(1, len(rich) // SHOWN_USERS)
-    users: torch.Tensor = rich[::step][:SHOWN_USERS]
-    return users
+def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str]) -> None:
+    """One bar of full width: the most frequent categories, each with its name, then the others."""
+    total, left = sum(counts.values()), 0.0
+    base = COLOURS[interest % (len(COLOURS) - 1)]
+    for place, (value, number) in enumerate(counts.most_common(SHOWN_CATEGORIES)):
+        share = number / total
+        axes.barh(interest, share, left=left, color=base, alpha=0.7 - 0.12 * place, edgecolor="white")
+        letters = int(share * BAR_LETTERS)
+        if letters >= 4:
+            name = names.get(value, str(value))
+            name = name if len(name) <= letters else name[: letters - 1] + "…"
+            axes.text(left + share / 2, interest, name, ha="center", va="center", fontsize=7.5)
+        left += share
+    axes.barh(interest, 1 - left, left=left, color=OTHERS, edgecolor="white")
 
 
 def _as_list(value: object) -> list[int]:

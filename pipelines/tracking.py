@@ -285,9 +285,12 @@ def open_run(config: Config, stage: str, name: str, run_id: str | None = None, p
 
 
 def known_run(config: Config, run_id: str | None) -> Tracker | None:
-    """A run of this store to write to beside its owner, or None if the store has no such run."""
+    """A run of this store to write to beside its owner, or None if the store does not have it."""
     uri = store_of(config)
-    return Tracker(uri, run_id) if run_id is not None and _is_alive(_client(uri), run_id) else None
+    try:
+        return Tracker(uri, run_id) if run_id is not None and _is_alive(_client(uri), run_id) else None
+    except Exception:  # a store that cannot be used: `open_run`, which every stage calls, says so in one line
+        return None
 
 
 def download_model(uri: str, model_uri: str, folder: Path) -> Path:

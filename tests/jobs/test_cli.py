@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,10 +30,13 @@ class Stage:
             raise self.error
 
 
-def install(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException | None = None) -> Stage:
-    """Put a recording stage in the place of ``pipelines.NAME.NAME``."""
+def install(
+    monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException | None = None, names: Sequence[str] = ()
+) -> Stage:
+    """Put a recording stage in the place of ``pipelines.NAME.NAME``, or of other `names` in that module."""
     module, stage = ModuleType(f"pipelines.{name}"), Stage(error)
-    setattr(module, name, stage)
+    for each in names or (name,):
+        setattr(module, each, stage)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return stage
 
@@ -65,6 +69,7 @@ def test_stage_gets_the_config_and_the_next_command_keeps_the_options(
     monkeypatch: pytest.MonkeyPatch, conf: Path, command: str, following: str
 ) -> None:
     stage = install(monkeypatch, command)
+    install(monkeypatch, "summary", names=("print_summary", "record_summary"))
     result = run(command, conf, "--preset", "paper", "-s", "train.epochs=3", "--set", "model.dim=8", "--home", "a: b")
     assert result.exit_code == 0, result.output
     ((config,), _) = stage.calls[0]
@@ -73,10 +78,11 @@ def test_stage_gets_the_config_and_the_next_command_keeps_the_options(
     assert result.stdout == f"next: mind {following} {conf} {options}\n"
 
 
-def test_evaluate_passes_model_and_split(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+def test_evaluate_passes_model_split_and_what_to_compare_with(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
     stage = install(monkeypatch, "evaluate")
-    assert run("evaluate", conf, "--model", "models:/m-1", "--split", "validation").exit_code == 0
-    assert stage.calls[0][1] == {"model": "models:/m-1", "split": "validation"}
+    arguments = ("--model", "models:/m-1", "--split", "validation", "--against", "paper", "--against", "x/y")
+    assert run("evaluate", conf, *arguments).exit_code == 0
+    assert stage.calls[0][1] == {"model": "models:/m-1", "split": "validation", "against": ["paper", "x/y"]}
 
 
 def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
@@ -84,9 +90,9 @@ def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, con
     assert run("recommend", conf, "--user", "7", "-u", "x", "--top", "5", "--out", "a.csv").exit_code == 0
     ((config,), options) = stage.calls[0]
     assert config.evaluate.top_n == 5
-    assert options == {"users": ["7", "x"], "out": Path("a.csv"), "model": None}
-    assert run("recommend", conf, "--all").exit_code == 0
-    assert stage.calls[1][1]["users"] is None
+    assert options == {"users": ["7", "x"], "out": Path("a.csv"), "model": None, "latest": False}
+    assert run("recommend", conf, "--all", "--latest").exit_code == 0
+    assert (stage.calls[1][1]["users"], stage.calls[1][1]["latest"]) == (None, True)
 
 
 @pytest.mark.parametrize(

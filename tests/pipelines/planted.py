@@ -1,4 +1,4 @@
-"""A generated log with planted interests, item features and profiles, and the settings to work on it."""
+"""A generated log with planted interests, item features and profiles, the settings and a model to work on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
+
+UNTRAINED = "planted-default-0123456789"
 
 SETTINGS: dict[str, Any] = {
     "name": "planted",
@@ -29,3 +31,32 @@ def configure(home: Path, log: Path, **train_settings: Any) -> Config:
     data = {"events": events, "items": items, "profile": profile}
     settings = {**SETTINGS, "home": str(home), "data": data}
     return Config.model_validate({**settings, "train": {**SETTINGS["train"], **train_settings}})
+
+
+def save_untrained(config: Config, name: str = UNTRAINED, run_id: str | None = None) -> Path:
+    """Put a model with random weights into the home folder: for tests that do not mind what it knows."""
+    from mind_core.inference import MINDRetriever
+    from pipelines.artifact import FORMAT_VERSION, ModelCard, save_model
+    from pipelines.dataset import Dataset
+    from pipelines.load_config import resolved
+    from pipelines.train_worker import build_model, load_data
+
+    dataset = Dataset.open(config.dataset_path)
+    manifest = dataset.manifest
+    model = build_model(config.model, dataset, seed=3)
+    data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
+    card = ModelCard(
+        format_version=FORMAT_VERSION,
+        name=name,
+        preset="default",
+        model=resolved(config)["model"],
+        items=manifest.item_rows,
+        item_features=manifest.item_features,
+        profile_features=manifest.profile_features,
+        exclude_seen=config.evaluate.seen == "filter",
+        dataset_fingerprint=manifest.fingerprint,
+        run_id=run_id,
+    )
+    folder = config.home_path / "models" / name
+    save_model(folder, card, model, MINDRetriever.of(model, data.bags), dataset)
+    return folder

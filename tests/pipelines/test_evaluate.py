@@ -1,4 +1,4 @@
-"""Evaluation and recommendation: one ranking for all, beside popularity, distributed or not."""
+"""Evaluation: one ranking for all, beside popularity, whoever computes it."""
 
 from __future__ import annotations
 
@@ -7,60 +7,40 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+import mind_core.inference
 import pipelines.evaluate
 from mind_core.evaluation import evaluate
 from mind_core.inference import MINDRetriever
 from mind_core.model import MIND
 from pipelines.arrays import feature_specs, to_sequences, to_targets
-from pipelines.artifact import FORMAT_VERSION, ModelCard, SavedModel, load_model, save_model
+from pipelines.artifact import SavedModel, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
-from pipelines.errors import UserError
-from pipelines.load_config import resolved
-from pipelines.models import find_model
-from pipelines.recommend import recommend
-from pipelines.report import Report, difference, popularity_bands
+from pipelines.ranking import found_by, join_rankings, rank_slice
+from pipelines.report import Difference, Report, difference, popularity_bands
 from pipelines.run_store import store_of
-from pipelines.train_worker import build_model, load_data
-from tests.pipelines.planted import configure
+from pipelines.tracking import open_run
+from pipelines.train_worker import build_model
+from tests.pipelines.planted import configure, save_untrained
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
 def config(planted_home: Path, planted_log: Path) -> Config:
-    """The planted data set with an untrained model in its home folder: what it knows does not matter here."""
-    config = configure(planted_home, planted_log)
-    dataset = Dataset.open(config.dataset_path)
-    model = build_model(config.model, dataset, seed=3)
-    data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
-    manifest = dataset.manifest
-    card = ModelCard(
-        format_version=FORMAT_VERSION,
-        name="planted-default-0123456789",
-        preset="default",
-        model=resolved(config)["model"],
-        items=manifest.item_rows,
-        item_features=manifest.item_features,
-        profile_features=manifest.profile_features,
-        exclude_seen=False,
-        dataset_fingerprint=manifest.fingerprint,
-        run_id=None,
-    )
-    save_model(config.home_path / "models" / card.name, card, model, MINDRetriever.of(model, data.bags), dataset)
-    return config
+    """The planted data set, with an untrained model in its home folder."""
+    return configure(planted_home, planted_log)
 
 
 @pytest.fixture(scope="module")
 def model(config: Config) -> SavedModel:
-    return load_model(config.home_path / "models" / "planted-default-0123456789")
+    with open_run(config, "train", "untrained") as run:
+        return load_model(save_untrained(config, run_id=run.run_id))
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +74,68 @@ def test_bands_add_up_to_the_whole(report: Report) -> None:
         assert sum(band.size for band in one.by_popularity) == report.targets
 
 
-def test_popularity_beside_the_model_is_the_most_frequent_items(config: Config, report: Report) -> None:
+def test_popularity_beside_the_model_equals_a_brute_force_by_counting(config: Config, report: Report) -> None:
     dataset = Dataset.open(config.dataset_path)
     counts = dataset.items()["train_count"].to_numpy()
-    top = set(np.argsort(-counts, kind="stable")[:10] + 2)
     targets = dataset.table("test")["targets"].to_pylist()
-    hit_rate = np.mean([bool(top & set(items)) for items in targets])
-    # ties count against the model, so the top 10 by index may be luckier than the reported figure, never less so
-    assert report.models[-1].name == "popularity"
-    assert report.models[-1].metrics["hit_rate@10"] <= hit_rate
+    # ties count against the model: a target ranks behind every item of its count
+    ranks = [[int((counts >= counts[item - 2]).sum()) for item in items] for items in targets]
+    popularity = report.models[-1]
+    assert popularity.name == "popularity"
+    for n in (10, 20):
+        assert popularity.metrics[f"hit_rate@{n}"] == pytest.approx(np.mean([min(each) <= n for each in ranks]))
+        shares = [np.mean([rank <= n for rank in each]) for each in ranks]
+        assert popularity.metrics[f"recall@{n}"] == pytest.approx(np.mean(shares))
+    assert popularity.metrics["coverage@10"] == 10 / report.catalogue, "everybody is shown the same items"
+
+
+def test_a_report_depends_neither_on_the_run_nor_on_the_number_of_workers(
+    config: Config, model: SavedModel, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = config.model_copy(update={"train": config.train.model_copy(update={"workers": 1})})
+    monkeypatch.setattr("pipelines.user_slices.SLICE_USERS", 37)  # and cut elsewhere
+    assert pipelines.evaluate.evaluate(again, model=str(model.path)) == report
+
+
+def test_the_interest_that_found_an_item_is_the_one_that_recommend_names(config: Config, model: SavedModel) -> None:
+    table = Dataset.open(config.dataset_path).table("test")
+    sequences = to_sequences(table, feature_specs(model.card.profile_features))
+    users = torch.arange(len(sequences))
+    items, _, interest = mind_core.inference.recommend(model.retriever, sequences, users, 20, exclude_seen=False)
+    found, own = found_by(model.retriever, sequences, users, items)
+    assert torch.equal(found, interest)
+    assert own.sum(1).max() == 3
+
+
+def rows(table: pa.Table, items: list[list[int]], targets: list[list[int]]) -> pa.Table:
+    """The first rows of a split with other histories and targets."""
+    table = table.slice(0, len(items))
+    for name, values in (("items", items), ("targets", targets)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.list_(pa.int32())))
+    return table
+
+
+def test_users_with_nothing_but_seen_targets_are_left_out_and_counted(config: Config, model: SavedModel) -> None:
+    # given one user whose target is new, one whose only target was seen, one with one of each
+    table = rows(Dataset.open(config.dataset_path).table("test"), [[2, 3], [4, 5], [6, 7, 8]], [[9], [4], [7, 10]])
+    # when seen items are filtered
+    ranking = rank_slice([model], table, [10], True)
+    # then the second user does not count, nor does the seen target of the third
+    assert ranking.users.tolist() == [table["user"][0].as_py(), table["user"][2].as_py()]
+    assert ranking.lengths.tolist() == [2, 3]
+    assert ranking.targets.tolist() == [9, 10]
+    assert (ranking.seen_targets, ranking.left_out) == (2, 1)
+    # and when they are kept, all do
+    kept = rank_slice([model], table, [10], False)
+    assert (kept.seen_targets, kept.left_out, kept.targets.tolist()) == (0, 0, [9, 4, 7, 10])
+    # and nobody left joins with somebody
+    nobody = rank_slice([model], table.slice(1, 1), [10], True)
+    assert join_rankings([nobody, ranking]).users.tolist() == ranking.users.tolist()
+
+
+def test_a_difference_of_nothing_is_nothing() -> None:
+    same = np.array([0.0, 1.0, 0.5])
+    assert difference(same, same, "itself") == Difference("itself", 0.0, 0.0, 0.0)
 
 
 def test_the_report_and_each_users_outcome_are_stored_and_tracked(config: Config, report: Report) -> None:
@@ -113,8 +146,12 @@ def test_the_report_and_each_users_outcome_are_stored_and_tracked(config: Config
     assert {path.name for path in folder.glob("*.png")} == {"bands.png", "coupling.png", "retrieved.png"}
     client = mlflow.MlflowClient(store_of(config))
     experiment = client.get_experiment_by_name("planted")
-    (run,) = client.search_runs([experiment.experiment_id], "tags.`mind.stage` = 'evaluate'")
-    assert run.data.metrics["test/ndcg_at_20"] == pytest.approx(report.models[0].metrics["ndcg@20"])
+    run, *_ = client.search_runs([experiment.experiment_id], "tags.`mind.stage` = 'evaluate'")
+    training = client.get_run(report.models[0].run_id)
+    assert run.data.tags["mlflow.parentRunId"] == run.data.tags["mind.train_run"] == training.info.run_id
+    assert training.info.status == "FINISHED"
+    for each in (run, training):  # on the training's too: its table compares models
+        assert each.data.metrics["test/ndcg_at_20"] == pytest.approx(report.models[0].metrics["ndcg@20"])
 
 
 def test_the_bootstrap_interval_holds_the_difference_and_is_repeatable() -> None:
@@ -134,89 +171,3 @@ def test_popularity_bands_are_head_mid_tail_and_cold() -> None:
     assert [int((bands == band).sum()) for band in range(4)] == [2, 19, 79, 1]
     assert bands[1] == 0
     assert bands[0] == 3
-
-
-@pytest.mark.parametrize(
-    ("given", "text"),
-    [
-        ("youtube_dnn", "mind train CONF --preset youtube_dnn"),
-        ("no/such/folder", "no model"),
-    ],
-)
-def test_a_model_that_is_not_there_is_named_with_the_way_out(config: Config, given: str, text: str) -> None:
-    with pytest.raises(UserError, match=text) as error:
-        find_model(config, Dataset.open(config.dataset_path), given)
-    assert "\n" not in str(error.value)
-
-
-def first_lists(lists: pa.Table, user: int) -> list[tuple[int, float]]:
-    mine = lists.filter(pa.compute.equal(lists["user"], user))
-    return list(zip(mine["id"].to_pylist(), mine["score"].to_pylist(), strict=True))
-
-
-def test_every_way_to_a_list_gives_the_same_list(
-    config: Config, model: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given the lists of training-time evaluation
-    dataset = Dataset.open(config.dataset_path)
-    table = dataset.table("test")
-    sequences = to_sequences(table, feature_specs(model.card.profile_features))
-    everyone = torch.arange(len(sequences))
-    outcome = evaluate(model.retriever, sequences, to_targets(table), everyone, [20], exclude_seen=False)
-    ids = np.array(model.item_ids)
-    expected = [ids[items.numpy() - 2].tolist() for items in outcome.top_items]
-
-    # then `mind recommend --all` over Ray and `--user` without it give them
-    everybody = recommend(config, out=tmp_path / "all.parquet", model=str(model.path))
-    assert everybody is not None
-    lists = pq.read_table(everybody)
-    users = dataset.vocabulary("users")["id"].take(table["user"]).to_pylist()
-    for row in (0, 57, len(users) - 1):
-        assert [item for item, _ in first_lists(lists, users[row])] == expected[row]
-        alone = recommend(config, [str(users[row])], tmp_path / "one.csv", str(model.path))
-        assert alone is not None
-        assert pd.read_csv(alone)["id"].tolist() == expected[row]
-
-    # and so do the raw ids and profile through the MLflow model
-    from pipelines.serving import ServedRetriever
-
-    raw = pd.read_parquet(configured_profile(config)).set_index("user_id")
-    history = [ids[np.array(items) - 2].tolist() for items in table["items"].to_pylist()]
-    request = pd.DataFrame({"history": history, "group": raw["group"].reindex(users).to_numpy()})
-    served = ServedRetriever()
-    served.model = model
-    answer = served.predict(None, request, {"k": 20, "exclude_seen": False})  # type: ignore[arg-type]
-    assert answer["items"].tolist() == expected
-
-
-def configured_profile(config: Config) -> str:
-    assert config.data.profile is not None
-    return config.data.profile.path
-
-
-def test_latest_infers_from_the_held_out_items_too(config: Config, model: SavedModel, tmp_path: Path) -> None:
-    dataset = Dataset.open(config.dataset_path)
-    row = dataset.table("test").slice(5, 1)
-    user = dataset.vocabulary("users")["id"][row["user"][0].as_py()].as_py()
-    whole = np.array(model.item_ids)[np.array(row["items"][0].as_py() + row["targets"][0].as_py()) - 2].tolist()
-    profile = pa.table({"group": pd.read_parquet(configured_profile(config)).set_index("user_id")["group"][[user]]})
-    expected = model.recommend(model.encode(pa.array([whole]), profile), 20, exclude_seen=False)
-    found = recommend(config, [str(user)], tmp_path / "latest.jsonl", str(model.path), latest=True)
-    assert found is not None
-    assert pd.read_json(found, lines=True)["id"].tolist() == expected["id"].to_pylist()
-
-
-def test_an_unknown_user_is_one_line_with_some_that_exist(config: Config, model: SavedModel) -> None:
-    with pytest.raises(UserError, match=r"--user nobody: .* has no such user; some that it has: ") as error:
-        recommend(config, ["nobody"], model=str(model.path))
-    assert "\n" not in str(error.value)
-
-
-def test_a_printed_list_is_grouped_by_interest(
-    config: Config, model: SavedModel, capsys: pytest.CaptureFixture[str]
-) -> None:
-    users = Dataset.open(config.dataset_path).vocabulary("users")["id"]
-    recommend(config, [str(users[0].as_py())], model=str(model.path))
-    printed = capsys.readouterr().out
-    assert "interest" in printed
-    assert "held out from the model" in printed
