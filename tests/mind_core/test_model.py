@@ -151,7 +151,7 @@ def test_building_a_model_leaves_the_global_generator_alone() -> None:
 def test_the_seed_decides_all_initial_weights_but_the_routing_logits() -> None:
     first, second = initial(0, 0), initial(1, 0)
     same = {name for name in first if torch.equal(first[name], second[name])}
-    assert same == {"encoder.routing_logits", "encoder.recency"}, "recency starts from no draw"
+    assert same == {"encoder.routing_logits", "encoder.recency", "encoder.shared_map"}, "the last two from no draw"
 
 
 def test_the_logits_seed_decides_the_routing_logits_only() -> None:
