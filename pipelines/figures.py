@@ -32,7 +32,7 @@ SHOWN_BEHAVIOURS = 20  # the newest
 SHOWN_CATEGORIES = 5  # of an interest
 RETRIEVED = 50  # items of an interest, for the categories
 TELLING = 100  # values of a feature that both tells items apart and is shared by many of them
-BAR_LETTERS = 140  # that fit beside each other into the whole width of a bar
+BAR_LETTERS = 130  # that fit beside each other into the whole width of a bar
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str
         share = number / total
         axes.barh(interest, share, left=left, color=base, alpha=0.7 - 0.12 * place, edgecolor="white")
         letters = int(share * BAR_LETTERS)
-        if letters >= 4:
+        if letters >= 5:
             name = names.get(value, str(value))
             name = name if len(name) <= letters else name[: letters - 1] + "…"
             axes.text(left + share / 2, interest, name, ha="center", va="center", fontsize=7.5)

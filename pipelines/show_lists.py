@@ -15,7 +15,7 @@ from pipelines.progress import output
 
 RECENT = 5  # behaviours printed
 LEADING = 4  # behaviours that head an interest
-LONGEST = 34  # letters of a cell
+LONGEST = 40  # letters of a cell
 
 
 def show_lists(

@@ -39,7 +39,7 @@ def config(planted_home: Path, planted_log: Path) -> Config:
 
 @pytest.fixture(scope="module")
 def model(config: Config) -> SavedModel:
-    with open_run(config, "train", "untrained") as run:
+    with open_run(config, "untrained", "untrained") as run:
         return load_model(save_untrained(config, run_id=run.run_id))
 
 
