@@ -13,7 +13,7 @@ CONF := conf/complete-journey.yaml
 #   make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test lint format bench clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -43,6 +43,9 @@ lint: $(INSTALLED) ## ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED) ## Do the trained interests find the planted ones? (about 3 minutes)
+	$(BIN)/python -m benchmarks.interests
 
 format: $(INSTALLED) ## Let ruff sort imports and lay out the code
 	$(BIN)/ruff check --fix .
