@@ -67,8 +67,10 @@ class MINDRetriever:
         shape = (TILE_USERS, self.max_history)
         items, mask = _padded(histories.items[rows], shape), _padded(histories.mask[rows], shape)
         profile = None
-        if histories.profile is not None:
-            features = len(self.model.profile_features)
+        features = len(self.model.profile_features)
+        if features and histories.profile is None:  # nobody: a profile of nobody
+            profile = self.behaviour_vectors.new_zeros(TILE_USERS, features * self.model.config.profile_dim)
+        elif histories.profile is not None:
             index = torch.arange(rows.start * features, rows.stop * features, device=items.device)
             embedded = pool_all(self.model.profile_table, histories.profile.select(index))
             width = features * self.model.config.profile_dim

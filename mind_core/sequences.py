@@ -99,8 +99,9 @@ class Samples:
 
 def all_targets(sequences: Sequences) -> Samples:
     """Every position but a sequence's first is a label."""
-    owner = torch.repeat_interleave(torch.arange(len(sequences)), sequences.lengths)
-    keep = torch.ones(len(sequences.items), dtype=torch.bool)
+    device = sequences.offsets.device
+    owner = torch.repeat_interleave(torch.arange(len(sequences), device=device), sequences.lengths)
+    keep = torch.ones(len(sequences.items), dtype=torch.bool, device=device)
     keep[sequences.offsets[:-1][sequences.lengths > 0]] = False
     positions = keep.nonzero().squeeze(1)
     return Samples(owner[positions], positions)

@@ -53,7 +53,6 @@ class ModelCard:
     run_id: str | None  # of the MLflow training run
     metrics: dict[str, float] = field(default_factory=dict)  # of the best validation
     versions: dict[str, str] = field(default_factory=dict)
-    model_uri: str | None = None  # of the MLflow model, once it is logged
 
     @property
     def config(self) -> ModelConfig:

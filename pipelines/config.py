@@ -126,7 +126,9 @@ class TrainConfig(Section):
     behaviour_dropout: float = Field(0.2, ge=0, lt=1)  # share of behaviours hidden from the user encoder
     validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
     validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
-    metric: str = "ndcg@20"  # that early stopping and the best checkpoint go by
+    metric: str = Field(
+        "ndcg@20", pattern=r"^(hit_rate|recall|ndcg|mrr)@[1-9][0-9]*$"
+    )  # that early stopping and the best checkpoint go by
     patience: int | None = Field(3, ge=1)  # validations without a better metric before the run stops; None: never
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
     threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers

@@ -10,6 +10,7 @@ import textwrap
 from collections import Counter
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import torch
@@ -25,6 +26,7 @@ from pipelines.artifact import SavedModel
 from pipelines.dataset import Dataset
 from pipelines.report import Report
 
+matplotlib.rcParams["text.parse_math"] = False  # a "$" in a product's name is not mathematics
 COLOURS = ("#1b6ca8", "#e08e45", "#5b8c5a", "#9a5b9a", "#8a8a8a")  # the last one for popularity
 OTHERS = "#e4e4e4"
 SHOWN_USERS = 3

@@ -19,7 +19,13 @@ def published(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
     for stale in target.parent.glob(f".{target.name}.partial-{host}-*"):
-        if not _alive(int(stale.name.rpartition("-")[2])):
+        if _alive(int(stale.name.removesuffix(".replaced").rpartition("-")[2])):
+            continue
+        if (
+            stale.name.endswith(".replaced") and not target.exists()
+        ):  # killed between the two renames below: this is the only copy
+            stale.rename(target)
+        else:
             shutil.rmtree(stale, ignore_errors=True)
     aside = target.with_name(f".{target.name}.partial-{host}-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)

@@ -63,10 +63,9 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
             ) from None
     else:
         _bring_a_token()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         ray.init(
             address="local",
-            num_cpus=config.num_cpus or max(cores, workers + 1),
+            num_cpus=config.num_cpus or max(cores(), workers + 1),
             include_dashboard=dashboard,
             logging_level=logging.WARNING,
             log_to_driver=False,
@@ -76,6 +75,11 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
         yield
     finally:
         ray.shutdown()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _require_listener(address: str) -> None:

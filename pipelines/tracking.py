@@ -348,7 +348,7 @@ def _run(
         "mind.preset": config.preset,
         "mind.config": config_hash(config),
         "mlflow.source.name": f"mind {stage}",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _user(),
         **{f"version.{package}": number for package, number in versions().items()},
     }
     if (state := git_state()) is not None:
@@ -356,6 +356,13 @@ def _run(
     if parent is not None:
         tags["mlflow.parentRunId"] = parent
     return str(client.create_run(_experiment(client, config), tags=tags, run_name=name).info.run_id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return str(os.getuid())
 
 
 def _is_alive(client: mlflow.MlflowClient, run_id: str) -> bool:

@@ -30,7 +30,7 @@ from pipelines.errors import UserError
 from pipelines.load_config import resolved
 from pipelines.progress import console, output
 from pipelines.runs import RunState, current_run, model_folder, run_folder, write_state
-from pipelines.session import ray_session
+from pipelines.session import cores, ray_session
 from pipelines.tracking import Tracker, open_run
 from pipelines.train_callback import ReportCallback, progress_board
 from pipelines.train_worker import build_model, cutoffs_of, load_data, train_loop, validation_metrics, validation_users
@@ -93,10 +93,9 @@ def _check_data(config: Config, dataset: Dataset) -> None:
         if not splits[split].users:
             raise UserError(f"{dataset.path}: no {split} users; check data.split and the minimum counts, "
                             "then run: mind preprocess CONFIG.yaml")  # fmt: skip
-    metric = config.train.metric
-    name, _, cutoff = metric.partition("@")
-    if name not in METRICS or not cutoff.isdigit() or int(cutoff) < 1:
-        raise UserError(f"train.metric={metric!r}: must be hit_rate@N, recall@N, ndcg@N or mrr@N, as in ndcg@20")
+    if splits["train"].events <= splits["train"].users:
+        raise UserError(f"{dataset.path}: no train user has a second event to predict; "
+                        "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml")  # fmt: skip
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:
@@ -115,7 +114,7 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
         use_gpu = gpus >= workers if config.train.use_gpu is None else config.train.use_gpu
         if use_gpu and gpus < workers:
             raise UserError(f"train.use_gpu=true: {workers} workers need as many GPUs, the cluster has {gpus}")
-        threads = config.train.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        threads = config.train.threads or max(1, cores() // workers)
         share = min(1.0, (cpus - 1) / workers)  # one CPU stays free for Ray Data, or its reading waits for ever
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)

@@ -178,11 +178,13 @@ class EpochPlan:
         return self.config.epochs * self.steps(ranks)
 
     def label_counts(self, data: TrainData) -> torch.Tensor:
-        """(V,) how often each item is a label in an epoch: what in-batch negatives follow."""
-        if self.every is None:
-            return data.counts  # drawn positions: the training frequency is the closest fixed law
-        labels = data.train.items[self.every.positions].long()
-        return torch.bincount(labels, minlength=len(data.counts))
+        """(V,) how often each item is a label in an epoch, up to a factor: what in-batch negatives follow."""
+        samples = all_targets(data.train)
+        labels = data.train.items[samples.positions].long()
+        weights = None
+        if self.every is None:  # each user has equally many labels, drawn uniformly from all positions but the first
+            weights = 1.0 / (data.train.lengths[samples.users] - 1).double()
+        return torch.bincount(labels, weights, minlength=len(data.counts))
 
 
 def _run_epochs(

@@ -211,3 +211,8 @@ def test_hash_changes_with_what_is_computed_and_not_with_where(conf: Path) -> No
 def test_set_reads_back_what_it_was_given(conf: Path, dim: int, power: float, hidden: list[int]) -> None:
     config = load_config(conf, [f"model.dim={dim}", f"model.attention_power={power}", f"model.hidden={hidden}"])
     assert (config.model.dim, config.model.attention_power, config.model.hidden) == (dim, power, tuple(hidden))
+
+
+@pytest.mark.parametrize("metric", ["ndcg", "coverage@20", "ndcg@0", "ndcg@x"])
+def test_a_metric_that_does_not_exist_is_refused_before_anything_starts(conf: Path, metric: str) -> None:
+    assert "train.metric" in mistake(conf, f"train.metric={metric}")

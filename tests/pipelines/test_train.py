@@ -26,6 +26,7 @@ from pipelines.errors import UserError
 from pipelines.run_store import store_of
 from pipelines.runs import current_run, read_state
 from pipelines.train import TrainOutcome, train
+from pipelines.train_worker import EpochPlan, load_data
 from tests.pipelines.planted import configure
 
 
@@ -163,3 +164,14 @@ def test_early_stopping_counts_validations_without_a_better_metric() -> None:
         decisions.append(stopping.should_stop())
     assert decisions == [False, False, False, True]
     assert stopping.best == 0.3
+
+
+@pytest.mark.ray
+def test_in_batch_labels_follow_the_law_by_which_targets_are_drawn(planted_home: Path, planted_log: Path) -> None:
+    config = configure(planted_home, planted_log, targets_per_user=500)
+    dataset = Dataset.open(config.dataset_path)
+    data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
+    plan = EpochPlan(config, data.train)
+    drawn = torch.bincount(data.train.items[plan.samples(0).positions].long(), minlength=len(data.counts)).double()
+    expected = plan.label_counts(data)
+    assert torch.allclose(drawn / drawn.sum(), expected / expected.sum(), atol=1e-3)
