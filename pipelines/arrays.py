@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import torch
 
 from mind_core.evaluation import Targets
-from mind_core.features import FeatureColumn, FeatureSpec, profile_bags
+from mind_core.features import FIRST_ITEM, FeatureColumn, FeatureSpec, profile_bags
 from mind_core.sequences import Sequences
 from pipelines.dataset import FeatureInfo
 
@@ -34,6 +34,12 @@ def to_sequences(table: pa.Table, profile: list[FeatureSpec]) -> Sequences:
 def to_targets(table: pa.Table) -> Targets:
     """Held-out items of a split."""
     return Targets(*_flat(table["targets"]))
+
+
+def train_counts(items: pa.Table) -> torch.Tensor:
+    """(V,) events per item index in the training split, padding and unknown included, from the item table."""
+    counts = to_tensor(items["train_count"], np.int64)
+    return torch.cat([counts.new_zeros(FIRST_ITEM), counts])
 
 
 def _feature_column(column: pa.ChunkedArray, spec: FeatureSpec) -> FeatureColumn:

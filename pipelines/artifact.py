@@ -27,7 +27,7 @@ from mind_core.features import FIRST_ITEM, UNKNOWN
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
-from pipelines.arrays import feature_specs, to_sequences, to_tensor
+from pipelines.arrays import feature_specs, to_sequences, train_counts
 from pipelines.dataset import Dataset, FeatureInfo
 from pipelines.errors import UserError
 from pipelines.ids import as_array
@@ -167,9 +167,7 @@ def load_model(path: str | Path) -> SavedModel:
     vectors = load_file(path / "item_vectors.safetensors")
     items = pq.read_table(path / "items.parquet")
     if card.config.encoder == "popularity":
-        counts = to_tensor(items["train_count"], np.int64)
-        counts = torch.cat([counts.new_zeros(FIRST_ITEM), counts])
-        return SavedModel(path, card, PopularityRetriever(counts, card.config.max_history), items)
+        return SavedModel(path, card, PopularityRetriever(train_counts(items), card.config.max_history), items)
     model = MIND(card.config, card.items, feature_specs(card.item_features), feature_specs(card.profile_features))
     model.load_state_dict(load_file(path / "weights.safetensors"))
     return SavedModel(path, card, MINDRetriever(model.eval(), vectors["behaviour_vectors"]), items)

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from mind_core.evaluation import evaluate
-from mind_core.features import FIRST_ITEM
 from mind_core.inference import PopularityRetriever, Retriever
 from mind_core.sequences import Sequences, full_histories
-from pipelines.arrays import feature_specs, to_sequences, to_targets, to_tensor
+from pipelines.arrays import feature_specs, to_sequences, to_targets, train_counts
 from pipelines.artifact import SavedModel
 
 Floats = npt.NDArray[np.float64]
@@ -59,8 +58,7 @@ class Ranking:
 
 def popularity_of(model: SavedModel) -> PopularityRetriever:
     """The baseline: the counts of the training split that the model was trained on."""
-    counts = to_tensor(model.items["train_count"], np.int64)
-    return PopularityRetriever(torch.cat([counts.new_zeros(FIRST_ITEM), counts]), model.card.config.max_history)
+    return PopularityRetriever(train_counts(model.items), model.card.config.max_history)
 
 
 def rank_slice(models: list[SavedModel], table: pa.Table, cutoffs: list[int], exclude_seen: bool) -> Ranking:

@@ -33,7 +33,15 @@ from pipelines.runs import RunState, current_run, model_folder, run_folder, writ
 from pipelines.session import cores, ray_session
 from pipelines.tracking import Tracker, open_run
 from pipelines.train_callback import ReportCallback, progress_board
-from pipelines.train_worker import build_model, cutoffs_of, load_data, train_loop, validation_metrics, validation_users
+from pipelines.train_worker import (
+    build_model,
+    cutoffs_of,
+    load_data,
+    load_items,
+    train_loop,
+    validation_metrics,
+    validation_users,
+)
 from pipelines.versions import versions
 
 # threads that spin at a barrier steal the cores of whoever they wait for: 2 to 20 times slower on a busy machine
@@ -161,11 +169,9 @@ def _publish(
 ) -> Path:
     """Write the artifact and log it as an MLflow model."""
     manifest = dataset.manifest
-    data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
+    bags, counts = load_items(dataset)
     retriever = (
-        PopularityRetriever(data.counts, config.model.max_history)
-        if model is None
-        else MINDRetriever.of(model, data.bags)
+        PopularityRetriever(counts, config.model.max_history) if model is None else MINDRetriever.of(model, bags)
     )
     card = ModelCard(
         format_version=FORMAT_VERSION,

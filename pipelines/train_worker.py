@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import ray.train
 import ray.train.torch
@@ -17,13 +16,13 @@ from mind_core.config import ModelConfig
 from mind_core.diagnostics import routing_diagnostics
 from mind_core.distributed import sum_over_ranks
 from mind_core.evaluation import Targets, evaluate
-from mind_core.features import FIRST_ITEM, Bags, item_bags
+from mind_core.features import Bags, item_bags
 from mind_core.inference import MINDRetriever, Retriever
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences, all_targets, draw_targets, epoch_batches, full_histories
 from mind_core.training import Trainer, learning_rate_factor, seeded
-from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, to_tensor
+from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, train_counts
 from pipelines.checkpoints import EarlyStopping, load_checkpoint, save_checkpoint
 from pipelines.config import Config
 from pipelines.dataset import Dataset
@@ -66,17 +65,22 @@ def load_data(dataset: Dataset, train: pa.Table, validation: pa.Table) -> TrainD
     """Flat arrays from the Arrow tables of the splits (sorted by user here: blocks come in any order)."""
     manifest = dataset.manifest
     profile = feature_specs(manifest.profile_features)
-    items = dataset.items()
-    columns = feature_columns(items, feature_specs(manifest.item_features), "feature")
-    counts = to_tensor(items["train_count"], np.int64)
+    bags, counts = load_items(dataset)
     validation = validation.sort_by("user")
     return TrainData(
         to_sequences(train.sort_by("user"), profile),
         to_sequences(validation, profile),
         to_targets(validation),
-        item_bags(columns, manifest.item_rows),
-        torch.cat([counts.new_zeros(FIRST_ITEM), counts]),
+        bags,
+        counts,
     )
+
+
+def load_items(dataset: Dataset) -> tuple[Bags, torch.Tensor]:
+    """Each item's make-up, and its events in the training split (V,)."""
+    items, manifest = dataset.items(), dataset.manifest
+    columns = feature_columns(items, feature_specs(manifest.item_features), "feature")
+    return item_bags(columns, manifest.item_rows), train_counts(items)
 
 
 def validation_metrics(
