@@ -1,6 +1,7 @@
 """Where a training run keeps its state, and whether one is there to go on with.
 
     <home>/runs/<name>-<preset>-<hash>[-N]/run.json     which MLflow run, and whether it is finished
+    <home>/runs/<...>/lock                              held by the process that trains it
     <home>/runs/<...>/                                  Ray Train's checkpoints of that run
     <home>/models/<...>/                                the artifact, once the run is finished
 
@@ -10,13 +11,18 @@ A run that was killed goes on; a finished one is left alone and the next run get
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.errors import UserError
 from pipelines.load_config import config_hash
+from pipelines.progress import console
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,43 @@ def current_run(config: Config, dataset: Dataset) -> RunState:
         if not state.finished:
             return state
         number += 1
+
+
+@contextmanager
+def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
+    """`current_run`, kept to this process until the block ends.
+
+    Notes
+    -----
+    The lock is an flock: it vanishes with the process, however that ends. On NFS Linux turns it into a lock of the
+    server, so that it holds between machines too, unless the share is mounted with ``nolock`` or ``local_lock``; where
+    a file system has no locks at all, a line on the console says so and the training goes on.
+
+    Raises
+    ------
+    UserError
+        If another process is training it.
+    """
+    while True:
+        state = current_run(config, dataset)
+        with _locked(run_folder(config, state.name)):
+            if current_run(config, dataset) == state:  # else its owner ended it between the two lines above
+                yield state
+                return
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:  # for writing: NFS locks nothing else exclusively
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder.name}: another mind train is training this run ({folder}); wait for it or end it "
+                            "(any other setting is a run of its own, e.g. --set train.seed=1)") from None  # fmt: skip
+        except OSError as error:
+            console.print(f"{folder}: cannot be locked ({error.strerror}): see to it that nobody else trains this run")
+        yield
 
 
 def read_state(config: Config, name: str) -> RunState:

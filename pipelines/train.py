@@ -29,7 +29,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.load_config import resolved
 from pipelines.progress import console, output
-from pipelines.runs import RunState, current_run, model_folder, run_folder, write_state
+from pipelines.runs import RunState, claimed_run, model_folder, run_folder, write_state
 from pipelines.session import cores, ray_session
 from pipelines.tracking import Tracker, open_run
 from pipelines.train_callback import ReportCallback, progress_board
@@ -68,12 +68,20 @@ def train(config: Config) -> TrainOutcome:
     Raises
     ------
     UserError
-        Without a dataset, without validation users, or with more workers than the cluster has CPUs.
+        Without a dataset, without validation users, with more workers than the cluster has CPUs, or while another
+        process trains the same run.
     """
     started = time.perf_counter()
     dataset = Dataset.open(config.dataset_path)
     _check_data(config, dataset)
-    state = current_run(config, dataset)
+    with claimed_run(config, dataset) as state:
+        outcome = _train(config, dataset, state)
+    _print_summary(config, outcome, time.perf_counter() - started)
+    return outcome
+
+
+def _train(config: Config, dataset: Dataset, state: RunState) -> TrainOutcome:
+    """Train and publish a new run, or go on with it."""
     resumed = state.mlflow_run_id is not None
     with open_run(config, "train", state.name, run_id=state.mlflow_run_id) as tracker:
         write_state(config, replace(state, mlflow_run_id=tracker.run_id))
@@ -90,9 +98,7 @@ def train(config: Config) -> TrainOutcome:
         folder = _publish(config, dataset, state, tracker, model, metrics)
         tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()}, int(metrics.get("step", 0)))
     write_state(config, replace(state, mlflow_run_id=tracker.run_id, finished=True))
-    outcome = TrainOutcome(folder, tracker.run_id, metrics)
-    _print_summary(config, outcome, time.perf_counter() - started)
-    return outcome
+    return TrainOutcome(folder, tracker.run_id, metrics)
 
 
 def _check_data(config: Config, dataset: Dataset) -> None:
