@@ -51,7 +51,7 @@ class Gathered:
 def gather(table: EmbeddingTable, bags: Bags) -> Gathered:
     """Copy the distinct rows of `bags` out of the table."""
     rows, index = bags.rows.unique(return_inverse=True)
-    return Gathered(RowBlock(rows, table.weight[rows].detach().requires_grad_()), index, bags)
+    return Gathered(RowBlock(rows, table.weight.index_select(0, rows).requires_grad_()), index, bags)
 
 
 def pool(values: Tensor, index: Tensor, bags: Bags) -> Tensor:

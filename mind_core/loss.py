@@ -1,80 +1,138 @@
 """Sampled softmax over a label and shared negatives, with logQ correction and accidental hits masked.
 
 Two ways to score a user with several interests in training. The paper attends to the interests with the label and
-scores everything with the one vector that results (`label_attention_scores`). Serving has no label: there an item's
-score is its best match over the interests, and `best_match_scores` trains exactly that, so that no interest may score
-a negative highly just because another one matched the label.
+scores everything with the one vector that results (`label_attention_vector`). Serving has no label: there an item's
+score is its best match over the interests, and training on `own_vectors` trains exactly that, so that no interest may
+score a negative highly just because another one matched the label.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from mind_core.attention import label_aware_attention
 
+TILE_SCORES = 2**20  # scores computed at a time: 4 MB stay in a core's cache, and full softmax in bounded memory
 
-def label_attention_scores(
-    interests: Tensor, own: Tensor, label: Tensor, negatives: Tensor, power: float, normalize: bool
-) -> tuple[Tensor, Tensor]:
-    """v_u . e with v_u from label-aware attention.  Source: eq. 8 and 9 of Li et al. 2019.
+
+def own_vectors(interests: Tensor, own: Tensor) -> Tensor:
+    """The user's own interests, each foreign one replaced by the first, which changes no maximum over them.
+
+    interests : (B, K, d), v_j.  own : (B, K) bool, the first column all True.  Returns (B, K, d).
+    """
+    return torch.where(own.unsqueeze(-1), interests, interests[:, :1])
+
+
+def label_attention_vector(interests: Tensor, own: Tensor, label: Tensor, power: float, normalize: bool) -> Tensor:
+    """v_u, the interests as the label attends to them.  Source: eq. 8 and 9 of Li et al. 2019.
 
     Parameters
     ----------
     interests : (B, K, d), v_j.  own : (B, K) bool.
-    label : (B, d), e of the labels.  negatives : (N, d), shared.
+    label : (B, d), e of the labels.
     power : p of the attention.
     normalize : scale v_u to norm 1.
 
     Returns
     -------
-    (B,) scores of the labels, (B, N) of the negatives.
+    (B, 1, d).
     """
     user, _ = label_aware_attention(interests, label, own, power)
-    if normalize:
-        user = functional.normalize(user, dim=-1)
-    return (user * label).sum(1), user @ negatives.T
-
-
-def best_match_scores(interests: Tensor, own: Tensor, label: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """max_j v_j . e over the user's own interests: the score at serving.  Source: section 4.6 of Li et al. 2019.
-
-    Parameters and returns as in `label_attention_scores`.
-    """
-    others = torch.zeros(own.shape, dtype=interests.dtype, device=own.device).masked_fill(~own, float("-inf"))
-    positive = (interests @ label.unsqueeze(-1)).squeeze(-1) + others  # (B, K)
-    return positive.max(1).values, (interests @ negatives.T + others.unsqueeze(-1)).max(1).values
+    return (functional.normalize(user, dim=-1) if normalize else user).unsqueeze(1)
 
 
 def sampled_softmax_loss(
-    positive: Tensor,
-    negative: Tensor,
+    vectors: Tensor,
+    label: Tensor,
+    negatives: Tensor,
     label_ids: Tensor,
     negative_ids: Tensor,
     log_expected: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
-    """-log softmax of the label among itself and the shared negatives, one value per sample.
+    """Mean over the batch of -log softmax of the label among itself and the shared negatives.
 
-    A negative's logit is score / temperature - log E[count of i among the negatives], so that the sum over the
-    negatives estimates the sum over the catalogue without bias. The label is not drawn, it is always there: its
-    expected count is 1 and its correction 0. A negative that is the sample's own label is left out. With every item
-    as a negative once and zero corrections this is the exact full softmax.
+    An item's score is max_k v_k . e. A negative's logit is score / temperature - log E[count of i among the
+    negatives], so that the sum over the negatives estimates the sum over the catalogue without bias. The label is not
+    drawn, it is always there: its expected count is 1 and its correction 0. A negative that is the sample's own label
+    is left out. With every item as a negative once and zero corrections this is the exact full softmax.
 
     Parameters
     ----------
-    positive : (B,) scores of the labels.
-    negative : (B, N) scores of the negatives.
+    vectors : (B, K, d), what scores a user: `own_vectors` or `label_attention_vector`.
+    label : (B, d), e of the labels.  negatives : (N, d), shared.
     label_ids, negative_ids : (B,), (N,) item indices.
     log_expected : (N,) log expected counts of the negatives under the proposal.
 
     Returns
     -------
-    (B,) float32.  Source: eq. 10 of Li et al. 2019; Bengio & Senecal 2008 for the correction, which many code bases
-    also apply to the label: see Khrylchenko et al. 2025, "Correcting the LogQ Correction".
+    A scalar, at least float32.  Source: eq. 10 of Li et al. 2019; Bengio & Senecal 2008 for the correction, which many
+    code bases also apply to the label: see Khrylchenko et al. 2025, "Correcting the LogQ Correction".
     """
-    positive = positive.float() / temperature
-    negative = negative.float() / temperature - log_expected
-    negative = negative.masked_fill(label_ids.unsqueeze(1) == negative_ids, float("-inf"))
-    return torch.cat([positive.unsqueeze(1), negative], 1).logsumexp(1) - positive
+    device = vectors.device.type
+    if torch.is_autocast_enabled(device):  # a custom function does not take part in autocast by itself
+        dtype = torch.get_autocast_dtype(device)
+        vectors, label, negatives = vectors.to(dtype), label.to(dtype), negatives.to(dtype)
+    vectors = vectors / temperature
+    positive = (vectors @ label.unsqueeze(-1)).squeeze(-1).amax(1)  # (B,)
+    positive = positive.to(torch.promote_types(positive.dtype, torch.float32))
+    loss: Tensor = _BestMatchSoftmax.apply(  # type: ignore[no-untyped-call]
+        vectors, positive, negatives, label_ids, negative_ids, log_expected
+    )
+    return loss
+
+
+class _BestMatchSoftmax(torch.autograd.Function):
+    """mean_b( log(exp p_b + sum_n exp s_bn) - p_b ), s_bn = max_k v_bk . e_n - c_n, or -inf where n is b's own label.
+
+    The gradient is made in the forward pass, one tile of users at a time: the (B, K, N) scores are never held, and
+    what is left beside three matrix products stays in the cache. Equal best matches share the gradient, as in amax.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        vectors: Tensor,
+        positive: Tensor,
+        negatives: Tensor,
+        label_ids: Tensor,
+        negative_ids: Tensor,
+        log_expected: Tensor,
+    ) -> Tensor:
+        users, count, dim = vectors.shape
+        tile = max(1, TILE_SCORES // (count * len(negatives)))
+        grad_vectors, grad_negatives = [], torch.zeros(negatives.shape, dtype=positive.dtype, device=negatives.device)
+        losses, shares = [], []
+        for start in range(0, users, tile):
+            part = slice(start, start + tile)
+            own = vectors[part].transpose(0, 1).reshape(-1, dim)  # (K * tile, d)
+            scores = (own @ negatives.T).view(count, -1, len(negatives))  # (K, tile, N)
+            best = scores.amax(0)
+            logits = (best.to(positive.dtype) - log_expected).masked_fill_(
+                label_ids[part].unsqueeze(1) == negative_ids, float("-inf")
+            )
+            label = positive[part]
+            top = torch.maximum(logits.amax(1), label)
+            exponents, label_exponent = logits.sub_(top.unsqueeze(1)).exp_(), (label - top).exp()
+            total = exponents.sum(1) + label_exponent
+            losses.append(top + total.log() - label)
+            shares.append(label_exponent / total)
+            slope = exponents.mul_((1 / (users * total)).unsqueeze(1))  # d loss / d s_bn
+            winners = scores.eq_(best)  # 1 where interest k is the best match
+            if count > 1:
+                slope.div_(winners.sum(0))
+            grad_scores = winners.mul_(slope).view(-1, len(negatives))
+            grad_vectors.append((grad_scores @ negatives).view(count, -1, dim).transpose(0, 1))
+            grad_negatives += grad_scores.T @ own
+        grad_positive = (torch.cat(shares) - 1) / users
+        ctx.save_for_backward(torch.cat(grad_vectors), grad_positive, grad_negatives.to(negatives.dtype))
+        return torch.cat(losses).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        vectors, positive, negatives = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad * vectors, grad * positive, grad * negatives, None, None, None

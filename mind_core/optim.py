@@ -15,7 +15,7 @@ from torch import Tensor
 
 class RowOptimizer(Protocol):
     def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
-        """Update weight[rows] in place. rows (R,) distinct, grad (R, d); row 0 (padding) is left alone."""
+        """Update weight[rows] in place. rows (R,) sorted and distinct, grad (R, d); row 0 (padding) is left alone."""
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -53,14 +53,14 @@ class RowAdam(_State):
     def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
         rows, grad = _without_padding(rows, grad)
         beta1, beta2 = self.betas
-        count = self.state["updates"][rows] + 1
-        first = self.state["first"][rows].lerp_(grad, 1 - beta1)
-        second = self.state["second"][rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        count = self.state["updates"].index_select(0, rows) + 1
+        first = self.state["first"].index_select(0, rows).lerp_(grad, 1 - beta1)
+        second = self.state["second"].index_select(0, rows).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         self.state["updates"].index_copy_(0, rows, count)
         self.state["first"].index_copy_(0, rows, first)
         self.state["second"].index_copy_(0, rows, second)
         steps = count.to(grad.dtype).unsqueeze(1)
-        denominator = (second / (1 - beta2**steps)).sqrt_().add_(self.eps)
+        denominator = second.div_(1 - beta2**steps).sqrt_().add_(self.eps)
         step = first.div_(1 - beta1**steps).div_(denominator)
         _descend(weight, rows, step, learning_rate, self.weight_decay)
 
@@ -78,17 +78,18 @@ class RowAdagrad(_State):
     @torch.no_grad()
     def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
         rows, grad = _without_padding(rows, grad)
-        total = self.state["sum"][rows] + grad.square().mean(1)
+        total = self.state["sum"].index_select(0, rows) + grad.square().mean(1)
         self.state["sum"].index_copy_(0, rows, total)
         step = grad / (total.sqrt() + self.eps).unsqueeze(1)
         _descend(weight, rows, step, learning_rate, self.weight_decay)
 
 
 def _without_padding(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    keep = rows != 0
-    return rows[keep], grad[keep]
+    if len(rows) and rows[0] == 0:  # sorted: it can only be the first
+        return rows[1:], grad[1:]
+    return rows, grad
 
 
 def _descend(weight: Tensor, rows: Tensor, step: Tensor, learning_rate: float, weight_decay: float) -> None:
-    decayed = weight[rows].mul_(1 - learning_rate * weight_decay)
+    decayed = weight.index_select(0, rows).mul_(1 - learning_rate * weight_decay)
     weight.index_copy_(0, rows, decayed.sub_(step, alpha=learning_rate))

@@ -22,7 +22,7 @@ from mind_core.config import OptimConfig
 from mind_core.distributed import exchange_rows, world_size
 from mind_core.embeddings import EmbeddingTable, Gathered, RowBlock, gather
 from mind_core.features import Bags
-from mind_core.loss import best_match_scores, label_attention_scores, sampled_softmax_loss
+from mind_core.loss import label_attention_vector, own_vectors, sampled_softmax_loss
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer
@@ -69,30 +69,31 @@ class Objective(nn.Module):
     def forward(self, batch: StepBatch, items: Gathered, profile: Gathered | None) -> Tensor:
         """Mean loss of the batch, a scalar."""
         model = self._model[0]
-        vectors = items.pooled(items.block.values)  # (U, d), e_i of the step's distinct items
-        # functional.embedding, not vectors[index]: its backward sums in a fixed order, with any number of threads
-        behaviours = functional.embedding(batch.history, vectors)  # (B, L, d)
+        distinct = items.pooled(items.block.values)  # (U, d), e_i of the step's distinct items
+        # functional.embedding, not distinct[index]: its backward sums in a fixed order, with any number of threads
+        behaviours = functional.embedding(batch.history, distinct)  # (B, L, d)
         profiles = None
         if profile is not None:
             profiles = profile.pooled(profile.block.values).view(len(batch.label), -1)  # (B, F * profile_dim)
         interests, own, _ = self.encoder(behaviours, batch.mask, profiles, batch.logits)
-        scored = model.score_vectors(vectors)
+        scored = model.score_vectors(distinct)
         label = functional.embedding(batch.label, scored)  # (B, d)
         negatives = functional.embedding(batch.negatives, scored)  # (N, d)
         config = model.config
         if self.scoring == "best_match":
-            positive, negative = best_match_scores(interests, own, label, negatives)
+            vectors = own_vectors(interests, own)
         else:
             power, normalize = config.attention_power, config.normalize_interests
-            positive, negative = label_attention_scores(interests, own, label, negatives, power, normalize)
+            vectors = label_attention_vector(interests, own, label, power, normalize)
         return sampled_softmax_loss(
-            positive,
-            negative,
+            vectors,
+            label,
+            negatives,
             batch.items[batch.label],
             batch.items[batch.negatives],
             batch.log_expected[batch.negatives],
             config.temperature,
-        ).mean()
+        )
 
 
 class Trainer:

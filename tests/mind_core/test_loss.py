@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from mind_core import loss
 from mind_core.config import LossConfig, OptimConfig
-from mind_core.loss import best_match_scores, label_attention_scores, sampled_softmax_loss
+from mind_core.loss import label_attention_vector, own_vectors, sampled_softmax_loss
 from mind_core.negatives import NegativeSampler
 from tests.mind_core import reference
 from tests.mind_core.given import World, batches, generator, own_mask, trainer, world
@@ -21,9 +24,14 @@ from tests.mind_core.given import World, batches, generator, own_mask, trainer, 
 def loss_of(
     user: Tensor, items: Tensor, labels: Tensor, negatives: Tensor, log_expected: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """Of users with one vector each; log_expected over all items."""
-    positive, negative = (user * items[labels]).sum(1), user @ items[negatives].T
-    return sampled_softmax_loss(positive, negative, labels, negatives, log_expected[negatives], temperature)
+    """One value for each user, who has one vector; log_expected over all items."""
+    corrections = log_expected[negatives]
+    return torch.stack(
+        [
+            sampled_softmax_loss(u.view(1, 1, -1), items[y], items[negatives], y, negatives, corrections, temperature)
+            for u, y in zip(user, labels.unsqueeze(1), strict=True)
+        ]
+    )
 
 
 def given_catalogue(users: int = 5, items: int = 12, dim: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,41 +122,107 @@ def given_interests() -> tuple[Tensor, list[int], Tensor, Tensor]:
     return interests, [1, 2, 3, 3], label, torch.randn(6, 5, generator=g, dtype=torch.float64)
 
 
+def scores(vectors: Tensor, items: Tensor) -> Tensor:
+    """(B, N), an item's score being its best match."""
+    return (vectors @ items.T).amax(1)
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 3.0, math.inf])
 def test_label_attention_scores_everything_with_the_vector_that_the_label_picked(power: float, normalize: bool) -> None:
     interests, counts, label, negatives = given_interests()
-    positive, negative = label_attention_scores(interests, own_mask(counts, 3), label, negatives, power, normalize)
+    vectors = label_attention_vector(interests, own_mask(counts, 3), label, power, normalize)
     for b, own in enumerate(counts):
         user, _ = reference.label_aware_attention(interests[b].numpy(), label[b].numpy(), own, power)
         user = user / np.linalg.norm(user) if normalize else user
-        assert positive[b].item() == pytest.approx(float(user @ label[b].numpy()))
-        np.testing.assert_allclose(negative[b].numpy(), negatives.numpy() @ user, rtol=1e-10)
+        np.testing.assert_allclose(scores(vectors, negatives)[b].numpy(), negatives.numpy() @ user, rtol=1e-10)
 
 
-def test_best_match_scores_are_the_serving_score_for_label_and_negatives_alike() -> None:
-    interests, counts, label, negatives = given_interests()
-    positive, negative = best_match_scores(interests, own_mask(counts, 3), label, negatives)
+def test_own_vectors_score_as_serving_does() -> None:
+    interests, counts, _, negatives = given_interests()
+    found = scores(own_vectors(interests, own_mask(counts, 3)), negatives)
     for b, own in enumerate(counts):
         v = interests[b].numpy()
-        assert positive[b].item() == pytest.approx(reference.best_match(v, label[b].numpy(), own))
-        assert negative[b].tolist() == pytest.approx([reference.best_match(v, e, own) for e in negatives.numpy()])
+        assert found[b].tolist() == pytest.approx([reference.best_match(v, e, own) for e in negatives.numpy()])
 
 
 def test_foreign_interests_get_no_gradient_from_any_scoring() -> None:
     interests, counts, label, negatives = given_interests()
     own = own_mask(counts, 3)
+    ids, corrections = torch.arange(10), torch.linspace(-1, 1, 6, dtype=torch.float64)
     scorings = {
-        "best match": lambda v: best_match_scores(v, own, label, negatives),
-        "label attention": lambda v: label_attention_scores(v, own, label, negatives, 1.0, False),
+        "best match": lambda v: own_vectors(v, own),
+        "label attention": lambda v: label_attention_vector(v, own, label, 1.0, False),
     }
     for name, scoring in scorings.items():
+
+        def mean_loss(v: Tensor, scoring: Any = scoring) -> Tensor:
+            return sampled_softmax_loss(scoring(v), label, negatives, ids[:4], ids[4:], corrections, 0.5)
+
         v = interests.clone().requires_grad_()
-        positive, negative = scoring(v)
-        (positive.sum() - 2 * negative.sum()).backward()
+        mean_loss(v).backward()
         assert v.grad is not None
         assert (v.grad[~own] == 0).all(), name
-        assert torch.autograd.gradcheck(scoring, (interests.clone().requires_grad_(),)), name
+        assert (v.grad[own] != 0).any(), name
+        assert torch.autograd.gradcheck(mean_loss, (interests.clone().requires_grad_(),)), name
+
+
+# --- the gradient that is made tile by tile ---
+
+
+def plain_loss(vectors: Tensor, label: Tensor, negatives: Tensor, ids: Tensor, others: Tensor, c: Tensor) -> Tensor:
+    """The same by torch's own functions, everything at once."""
+    logits = (vectors @ negatives.T).amax(1) / 0.3 - c
+    logits = logits.masked_fill(ids.unsqueeze(1) == others, float("-inf"))
+    positive = (vectors @ label.unsqueeze(-1)).squeeze(-1).amax(1, keepdim=True) / 0.3
+    return functional.cross_entropy(torch.cat([positive, logits], 1), torch.zeros(len(ids), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("scores_at_a_time", [1, 50, 2**20])
+@settings(max_examples=25, deadline=None)
+@given(
+    users=st.integers(1, 7),
+    count=st.integers(1, 4),
+    others=st.integers(1, 9),
+    seed=st.integers(0, 2**16),
+    equal=st.booleans(),
+)
+def test_loss_and_gradients_do_not_depend_on_the_tiles(
+    scores_at_a_time: int, users: int, count: int, others: int, seed: int, equal: bool
+) -> None:
+    # given users, some of whose vectors are equal: their items tie, and share the gradient
+    g = generator(seed)
+    vectors = torch.randn(users, count, 4, generator=g, dtype=torch.float64)
+    if equal:
+        vectors[:, -1] = vectors[:, 0]
+    label = torch.randn(users, 4, generator=g, dtype=torch.float64)
+    negatives = torch.randn(others, 4, generator=g, dtype=torch.float64)
+    ids, other_ids = torch.randint(0, 5, (users,), generator=g), torch.randint(0, 5, (others,), generator=g)
+    corrections = torch.randn(others, generator=g, dtype=torch.float64)
+    given_leaves = [vectors, label, negatives]
+    ours, plain = ([x.clone().requires_grad_() for x in given_leaves] for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "TILE_SCORES", scores_at_a_time)
+        found = sampled_softmax_loss(*ours, ids, other_ids, corrections, 0.3)
+    expected = plain_loss(*plain, ids, other_ids, corrections)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_the_loss_takes_part_in_autocast() -> None:
+    interests, counts, label, negatives = given_interests()
+    leaves = [x.float().requires_grad_() for x in (own_vectors(interests, own_mask(counts, 3)), label, negatives)]
+    ids = torch.arange(10)
+    full = sampled_softmax_loss(*leaves, ids[:4], ids[4:], torch.zeros(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = sampled_softmax_loss(*leaves, ids[:4], ids[4:], torch.zeros(6))
+    half.backward()
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(full.item(), rel=0.05)
+    assert all(leaf.grad is not None and leaf.grad.dtype == torch.float32 for leaf in leaves)
 
 
 # --- the full softmax is the exact form ---
