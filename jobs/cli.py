@@ -37,7 +37,9 @@ class Commands(TyperGroup):
             mistake = _user_error(error)
             if mistake is None:
                 raise
-            typer.echo(f"mind: error: {' '.join(str(mistake).split())}", err=True)
+            from pipelines.config_errors import redact  # imports pydantic
+
+            typer.echo(f"mind: error: {redact(' '.join(str(mistake).split()))}", err=True)
             raise typer.Exit(2) from None
 
 
@@ -199,11 +201,13 @@ def _config(conf: Path, sets: list[str] | None, preset: str | None, home: str | 
 
 
 def _next(command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str) -> None:
-    """Print the command that comes after this one, with the same options."""
+    """Print the command that comes after this one, with the same options but for secrets."""
+    from pipelines.config_errors import redact
+
     words = ["mind", command, str(conf), *more]
     for option, values in (("--preset", [preset]), ("--home", [home]), ("--set", sets or [])):
         words += [word for value in values if value is not None for word in (option, value)]
-    typer.echo(f"next: {shlex.join(words)}")
+    typer.echo(f"next: {shlex.join(map(redact, words))}")
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

@@ -38,6 +38,17 @@ EXPECTED = {  # pydantic's error type -> what the reader may write
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "must match {pattern}",
 }
+URI = re.compile(r"[\w+.-]*://\S+")
+LOGIN = re.compile(
+    r"(?:(?<=http://)|(?<=https://))[^/]*(?=@)"  # whatever stands before a web host
+    r"|(?<=://)[^/]*:[^/]*(?=@)"
+    r"|(?<=://)[^/:@]*:(?!\d+/).*(?=@)"  # a password with a raw slash, but not host:port/path@version
+)
+SECRET_PARAMETER = re.compile(
+    r"([?&;][^=&;]*(?:key|secret|token|signature|pass|credential|(?<![a-z])(?:sig|sas|pwd|auth)(?![a-z]))[^=&;]*=)"
+    r"[^&;'\"]*",
+    re.IGNORECASE,
+)
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -170,16 +181,17 @@ def _dotted(place: Sequence[int | str]) -> str:
 
 
 def redact(text: str) -> str:
-    """Hide ``user:password@`` in any URI of the text.
+    """Hide what is secret in any URI of the text: ``user:password@``, a token alone before a web host, and the values
+    of query parameters whose names sound secret. A user alone, as the container of an ``abfs://`` URI, is not.
 
-    >>> redact("https://ann:secret@host/path")
-    'https://***@host/path'
+    >>> redact("https://ann:secret@host/path?sig=abc&page=2")
+    'https://***@host/path?sig=***&page=2'
     """
-    return re.sub(r"://[^/\s]*@", "://***@", text)
+    return URI.sub(lambda uri: SECRET_PARAMETER.sub(r"\1***", LOGIN.sub("***", uri[0])), text)
 
 
 def show(value: Any) -> str:
-    """A value as the reader wrote it, shortened."""
+    """A value as the reader wrote it, shortened and without secrets."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
-    text = repr(value) if text is None else text
+    text = redact(repr(value)) if text is None else text
     return text if len(text) <= 80 else text[:77] + "..."

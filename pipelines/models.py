@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.artifact import ModelCard, load_card
 from pipelines.config import Config
+from pipelines.config_errors import redact
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.load_config import available_presets
@@ -64,7 +65,7 @@ def _newest(config: Config, dataset: Dataset, preset: str) -> Path:
 def _downloaded(config: Config, uri: str) -> Path:
     from pipelines.tracking import download_model  # imports MLflow, which a folder does not need
 
-    target = config.home_path / "downloads" / re.sub(r"[^\w.-]+", "_", uri)
+    target = config.home_path / "downloads" / re.sub(r"[^\w.-]+", "_", redact(uri))
     with published(target) as folder:
         place = download_model(store_of(config), uri, folder).relative_to(folder)
     return target / place

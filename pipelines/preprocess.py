@@ -29,6 +29,7 @@ from pipelines.dataset import (
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
+from pipelines.load_config import resolved
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
 from pipelines.publish import published
 from pipelines.ranges import partition
@@ -66,7 +67,7 @@ def preprocess(config: Config) -> Dataset:
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=config.name,
-            config=data.model_dump(mode="json"),
+            config=resolved(config)["data"],  # without credentials
             rows_read=log.rows_read,
             set_aside=dict(sorted((log.set_aside + duplicates + content.set_aside).items())),
             events=sum(each.events for each in core.ranges),

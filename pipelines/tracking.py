@@ -450,4 +450,4 @@ def _pinned(distribution: str) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return redact(textwrap.shorten(lines[0], 200, placeholder=" ..."))
+    return textwrap.shorten(redact(lines[0]), 200, placeholder=" ...")

@@ -78,6 +78,16 @@ def test_stage_gets_the_config_and_the_next_command_keeps_the_options(
     assert result.stdout == f"next: mind {following} {conf} {options}\n"
 
 
+def test_next_command_and_mistakes_show_no_secret(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    install(monkeypatch, "train")
+    sets = ("--set", "data.events.path=s3://key:s3cret@b/log", "--set", "tracking.uri=https://h/?token=s3cret")
+    result = run("train", conf, *sets)
+    assert "s3cret" not in result.output
+    assert "--set 'data.events.path=s3://***@b/log' --set 'tracking.uri=https://h/?token=***'" in result.stdout
+    install(monkeypatch, "train", UserError("s3://key:s3cret@b/log: no such file"))
+    assert run("train", conf).stderr == "mind: error: s3://***@b/log: no such file\n"
+
+
 def test_evaluate_passes_model_split_and_what_to_compare_with(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
     stage = install(monkeypatch, "evaluate")
     arguments = ("--model", "models:/m-1", "--split", "validation", "--against", "paper", "--against", "x/y")

@@ -194,6 +194,37 @@ def test_redact_leaves_nothing_of_the_user_part(user: str, path: str) -> None:
     assert redact(f"see http://{user}@host/{path}") == f"see http://***@host/{path}"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://key:secret@bucket/log", "s3://***@bucket/log"),
+        ("s3://key:se/cr@et@bucket/log", "s3://***@bucket/log"),  # a raw slash: no URI, but still a secret
+        ("abfs://box@acc.dfs.core.windows.net/p", "abfs://box@acc.dfs.core.windows.net/p"),  # a container is no secret
+        ("abfs://box:pw@acc.dfs.core.windows.net/p", "abfs://***@acc.dfs.core.windows.net/p"),
+        ("hdfs://node:9000/user/ann@work", "hdfs://node:9000/user/ann@work"),
+        ("git+https://ghp_0123@github.com/x", "git+https://***@github.com/x"),
+        ("postgresql://ann@host/runs", "postgresql://ann@host/runs"),
+        ("abfs://b@a/p?client_id=1&client_secret=2&x=3", "abfs://b@a/p?client_id=1&client_secret=***&x=3"),
+        ("https://a/p?sv=1&sig=2%3D.", "https://a/p?sv=1&sig=***"),
+        ("s3://b/p?access_key=1&secret_key=2&region=eu", "s3://b/p?access_key=***&secret_key=***&region=eu"),
+        (
+            "'https://a/p?X-Amz-Credential=1&X-Amz-Signature=2': no",
+            "'https://a/p?X-Amz-Credential=***&X-Amz-Signature=***': no",
+        ),
+        ("https://a/p?accessToken=1;pwd=2&PASSWORD=3", "https://a/p?accessToken=***;pwd=***&PASSWORD=***"),
+        ("https://a/p?design=1&author=2&sigma=3", "https://a/p?design=1&author=2&sigma=3"),
+        ("data/?key=1/x.csv", "data/?key=1/x.csv"),  # a local glob
+    ],
+)
+def test_redact_hides_what_sounds_secret_and_nothing_else(text: str, expected: str) -> None:
+    assert redact(text) == expected
+    assert redact(f"see {text} and {text}") == f"see {expected} and {expected}"
+
+
+def test_a_value_that_is_cut_short_shows_no_password(conf: Path) -> None:
+    assert "s3cret" not in mistake(conf, f"tracking.uri=[https://ann:{'s3cret' * 20}@host]")
+
+
 def test_hash_changes_with_what_is_computed_and_not_with_where(conf: Path) -> None:
     base = config_hash(load_config(conf))
     assert config_hash(load_config(conf, ["home=/x", "tracking.experiment=e", "ray.num_cpus=2"])) == base

@@ -110,6 +110,14 @@ def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path,
         assert text in printed
 
 
+def test_a_manifest_holds_no_credentials_and_is_the_same_under_others(tmp_path: Path, configured: Configured) -> None:
+    uri = f"file://{log(tmp_path / 'log.parquet')}?secret_key="
+    made = [preprocess(configured(uri + secret)).manifest for secret in ("s3cret", "another")]
+    assert "s3cret" not in made[0].to_json()
+    assert made[0] == made[1]
+    assert Dataset(tmp_path, made[0]).config == configured(uri + "***").data
+
+
 def test_content_does_not_depend_on_files_blocks_or_row_order(
     tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
