@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ from mind_core.loss import label_attention_vector, own_vectors, sampled_softmax_
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer
+from mind_core.profiling import StepTimes
 from mind_core.sequences import Samples, Sequences, hide_behaviours, windows
 
 
@@ -105,6 +106,7 @@ class Trainer:
     item_bags : which table rows make up each item index, on the same device.
     sampler : of the shared negatives, on the same device.
     total_steps : of the whole run, for the learning-rate schedule.
+    times : filled by every step, if given.
     """
 
     def __init__(
@@ -118,8 +120,10 @@ class Trainer:
         seed: int = 0,
         behaviour_dropout: float = 0.0,
         autocast: bool = False,
+        times: StepTimes | None = None,
     ):
         self.model, self.item_bags, self.sampler, self.optim = model, item_bags, sampler, optim
+        self.times = times
         self.total_steps, self.seed = total_steps, seed
         self.behaviour_dropout, self.autocast = behaviour_dropout, autocast
         self.device = model.item_table.weight.device
@@ -136,24 +140,46 @@ class Trainer:
         }
         self.step = 0
 
-    def train_step(self, sequences: Sequences, samples: Samples) -> Tensor:
-        """Run one step on this rank's `samples`; returns its mean loss (a scalar, detached, still on the device)."""
-        batch, profile_rows = self._draw(sequences, samples)
-        items = self._gather_items(batch.items)
-        profile = gather(self.model.profile_table, profile_rows) if profile_rows is not None else None
-        factor = learning_rate_factor(self.step, self.total_steps, self.optim)
-        with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
+    def train_step(self, sequences: Sequences, samples: Samples, weight: float = 1.0) -> Tensor:
+        """Run one step on this rank's `samples`, at least one.
+
+        Parameters
+        ----------
+        weight : of this rank's mean loss in the mean over ranks, for ranks whose numbers of samples differ: own number
+            * ranks / all ranks' number. A rank of weight 0 takes part in the exchange and adds nothing.
+
+        Returns
+        -------
+        The rank's mean loss (a scalar, detached, still on the device).
+        """
+        with self._phase("draw"):
+            batch, profile_rows = self._draw(sequences, samples)
+        with self._phase("gather"):
+            items = self._gather_items(batch.items)
+            profile = gather(self.model.profile_table, profile_rows) if profile_rows is not None else None
+        with self._phase("forward"), self._autocast():
             loss: Tensor = self.objective(batch, items, profile)
-        self.dense.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in self.dense.param_groups:
-            group["lr"] = factor * self.optim.learning_rate
-        self.dense.step()
-        self._update("items", self.model.item_table, items.block, factor)
-        if profile is not None:
-            self._update("profile", self.model.profile_table, profile.block, factor)
+        with self._phase("backward"):
+            self.dense.zero_grad(set_to_none=True)
+            (loss if weight == 1 else weight * loss).backward()
+        factor = learning_rate_factor(self.step, self.total_steps, self.optim)
+        with self._phase("update"):
+            for group in self.dense.param_groups:
+                group["lr"] = factor * self.optim.learning_rate
+            self.dense.step()
+            self._update("items", self.model.item_table, items.block, factor, weight)
+            if profile is not None:
+                self._update("profile", self.model.profile_table, profile.block, factor, weight)
         self.step += 1
+        if self.times is not None:
+            self.times.steps += 1
         return loss.detach()
+
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.times is None else self.times.phase(name)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
 
     def _draw(self, sequences: Sequences, samples: Samples) -> tuple[StepBatch, Bags | None]:
         model, config = self.model, self.model.config
@@ -186,9 +212,11 @@ class Trainer:
             return Gathered(block, self.item_bags.rows, self.item_bags)
         return gather(table, self.item_bags.select(items))
 
-    def _update(self, name: str, table: EmbeddingTable, block: RowBlock, factor: float) -> None:
+    def _update(self, name: str, table: EmbeddingTable, block: RowBlock, factor: float, weight: float) -> None:
         assert block.values.grad is not None
-        rows, grad = exchange_rows(block.rows, block.values.grad)
+        rows, grad = (block.rows, block.values.grad) if weight else (block.rows[:0], block.values.grad[:0])
+        with self._phase("exchange"):
+            rows, grad = exchange_rows(rows, grad)
         self.rows[name].update(table.weight, rows, grad, factor * self.optim.table_learning_rate)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -97,3 +97,17 @@ def trains_on_shares(rank: int) -> Found:
     t = trainer(w, LossConfig(kind="full"), OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
     losses = [t.train_step(w.sequences, batch[torch.arange(rank, 16, RANKS)]) for batch in merged_samples(w)]
     return state_of(t, w) | {"losses": torch.stack(losses)}
+
+
+UNEVEN = (12, 10, 16)  # of 16 samples, how many rank 0 takes in each step
+
+
+def trains_on_uneven_shares(rank: int) -> Found:
+    """The same with 12, 10 and all 16 samples on rank 0; in the last step rank 1 has one that must not count."""
+    w = given_world()
+    t = trainer(w, LossConfig(kind="full"), OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
+    for batch, of_first in zip(merged_samples(w), UNEVEN, strict=True):
+        share = torch.arange(of_first) if rank == 0 else torch.arange(of_first, 16)
+        weight = RANKS * len(share) / 16
+        t.train_step(w.sequences, batch[share if len(share) else torch.tensor([0])], weight)
+    return state_of(t, w)

@@ -14,7 +14,7 @@ from tests.mind_core.given import trainer
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[ranks.Found]]:
     """All tasks in one pair of processes: starting them takes longer than what they do."""
-    tasks = [ranks.exchanges, ranks.trains, ranks.trains_on_shares]
+    tasks = [ranks.exchanges, ranks.trains, ranks.trains_on_shares, ranks.trains_on_uneven_shares]
     return ranks.on_two_ranks(tasks, tmp_path_factory.mktemp("ranks"))
 
 
@@ -57,8 +57,21 @@ def test_two_ranks_train_as_one_process_on_the_merged_batch(found: dict[str, lis
     t = trainer(w, LossConfig(kind="full"), OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
     merged = torch.stack([t.train_step(w.sequences, samples) for samples in ranks.merged_samples(w)])
     assert ((first["losses"] + second["losses"]) / 2).tolist() == pytest.approx(merged.tolist(), rel=1e-5)
-    # Adam's moments are the gradients' running means: equal moments are equal gradients
-    for name, value in ranks.state_of(t, w).items():
-        assert torch.allclose(
-            first[name].float(), value.float(), rtol=1e-3, atol=1e-6 if "trainer" in name else 1e-4
-        ), name
+    assert_equal_up_to_rounding(first, ranks.state_of(t, w))
+
+
+def test_ranks_with_uneven_shares_train_as_one_process_too(found: dict[str, list[ranks.Found]]) -> None:
+    w = ranks.given_world()
+    t = trainer(w, LossConfig(kind="full"), OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
+    for samples in ranks.merged_samples(w):
+        t.train_step(w.sequences, samples)
+    first, second = found["trains_on_uneven_shares"]
+    assert_equal_up_to_rounding(first, ranks.state_of(t, w))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_equal_up_to_rounding(found: ranks.Found, expected: ranks.Found) -> None:
+    """Adam's moments are the gradients' running means: equal moments are equal gradients."""
+    for name, value in expected.items():
+        atol = 1e-6 if "trainer" in name else 1e-4
+        assert torch.allclose(found[name].float(), value.float(), rtol=1e-3, atol=atol), name
