@@ -30,6 +30,14 @@ PRESETS = Path(__file__).parent / "presets"
 # Neither home, tracking nor ray, which say where a campaign runs: a move keeps the hash. Nor the preset's name, as its
 # values count.
 HASHED = ("name", "data", "model", "loss", "optim", "train", "evaluate")
+# Nor what changes no number of a run: a crash may be a reason to change it before going on. train.workers does.
+UNHASHED = (
+    ("data", "partitions"),
+    ("data", "max_bad_fraction"),
+    ("train", "threads"),
+    ("train", "max_failures"),
+    ("evaluate", "top_n"),
+)
 
 
 def load_config(path: str | Path, sets: Sequence[str] = (), preset: str | None = None) -> Config:
@@ -94,6 +102,9 @@ def resolved(config: Config) -> Values:
 def config_hash(config: Config, sections: Sequence[str] = HASHED) -> str:
     """Twelve hex digits that name what these sections of the configuration compute, e.g. ``("data",)`` a dataset."""
     values = {key: value for key, value in resolved(config).items() if key in sections}
+    for section, key in UNHASHED:
+        if section in values:
+            del values[section][key]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -5,8 +5,8 @@
     <home>/runs/<...>/                                  Ray Train's checkpoints of that run
     <home>/models/<...>/                                the artifact, once the run is finished
 
-The hash covers the settings and the dataset's fingerprint: the same command over the same data finds its own run.
-A run that was killed goes on; a finished one is left alone and the next run gets the next number.
+The hash covers the settings that change a result and the dataset's fingerprint: the same command over the same data
+finds its own run. A run that was killed goes on; a finished one is left alone and the next run gets the next number.
 """
 
 from __future__ import annotations
