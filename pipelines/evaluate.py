@@ -34,6 +34,7 @@ from pipelines.user_slices import over_slices, slices_of
 
 KINDS = ("hit_rate", "recall", "ndcg", "mrr", "coverage")
 POPULARITY = "popularity"
+TRAINING = ("loss", "optim", "train")  # sections that a model's card does not tell; its training run has them
 
 
 def evaluate(
@@ -57,7 +58,7 @@ def evaluate(
     name = f"{cards[0].name}-{split}"
     trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
     parent = None if trained[0] is None else trained[0].run_id
-    with open_run(config, "evaluate", name, parent=parent) as tracker:
+    with open_run(_described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
         ranking = _rank(config, dataset, folders, split)
         report = _report(config, dataset, folders, cards, ranking, split)
         target = config.home_path / "evaluations" / name
@@ -68,6 +69,11 @@ def evaluate(
         _record(config, tracker, cards, trained, report, target)
     _print(report, target)
     return report
+
+
+def _described(config: Config, card: ModelCard) -> Config:
+    """The settings of the command with those of the evaluated model in their place."""
+    return config.model_copy(update={"preset": card.preset, "model": card.config})
 
 
 def _rank(config: Config, dataset: Dataset, folders: list[Path], split: SplitName) -> Ranking:

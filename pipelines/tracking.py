@@ -35,7 +35,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from pipelines.config import Config
 from pipelines.config_errors import redact
 from pipelines.errors import UserError
-from pipelines.load_config import config_hash, resolved
+from pipelines.load_config import HASHED, config_hash, resolved
 from pipelines.run_store import artifact_root, is_server, store_of
 from pipelines.versions import git_state, versions
 
@@ -246,7 +246,14 @@ class Tracker:
             return None
 
 
-def open_run(config: Config, stage: str, name: str, run_id: str | None = None, parent: str | None = None) -> Tracker:
+def open_run(
+    config: Config,
+    stage: str,
+    name: str,
+    run_id: str | None = None,
+    parent: str | None = None,
+    without: Sequence[str] = (),
+) -> Tracker:
     """Start a run, or go on with one.
 
     Parameters
@@ -261,6 +268,8 @@ def open_run(config: Config, stage: str, name: str, run_id: str | None = None, p
         A run to go on with; a new one is made if the store does not know it (any more).
     parent : str, optional
         Id of the run under which the dashboard shows this one.
+    without : sequence of str
+        Sections of `config` that are not recorded, as they did not shape this run.
 
     Raises
     ------
@@ -268,17 +277,19 @@ def open_run(config: Config, stage: str, name: str, run_id: str | None = None, p
         The store cannot be used.
     """
     uri = store_of(config)
+    settings = {key: value for key, value in resolved(config).items() if key not in without}
     try:
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        tracker = Tracker(uri, _run(_client(uri), config, stage, name, run_id, parent))
-        _log_params(tracker, config)
+        digest = config_hash(config, [section for section in HASHED if section not in without])
+        tracker = Tracker(uri, _run(_client(uri), config, digest, stage, name, run_id, parent))
+        _log_params(tracker, settings)
     except Exception as error:
         raise UserError(
             f"MLflow's store {redact(uri)} cannot be used ({_first_line(error)}): "
             "start it, or set tracking.uri, or leave tracking.uri out for a database in the home folder"
         ) from error
-    tracker.log_text(yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True), "config.yaml")
+    tracker.log_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "config.yaml")
     if config.tracking.system_metrics:
         tracker._system = _system_metrics(tracker, resume=run_id == tracker.run_id)
     return tracker
@@ -337,7 +348,13 @@ def metric_name(name: str) -> str:
 
 
 def _run(
-    client: mlflow.MlflowClient, config: Config, stage: str, name: str, run_id: str | None, parent: str | None
+    client: mlflow.MlflowClient,
+    config: Config,
+    digest: str,
+    stage: str,
+    name: str,
+    run_id: str | None,
+    parent: str | None,
 ) -> str:
     """Id of the run to write to."""
     if run_id is not None and _is_alive(client, run_id):
@@ -346,7 +363,7 @@ def _run(
     tags = {
         "mind.stage": stage,
         "mind.preset": config.preset,
-        "mind.config": config_hash(config),
+        "mind.config": digest,
         "mlflow.source.name": f"mind {stage}",
         "mlflow.user": _user(),
         **{f"version.{package}": number for package, number in versions().items()},
@@ -389,13 +406,11 @@ def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
         return str(found.experiment_id)
 
 
-def _log_params(tracker: Tracker, config: Config) -> None:
+def _log_params(tracker: Tracker, settings: Mapping[str, Any]) -> None:
     """Record the settings, once: MLflow lets nobody change a param, so a continued run keeps its first values."""
     client = tracker._client
     known = client.get_run(tracker.run_id).data.params
-    params = [
-        Param(key, value[:MAX_PARAM_LENGTH]) for key, value in _flat(resolved(config)).items() if key not in known
-    ]
+    params = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in _flat(settings).items() if key not in known]
     for start in range(0, len(params), MAX_PARAMS):
         client.log_batch(tracker.run_id, params=params[start : start + MAX_PARAMS])
 

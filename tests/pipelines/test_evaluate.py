@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -152,6 +153,22 @@ def test_the_report_and_each_users_outcome_are_stored_and_tracked(config: Config
     assert training.info.status == "FINISHED"
     for each in (run, training):  # on the training's too: its table compares models
         assert each.data.metrics["test/ndcg_at_20"] == pytest.approx(report.models[0].metrics["ndcg@20"])
+
+
+def test_a_run_describes_the_model_it_evaluated_not_the_settings_of_the_command(
+    config: Config, model: SavedModel, report: Report
+) -> None:
+    # given a command whose preset and settings are others than the model's
+    settings = {"preset": "paper", "model": replace(config.model, interests=2)}
+    assert pipelines.evaluate.evaluate(config.model_copy(update=settings), model=str(model.path)) == report
+    client = mlflow.MlflowClient(store_of(config))
+    experiment = client.get_experiment_by_name("planted")
+    run, *_ = client.search_runs([experiment.experiment_id], "tags.`mind.stage` = 'evaluate'")
+    # then its run has those of the model, and no settings of a training, which may not have been the model's
+    assert (run.data.params["preset"], run.data.tags["mind.preset"]) == ("default", "default")
+    assert run.data.params["model.interests"] == "3"
+    assert run.data.params["evaluate.seen"] == "keep"
+    assert not [name for name in run.data.params if name.startswith(("loss.", "optim.", "train."))]
 
 
 def test_the_bootstrap_interval_holds_the_difference_and_is_repeatable() -> None:
