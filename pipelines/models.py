@@ -11,8 +11,10 @@ from pipelines.config_errors import redact
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.load_config import available_presets
+from pipelines.progress import console
 from pipelines.publish import published
 from pipelines.run_store import store_of
+from pipelines.runs import run_stem
 
 
 def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Path:
@@ -22,7 +24,8 @@ def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Pa
     ----------
     given : a folder; an MLflow URI (``models:/...``, ``runs:/...``), which is downloaded into the home folder; the name
         of a model in the home folder; or a preset. A preset, or None for the configuration's own, means the newest
-        model that was trained with it on this dataset.
+        model that was trained with it on this dataset: of exactly these settings if there is one, else of any, which
+        the console then says.
 
     Raises
     ------
@@ -50,9 +53,14 @@ def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Pa
 def _newest(config: Config, dataset: Dataset, preset: str) -> Path:
     name = re.compile(rf"{re.escape(f'{config.name}-{preset}')}-[0-9a-f]+(-\d+)?")
     files = (config.home_path / "models").glob(f"{config.name}-{preset}-*/config.json")
+    own = re.compile(rf"{re.escape(run_stem(config, dataset))}(-\d+)?")
     found = sorted((file for file in files if name.fullmatch(file.parent.name)), key=lambda file: file.stat().st_mtime)
+    found.sort(key=lambda file: own.fullmatch(file.parent.name) is not None)  # these last: they come first
     for file in reversed(found):
         if load_card(file.parent).dataset_fingerprint == dataset.manifest.fingerprint:
+            if not own.fullmatch(file.parent.name):
+                differs = "; its settings are not those of this command" if preset == config.preset else ""
+                console.print(f"Taking {file.parent.name}, the newest model of preset {preset}{differs}")
             return file.parent
     command = _train_command(config, preset)
     if not found:

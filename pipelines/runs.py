@@ -34,10 +34,15 @@ class RunState:
     finished: bool = False
 
 
+def run_stem(config: Config, dataset: Dataset) -> str:
+    """The name of the first run of these settings and data; the next are <stem>-2, <stem>-3, ..."""
+    digest = config_hash(config)[:6] + dataset.manifest.fingerprint[:4]
+    return f"{config.name}-{config.preset}-{digest}"
+
+
 def current_run(config: Config, dataset: Dataset) -> RunState:
     """The unfinished run of these settings and data, or a new one."""
-    digest = config_hash(config)[:6] + dataset.manifest.fingerprint[:4]
-    stem = f"{config.name}-{config.preset}-{digest}"
+    stem = run_stem(config, dataset)
     number = 1
     while True:
         state = read_state(config, stem if number == 1 else f"{stem}-{number}")

@@ -14,6 +14,7 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.models import find_model
+from pipelines.runs import run_stem
 from pipelines.tracking import open_run
 from pipelines.train import SERVING
 from tests.pipelines.planted import UNTRAINED, configure, save_untrained
@@ -54,6 +55,30 @@ def test_the_newest_model_of_this_dataset_and_preset_is_meant(config: Config) ->
     for age, folder in enumerate((newer, other, foreign)):
         os.utime(folder / "config.json", (2e9 + age, 2e9 + age))
     assert find(config) == newer
+
+
+def test_a_model_of_the_commands_own_settings_comes_before_a_newer_one_of_others(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given two models of this command's settings and a newer one of others
+    stem = run_stem(config, Dataset.open(config.dataset_path))
+    first, second = (save_untrained(config, name) for name in (stem, f"{stem}-2"))
+    newest = config.home_path / "models" / UNTRAINED
+    for age, folder in enumerate((first, second, newest)):
+        os.utime(folder / "config.json", (2e9 + age, 2e9 + age))
+    # then the newest of its own is meant, without a word
+    assert find(config) == find(config, "default") == second
+    assert capsys.readouterr().err == ""
+    # and other settings take the newest of all, and say so
+    other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 1})})
+    assert find(other) == newest
+    assert f"Taking {UNTRAINED}, the newest model of preset default; its settings are not " in printed(capsys)
+    assert find(config.model_copy(update={"preset": "paper"}), "default") == newest
+    assert printed(capsys) == f"Taking {UNTRAINED}, the newest model of preset default"
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
 
 
 def test_a_model_of_another_dataset_is_refused(config: Config) -> None:
