@@ -1,10 +1,14 @@
 """Data parallelism for embedding rows: ranks exchange (row, gradient) of touched rows, never the table.
 
-Bytes per step follow the batch, not the vocabulary. Every rank merges the same contributions in the same order, so
-replicas stay bit-identical without ever being compared.
+Bytes per step follow the batch, not the vocabulary. A table is either replicated (`exchange_rows`) or sharded, row r
+lying on rank r % W (`fetch_rows`, `send_to_owners`). Contributions to a row are summed in the order of the ranks either
+way: replicas stay bit-identical without ever being compared, and a sharded table holds the bits of a replicated one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -37,13 +41,22 @@ def exchange_rows(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     longest = int(counts.max())
     all_rows = _all_gather_padded(rows, longest, ranks)
     all_grads = _all_gather_padded(grad, longest, ranks)
-    own_rows = [r[:n] for r, n in zip(all_rows, counts.tolist(), strict=True)]
-    union, index = torch.cat(own_rows).unique(return_inverse=True)
-    total = grad.new_zeros(len(union), grad.shape[1])
-    for part, values in zip(index.split([len(r) for r in own_rows]), all_grads, strict=True):
+    sizes = counts.tolist()
+    return _mean_by_row(
+        torch.cat([rows[:n] for rows, n in zip(all_rows, sizes, strict=True)]),
+        torch.cat([grads[:n] for grads, n in zip(all_grads, sizes, strict=True)]),
+        sizes,
+    )
+
+
+def _mean_by_row(rows: Tensor, grads: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Distinct rows, sorted, and the mean over ranks of each: `sizes` says how many of them came from which rank."""
+    union, index = rows.unique(return_inverse=True)
+    total = grads.new_zeros(len(union), grads.shape[1])
+    for part, values in zip(index.split(sizes), grads.split(sizes), strict=True):
         # one rank at a time: its rows are distinct, so the sum's order is fixed even where index_add_ is atomic (GPU)
-        total.index_add_(0, part, values[: len(part)])
-    return union, total / ranks
+        total.index_add_(0, part, values)
+    return union, total / len(sizes)
 
 
 def _all_gather_padded(values: Tensor, length: int, ranks: int) -> Tensor:
@@ -52,6 +65,49 @@ def _all_gather_padded(values: Tensor, length: int, ranks: int) -> Tensor:
     gathered = values.new_empty(ranks * length, *values.shape[1:])
     dist.all_gather_into_tensor(gathered, padded)
     return gathered.view(ranks, length, *values.shape[1:])
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of a rank's rows to their owners.
+
+    order : (R,) the rows sorted by owner.  sent, received : rows to and from each rank.
+    places : (sum of received,) where the rows that the others asked for lie here, rank by rank.
+    """
+
+    order: Tensor
+    sent: list[int]
+    received: list[int]
+    places: Tensor
+
+
+def route_rows(rows: Tensor) -> Route:
+    """Tell the owners of `rows` (R,), distinct, which of theirs are meant. All ranks must call it; R may be 0."""
+    ranks = world_size()
+    owner = rows % ranks
+    order = owner.argsort(stable=True)
+    sent = owner.bincount(minlength=ranks)
+    received = torch.empty_like(sent)
+    dist.all_to_all_single(received, sent)
+    sizes = sent.tolist(), received.tolist()
+    places = rows.new_empty(sum(sizes[1]))
+    dist.all_to_all_single(places, rows[order] // ranks, sizes[1], sizes[0])
+    return Route(order, *sizes, places)
+
+
+def fetch_rows(weight: Tensor, route: Route) -> Tensor:
+    """(R, d) the routed rows, from the ranks that own them; `weight` (rows here, d) is what this rank owns."""
+    values = weight.new_empty(len(route.order), weight.shape[1])
+    dist.all_to_all_single(values, weight.index_select(0, route.places), route.sent, route.received)
+    return torch.empty_like(values).index_copy_(0, route.order, values)
+
+
+def send_to_owners(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """As `exchange_rows`, for a sharded table: each rank gets the rows that it owns, by their places there."""
+    route = route_rows(rows)
+    values = grad.new_empty(len(route.places), grad.shape[1])
+    dist.all_to_all_single(values, grad.index_select(0, route.order), route.received, route.sent)
+    return _mean_by_row(route.places, values, route.received)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

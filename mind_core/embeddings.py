@@ -2,6 +2,9 @@
 
 A training step gathers each distinct row once into a small dense block (a leaf of the autograd graph), computes on the
 block, and hands the block's gradient to a row-wise optimiser. The big table itself never takes part in autograd.
+
+A table may be sharded: each rank then holds every W-th row, and rows are fetched from the ranks that own them. What is
+computed is the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -11,20 +14,63 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mind_core.distributed import fetch_rows, route_rows
 from mind_core.features import Bags
+
+INIT_ROWS = 2**16  # drawn at a time, so that a shard's start needs no room for the whole table
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which rows a rank owns: row r lies on rank r % ranks, at place r // ranks. One rank owns all."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def place(self, row: int) -> slice:
+        """The place of `row` here; empty if another rank owns it."""
+        place = row // self.ranks
+        return slice(place, place + (row % self.ranks == self.rank))
+
+
+WHOLE = Shard()
 
 
 class EmbeddingTable(nn.Module):
     """(rows, dim) embedding rows; row 0 is padding: zeros, never trained.
 
     `unknown_rows` start at zero too: until rare values have trained it, an unknown value contributes nothing.
+    `weight` holds the rows of `shard`.
     """
 
-    def __init__(self, rows: int, dim: int, std: float, generator: torch.Generator, unknown_rows: list[int]):
+    def __init__(
+        self,
+        rows: int,
+        dim: int,
+        std: float,
+        generator: torch.Generator,
+        unknown_rows: list[int],
+        shard: Shard = WHOLE,
+    ):
         super().__init__()
-        weight = torch.empty(rows, dim).normal_(0.0, std, generator=generator)
-        weight[[0, *unknown_rows]] = 0.0
+        self.shard = shard
+        weight = torch.empty(len(range(shard.rank, rows, shard.ranks)), dim)
+        done = 0
+        for start in range(0, rows, INIT_ROWS):  # every rank draws all and keeps its own
+            size = min(INIT_ROWS, rows - start)
+            drawn = torch.empty(size, dim).normal_(0.0, std, generator=generator)
+            own = drawn[(shard.rank - start) % shard.ranks :: shard.ranks]
+            weight[done : done + len(own)] = own
+            done += len(own)
+        for row in (0, *unknown_rows):
+            weight[shard.place(row)] = 0.0
         self.weight = nn.Parameter(weight, requires_grad=False)  # autograd sees blocks of it, DDP leaves it alone
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """Copies of `rows` (R,), distinct.  (R, dim).  On a sharded table all ranks must call it, each with its own."""
+        if self.shard.ranks == 1:
+            return self.weight.index_select(0, rows)
+        return fetch_rows(self.weight, route_rows(rows))
 
 
 @dataclass(frozen=True)
@@ -51,7 +97,7 @@ class Gathered:
 def gather(table: EmbeddingTable, bags: Bags) -> Gathered:
     """Copy the distinct rows of `bags` out of the table."""
     rows, index = bags.rows.unique(return_inverse=True)
-    return Gathered(RowBlock(rows, table.weight.index_select(0, rows).requires_grad_()), index, bags)
+    return Gathered(RowBlock(rows, table.fetch(rows).requires_grad_()), index, bags)
 
 
 def pool(values: Tensor, index: Tensor, bags: Bags) -> Tensor:
@@ -65,6 +111,15 @@ def pool(values: Tensor, index: Tensor, bags: Bags) -> Tensor:
 
 
 def pool_all(table: EmbeddingTable, bags: Bags) -> Tensor:
-    """(len(bags), dim) pooled straight from the table: for inference, where nothing is differentiated."""
+    """(len(bags), dim) pooled straight from the table: for inference, where nothing is differentiated.
+
+    On a sharded table all ranks must call it, with the same bags, and each gets the whole.
+    """
     with torch.no_grad():
-        return pool(table.weight, bags.rows, bags)
+        if table.shard.ranks == 1:
+            return pool(table.weight, bags.rows, bags)
+        parts = []
+        for index in torch.arange(len(bags), device=bags.rows.device).split(INIT_ROWS):
+            gathered = gather(table, bags.select(index))
+            parts.append(gathered.pooled(gathered.block.values))
+        return torch.cat(parts)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mind_core.config import ModelConfig
-from mind_core.embeddings import EmbeddingTable
+from mind_core.embeddings import WHOLE, EmbeddingTable, Shard
 from mind_core.features import UNKNOWN, FeatureSpec, unknown_rows
 from mind_core.routing import adaptive_interest_count, b2i_routing
 
@@ -117,6 +117,7 @@ class MIND(nn.Module):
     items : V, item indices including padding (0) and unknown (1).
     item_features, profile_features : specs, in the order of their columns.
     seed : of all initial weights except the routing logits (config.logits_seed).
+    shard : the rows of the item table that are held here; the profile table is always whole.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class MIND(nn.Module):
         item_features: list[FeatureSpec],
         profile_features: list[FeatureSpec],
         seed: int = 0,
+        shard: Shard = WHOLE,
     ):
         super().__init__()
         self.config, self.items = config, items
@@ -133,7 +135,7 @@ class MIND(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         item_rows = items + sum(spec.rows for spec in item_features)
         unknown_items = [UNKNOWN, *unknown_rows(item_features, items)]
-        self.item_table = EmbeddingTable(item_rows, config.dim, config.init_std, generator, unknown_items)
+        self.item_table = EmbeddingTable(item_rows, config.dim, config.init_std, generator, unknown_items, shard)
         profile_rows = 1 + sum(spec.rows for spec in profile_features)
         unknown_profiles = unknown_rows(profile_features, 1)
         self.profile_table = EmbeddingTable(profile_rows, config.profile_dim, PROFILE_STD, generator, unknown_profiles)

@@ -24,9 +24,8 @@ class NegativeSampler(nn.Module):
     labels : (V,) how often each index is a label in an epoch; None: `counts`.
     """
 
-    cumulative: Tensor  # (V - FIRST_ITEM,) of P_alpha
-    popularity: Tensor  # (V,) P_alpha
-    label_share: Tensor  # (V,) P_label
+    cumulative: Tensor  # (V - FIRST_ITEM + 1,) of P_alpha, from 0 to 1
+    label_share: Tensor  # (V,) P_label, only with in-batch negatives
 
     def __init__(self, config: LossConfig, counts: Tensor, labels: Tensor | None = None):
         super().__init__()
@@ -35,10 +34,12 @@ class NegativeSampler(nn.Module):
         popularity = counts[FIRST_ITEM:].double() ** config.popularity_power
         if config.popularity_power > 0:
             popularity[counts[FIRST_ITEM:] == 0] = 0.0
-        labels = counts if labels is None else labels
-        self.register_buffer("cumulative", (popularity / popularity.sum()).cumsum(0))
-        self.register_buffer("popularity", _with_specials(popularity / popularity.sum()))
-        self.register_buffer("label_share", _with_specials(labels[FIRST_ITEM:].double() / labels.sum()))
+        share = popularity.div_(popularity.sum())
+        self.register_buffer("cumulative", torch.cat([share.new_zeros(1), share.cumsum(0)]))
+        if config.in_batch:
+            labels = counts if labels is None else labels
+            share = labels[FIRST_ITEM:].double() / labels.sum()
+            self.register_buffer("label_share", torch.cat([share.new_zeros(FIRST_ITEM), share]))
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """(N,) negatives shared by the batch whose labels are `labels` (B,). kind: full gives every item once."""
@@ -52,7 +53,7 @@ class NegativeSampler(nn.Module):
         if self.config.popularity_negatives:
             shape = (self.config.popularity_negatives,)
             uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-            place = torch.searchsorted(self.cumulative, uniform, right=True).clamp_(max=self.items - 1)
+            place = torch.searchsorted(self.cumulative[1:], uniform, right=True).clamp_(max=self.items - 1)
             parts.append(place + FIRST_ITEM)
         if self.config.in_batch:
             parts.append(labels)
@@ -63,12 +64,10 @@ class NegativeSampler(nn.Module):
         if self.config.kind == "full" or not self.config.logq:
             return torch.zeros(items.shape, device=items.device)
         expected = torch.full(items.shape, self.config.uniform_negatives / self.items, device=items.device).double()
-        expected += self.config.popularity_negatives * self.popularity[items]
+        place = items.clamp(min=FIRST_ITEM) - FIRST_ITEM
+        popularity = self.cumulative[place + 1] - self.cumulative[place]
+        expected += self.config.popularity_negatives * popularity.masked_fill_(items < FIRST_ITEM, 0.0)
         if self.config.in_batch:
             expected += batch * self.label_share[items]
         # an item that can never be drawn (a label without count) gets the smallest finite correction
         return expected.clamp_(min=1e-12).log().float()
-
-
-def _with_specials(values: Tensor) -> Tensor:
-    return torch.cat([values.new_zeros(FIRST_ITEM), values])

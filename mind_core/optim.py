@@ -15,7 +15,7 @@ from torch import Tensor
 
 class RowOptimizer(Protocol):
     def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
-        """Update weight[rows] in place. rows (R,) sorted and distinct, grad (R, d); row 0 (padding) is left alone."""
+        """Update weight[rows] in place. rows (R,) distinct, none of them padding; grad (R, d)."""
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -51,7 +51,6 @@ class RowAdam(_State):
 
     @torch.no_grad()
     def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
-        rows, grad = _without_padding(rows, grad)
         beta1, beta2 = self.betas
         count = self.state["updates"].index_select(0, rows) + 1
         first = self.state["first"].index_select(0, rows).lerp_(grad, 1 - beta1)
@@ -77,17 +76,10 @@ class RowAdagrad(_State):
 
     @torch.no_grad()
     def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
-        rows, grad = _without_padding(rows, grad)
         total = self.state["sum"].index_select(0, rows) + grad.square().mean(1)
         self.state["sum"].index_copy_(0, rows, total)
         step = grad / (total.sqrt() + self.eps).unsqueeze(1)
         _descend(weight, rows, step, learning_rate, self.weight_decay)
-
-
-def _without_padding(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    if len(rows) and rows[0] == 0:  # sorted: it can only be the first
-        return rows[1:], grad[1:]
-    return rows, grad
 
 
 def _descend(weight: Tensor, rows: Tensor, step: Tensor, learning_rate: float, weight_decay: float) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from mind_core.config import OptimConfig
-from mind_core.distributed import exchange_rows, world_size
+from mind_core.distributed import exchange_rows, send_to_owners, world_size
 from mind_core.embeddings import EmbeddingTable, Gathered, RowBlock, gather
 from mind_core.features import Bags
 from mind_core.loss import label_attention_vector, own_vectors, sampled_softmax_loss
@@ -128,6 +128,8 @@ class Trainer:
         self.behaviour_dropout, self.autocast = behaviour_dropout, autocast
         self.device = model.item_table.weight.device
         self.rank = dist.get_rank() if world_size() > 1 else 0
+        if sampler.config.kind == "full" and model.item_table.shard.ranks > 1:
+            raise ValueError("kind: full scores every item in each step, which a sharded table cannot")
         self.objective: nn.Module = Objective(model, sampler.config.scoring)
         if world_size() > 1:
             self.objective = DistributedDataParallel(self.objective)
@@ -214,9 +216,11 @@ class Trainer:
 
     def _update(self, name: str, table: EmbeddingTable, block: RowBlock, factor: float, weight: float) -> None:
         assert block.values.grad is not None
-        rows, grad = (block.rows, block.values.grad) if weight else (block.rows[:0], block.values.grad[:0])
+        first = int(len(block.rows) > 0 and block.rows[0] == 0)  # sorted: only the first can be padding
+        used = slice(first, None if weight else first)
+        exchange = exchange_rows if table.shard.ranks == 1 else send_to_owners
         with self._phase("exchange"):
-            rows, grad = exchange_rows(rows, grad)
+            rows, grad = exchange(block.rows[used], block.values.grad[used])
         self.rows[name].update(table.weight, rows, grad, factor * self.optim.table_learning_rate)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from mind_core.embeddings import WHOLE, Shard
 from mind_core.features import Bags, FeatureColumn, FeatureSpec, item_bags, profile_bags
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
@@ -100,12 +101,19 @@ class World:
 
 
 def world(
-    lists: list[list[int]], items: int, *, features: bool = True, profile: bool = True, seed: int = 0, **changes: Any
+    lists: list[list[int]],
+    items: int,
+    *,
+    features: bool = True,
+    profile: bool = True,
+    seed: int = 0,
+    shard: Shard = WHOLE,
+    **changes: Any,
 ) -> World:
     config = model_config(**changes)
     columns = item_columns(items) if features else []
     people = profile_columns(len(lists)) if profile else []
-    model = MIND(config, items, [c.spec for c in columns], [c.spec for c in people], seed=seed)
+    model = MIND(config, items, [c.spec for c in columns], [c.spec for c in people], seed, shard)
     sequences = sequences_of(lists, profile_bags(people) if people else None)
     counts = torch.bincount(sequences.items, minlength=items)
     return World(model, item_bags(columns, items), sequences, counts, config)

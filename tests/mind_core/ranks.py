@@ -14,7 +14,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from mind_core.config import LossConfig, OptimConfig
-from mind_core.distributed import exchange_rows, sum_over_ranks
+from mind_core.distributed import exchange_rows, fetch_rows, route_rows, sum_over_ranks
+from mind_core.embeddings import WHOLE, Shard, pool_all
 from mind_core.sequences import Samples, all_targets
 from mind_core.training import Trainer
 from tests.mind_core.given import World, generator, random_sequences, trainer, world
@@ -63,8 +64,8 @@ def exchanges(rank: int) -> Found:
     }
 
 
-def given_world() -> World:
-    return world(random_sequences(30, ITEMS, 12, seed=9), ITEMS)
+def given_world(shard: Shard = WHOLE) -> World:
+    return world(random_sequences(30, ITEMS, 12, seed=9), ITEMS, shard=shard)
 
 
 def state_of(t: Trainer, w: World) -> Found:
@@ -75,7 +76,28 @@ def state_of(t: Trainer, w: World) -> Found:
 def trains(rank: int) -> Found:
     """30 steps on different samples; at every third, rank 1 has only users without any behaviour."""
     torch.manual_seed(rank)  # the processes' global generators differ
-    w = given_world()
+    return _train(rank, given_world())
+
+
+def trains_sharded(rank: int) -> Found:
+    """The same, each rank holding every second row of the item table; item vectors as validation wants them."""
+    w = given_world(Shard(rank, RANKS))
+    return _train(rank, w) | {"vectors": pool_all(w.model.item_table, w.bags)}
+
+
+def fetches(rank: int) -> Found:
+    """Rows from a table of ten, of which each rank owns five; then from rank 1 alone; then nobody wants any."""
+    weight = torch.arange(10.0).unsqueeze(1)[rank::RANKS].contiguous()
+    wanted = torch.tensor([[7, 0, 3], [0, 4, 9]][rank])
+    alone = wanted[:0] if rank == 0 else wanted
+    return {
+        "both": fetch_rows(weight, route_rows(wanted)),
+        "alone": fetch_rows(weight, route_rows(alone)),
+        "none": fetch_rows(weight, route_rows(wanted[:0])),
+    }
+
+
+def _train(rank: int, w: World) -> Found:
     t = trainer(w, LossConfig(uniform_negatives=8, popularity_negatives=8, in_batch=True), behaviour_dropout=0.2)
     samples, losses = all_targets(w.sequences), []
     for step in range(STEPS):

@@ -7,6 +7,7 @@ import torch
 
 from mind_core.config import LossConfig, OptimConfig
 from mind_core.distributed import exchange_rows, sum_over_ranks, world_size
+from mind_core.embeddings import Shard, pool_all
 from tests.mind_core import ranks
 from tests.mind_core.given import trainer
 
@@ -14,7 +15,14 @@ from tests.mind_core.given import trainer
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[ranks.Found]]:
     """All tasks in one pair of processes: starting them takes longer than what they do."""
-    tasks = [ranks.exchanges, ranks.trains, ranks.trains_on_shares, ranks.trains_on_uneven_shares]
+    tasks = [
+        ranks.exchanges,
+        ranks.fetches,
+        ranks.trains,
+        ranks.trains_sharded,
+        ranks.trains_on_shares,
+        ranks.trains_on_uneven_shares,
+    ]
     return ranks.on_two_ranks(tasks, tmp_path_factory.mktemp("ranks"))
 
 
@@ -49,6 +57,37 @@ def test_replicas_are_bit_identical_after_thirty_steps_even_where_a_rank_saw_onl
     before = ranks.given_world().model.item_table.weight
     assert not torch.equal(first["model.item_table.weight"], before)
     assert first["model.item_table.weight"].isfinite().all()
+
+
+def test_rows_come_from_the_ranks_that_own_them_in_the_order_asked(found: dict[str, list[ranks.Found]]) -> None:
+    first, second = found["fetches"]
+    assert first["both"].flatten().tolist() == [7, 0, 3]
+    assert second["both"].flatten().tolist() == [0, 4, 9]
+    assert first["alone"].shape == (0, 1)
+    assert second["alone"].flatten().tolist() == [0, 4, 9]
+    assert first["none"].shape == second["none"].shape == (0, 1)
+
+
+def test_a_sharded_table_trains_to_the_bits_of_a_replicated_one(found: dict[str, list[ranks.Found]]) -> None:
+    whole = found["trains"][0]
+    for rank, shard in enumerate(found["trains_sharded"]):
+        assert torch.equal(shard["vectors"], found["trains_sharded"][0]["vectors"])
+        for name in whole:
+            if name == "losses":
+                assert torch.equal(shard[name], found["trains"][rank][name])
+            elif "item_table" in name or "rows.items" in name:
+                assert torch.equal(shard[name], whole[name][rank :: ranks.RANKS]), name
+            else:
+                assert torch.equal(shard[name], whole[name]), name
+    w = ranks.given_world()
+    w.model.item_table.weight.copy_(whole["model.item_table.weight"])
+    assert torch.equal(found["trains_sharded"][0]["vectors"], pool_all(w.model.item_table, w.bags))
+
+
+def test_a_sharded_table_refuses_the_full_softmax() -> None:
+    w = ranks.given_world(Shard(0, 2))
+    with pytest.raises(ValueError, match="full"):
+        trainer(w, LossConfig(kind="full"))
 
 
 def test_two_ranks_train_as_one_process_on_the_merged_batch(found: dict[str, list[ranks.Found]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mind_core.embeddings import EmbeddingTable, gather, pool, pool_all
+from mind_core import embeddings
+from mind_core.embeddings import WHOLE, EmbeddingTable, Shard, gather, pool, pool_all
 from mind_core.features import Bags
 from tests.mind_core.given import generator
 
@@ -25,6 +27,21 @@ def test_padding_and_unknown_rows_start_at_zero_and_the_others_with_the_given_sp
     rest = torch.cat([weight[2:7], weight[8:]])
     assert 0.29 < rest.std().item() < 0.31
     assert (rest.norm(dim=1) > 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 70), ranks=st.integers(1, 5), at_a_time=st.sampled_from([4, 8, 64]))
+def test_shards_together_hold_the_rows_of_the_whole_table(rows: int, ranks: int, at_a_time: int) -> None:
+    unknown = [row for row in (1, 7, 30) if row < rows]
+
+    def weight(shard: Shard) -> torch.Tensor:
+        return EmbeddingTable(rows, 4, 0.5, generator(), unknown, shard).weight
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embeddings, "INIT_ROWS", at_a_time)
+        whole = weight(WHOLE)
+        for rank in range(ranks):
+            assert torch.equal(weight(Shard(rank, ranks)), whole[rank::ranks])
 
 
 def test_the_table_takes_no_part_in_autograd() -> None:
