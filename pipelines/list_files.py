@@ -12,11 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipelines.errors import UserError
+
 
 def write_lists(blocks: Iterable[pa.Table], out: Path) -> int:
     """Write blocks of one schema as .parquet, .csv or .jsonl, by the file's suffix; the number of rows.
 
     Written aside and renamed when whole: a killed command leaves the older file as it was.
+
+    Raises
+    ------
+    UserError
+        Without any block.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.partial-{os.getpid()}")
@@ -26,12 +33,12 @@ def write_lists(blocks: Iterable[pa.Table], out: Path) -> int:
             if out.suffix == ".csv":
                 block = _flat(block)
             writer = writer or _WRITERS[out.suffix](aside, block.schema)
-            writer.write(block)
+            if block.num_rows:  # of none, JSON lines would get a blank line and Parquet an empty row group
+                writer.write(block)
             rows += block.num_rows
         if writer is None:
-            aside.touch()
-        else:
-            writer.close()
+            raise UserError(f"{out}: nobody to write a list for")
+        writer.close()
         aside.replace(out)
     finally:
         aside.unlink(missing_ok=True)

@@ -231,6 +231,25 @@ def test_lists_are_written_in_order_in_each_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_a_block_without_rows_leaves_no_trace(tmp_path: Path, suffix: str) -> None:
+    empty = BLOCKS[0].slice(0, 0)
+    with_empty, without = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    assert write_lists([empty, BLOCKS[0], empty, BLOCKS[1], empty], with_empty) == write_lists(BLOCKS, without) == 3
+    assert with_empty.read_bytes() == without.read_bytes()
+
+
+def test_a_file_without_any_list_is_still_one_of_its_format(tmp_path: Path) -> None:
+    for suffix in ("parquet", "csv", "jsonl"):
+        assert write_lists([BLOCKS[0].slice(0, 0)], tmp_path / f"a.{suffix}") == 0
+    assert pq.read_table(tmp_path / "a.parquet").schema == BLOCKS[0].schema
+    assert (tmp_path / "a.csv").read_text() == '"user","genres","score"\n'
+    assert (tmp_path / "a.jsonl").read_text() == ""
+    with pytest.raises(UserError, match=r"none.parquet: nobody to write a list for"):
+        write_lists([], tmp_path / "none.parquet")
+    assert not (tmp_path / "none.parquet").exists()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_lists_that_fail_halfway_leave_the_older_file(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"lists.{suffix}"
     out.write_text("older")
