@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # read on import; the bars are pipelines.progress
-
 import ray
 import ray.data
 import ray.exceptions
