@@ -71,11 +71,12 @@ class UserEncoder(nn.Module):
             own = self.own_interests(mask)
             initial = self.routing_logits[:, : mask.shape[1]] if logits is None else logits
             capsules, weights = b2i_routing(
-                behaviours @ self.shared_map,
+                behaviours,
                 mask,
                 own,
                 initial,
                 config.iterations,
+                shared_map=self.shared_map,
                 scale=config.routing_scale,
                 update=config.routing_update,
                 importance=importance,

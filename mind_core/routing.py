@@ -56,12 +56,13 @@ def coupling(logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:
 
 
 def b2i_routing(
-    mapped: Tensor,
+    behaviours: Tensor,
     mask: Tensor,
     own: Tensor,
     initial_logits: Tensor,
     iterations: int,
     *,
+    shared_map: Tensor | None = None,
     scale: float = 1.0,
     update: str = "dot",
     importance: Tensor | None = None,
@@ -70,11 +71,12 @@ def b2i_routing(
 
     Parameters
     ----------
-    mapped : (B, L, d), S e_i of every behaviour, oldest first.
+    behaviours : (B, L, d), e_i, oldest first.
     mask : (B, L) bool, False at padding.
     own : (B, K) bool, the user's own interests.
     initial_logits : (K, L) or (B, K, L), b_ij ~ N(0, sigma^2).
     iterations : r >= 1.
+    shared_map : (d, d), S as it stands right of a row vector; None: the identity.
     scale : multiplies the agreement added to the logits; 1 is the paper.
     update : "dot" adds u_j . S e_i, "cosine" its cosine.
     importance : (B, L), how much of a behaviour a capsule takes in: z_j = sum_i g_i w_ij S e_i. It has no part in
@@ -88,19 +90,27 @@ def b2i_routing(
     Source: algorithm 1 of Li et al. 2019.
     """
     if importance is None:
-        importance = mapped.new_ones(mask.shape)
-    still, amount = mapped.detach(), importance.detach().unsqueeze(1)
-    logits = initial_logits.expand(mapped.shape[0], -1, -1)
+        importance = behaviours.new_ones(mask.shape)
+    still, amount = behaviours.detach(), importance.detach().unsqueeze(1)
+    still_map = None if shared_map is None else shared_map.detach()
+    logits = initial_logits.expand(behaviours.shape[0], -1, -1)
     with torch.no_grad():
         for _ in range(iterations - 1):
-            capsules = squash((amount * coupling(logits, mask, own)) @ still)  # (B, K, d)
-            logits = logits + scale * _agreement(capsules, still, update)  # (B, K, L), accumulated
+            capsules = squash(_mapped((amount * coupling(logits, mask, own)) @ still, still_map))  # (B, K, d)
+            logits = logits + scale * _agreement(capsules, still, still_map, update)  # (B, K, L), accumulated
         weights = coupling(logits, mask, own)
-    return squash((importance.unsqueeze(1) * weights).to(mapped.dtype) @ mapped), weights
+    taken = (importance.unsqueeze(1) * weights).to(behaviours.dtype) @ behaviours
+    return squash(_mapped(taken, shared_map)), weights
 
 
-def _agreement(capsules: Tensor, mapped: Tensor, update: str) -> Tensor:
+def _mapped(vectors: Tensor, shared_map: Tensor | None) -> Tensor:
+    """S is linear: mapping the K sums instead of the L behaviours gives the same and costs a K / L of it."""
+    return vectors if shared_map is None else vectors @ shared_map
+
+
+def _agreement(capsules: Tensor, behaviours: Tensor, shared_map: Tensor | None, update: str) -> Tensor:
+    """u_j . S e_i = S^T u_j . e_i, or the cosine.  (B, K, L)."""
     if update == "cosine":
         capsules = torch.nn.functional.normalize(capsules, dim=-1)
-        mapped = torch.nn.functional.normalize(mapped, dim=-1)
-    return capsules @ mapped.transpose(1, 2)
+        return capsules @ torch.nn.functional.normalize(_mapped(behaviours, shared_map), dim=-1).transpose(1, 2)
+    return (capsules if shared_map is None else capsules @ shared_map.T) @ behaviours.transpose(1, 2)

@@ -162,6 +162,25 @@ def test_routing_does_not_write_into_the_saved_logits() -> None:
     assert torch.equal(logits, before)
 
 
+@pytest.mark.parametrize("update", ["dot", "cosine"])
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_mapping_the_capsules_is_mapping_the_behaviours_gradients_included(iterations: int, update: str) -> None:
+    items, mask, own, logits = given_users(5, users=4, interests=3, behaviours=6, dim=5)
+    shared_map = torch.randn(5, 5, generator=generator(6), dtype=torch.float64)
+    found = []
+    for inside in (True, False):
+        e, s = items.clone().requires_grad_(), shared_map.clone().requires_grad_()
+        arguments = (mask, own, logits, iterations)
+        if inside:
+            capsules, weights = b2i_routing(e, *arguments, shared_map=s, update=update, scale=2.0)
+        else:
+            capsules, weights = b2i_routing(e @ s, *arguments, update=update, scale=2.0)
+        capsules.sin().sum().backward()
+        found.append((capsules, weights, e.grad, s.grad))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 # --- gradients ---
 
 
@@ -173,7 +192,7 @@ def test_shared_map_gets_the_gradient_of_the_last_iteration_only(iterations: int
     shared_map = torch.randn(4, 4, generator=g, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(3, 5, generator=g, dtype=torch.float64)
     mask, own = prefix_mask([5, 3], 5), own_mask([3, 2], 3)
-    capsules, weights = b2i_routing(items @ shared_map, mask, own, logits, iterations)
+    capsules, weights = b2i_routing(items, mask, own, logits, iterations, shared_map=shared_map)
     (gradient,) = torch.autograd.grad(capsules.sin().sum(), shared_map)
 
     # when the last step alone is differenced numerically
