@@ -60,3 +60,9 @@ def planted_home(tmp_path_factory: pytest.TempPathFactory, planted_log: Path, ra
     home = tmp_path_factory.mktemp("home")
     preprocess(configure(home, planted_log))
     return home
+
+
+@pytest.fixture(scope="session")
+def config(planted_home: Path, planted_log: Path) -> Config:
+    """Settings over that dataset; a module that wants others has a fixture of this name itself."""
+    return configure(planted_home, planted_log)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -27,15 +26,9 @@ from pipelines.report import Difference, Report, difference, popularity_bands
 from pipelines.run_store import store_of
 from pipelines.tracking import open_run
 from pipelines.train_worker import build_model
-from tests.pipelines.planted import configure, save_untrained
+from tests.pipelines.planted import save_untrained
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def config(planted_home: Path, planted_log: Path) -> Config:
-    """The planted data set, with an untrained model in its home folder."""
-    return configure(planted_home, planted_log)
 
 
 @pytest.fixture(scope="module")

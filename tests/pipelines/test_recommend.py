@@ -24,15 +24,9 @@ from pipelines.errors import UserError
 from pipelines.list_files import write_lists
 from pipelines.recommend import recommend
 from pipelines.show_lists import show_lists
-from tests.pipelines.planted import configure, save_untrained
+from tests.pipelines.planted import save_untrained
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def config(planted_home: Path, planted_log: Path) -> Config:
-    """The planted data set, with an untrained model in its home folder."""
-    return configure(planted_home, planted_log)
 
 
 @pytest.fixture(scope="module")
