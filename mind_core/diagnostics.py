@@ -34,6 +34,18 @@ def coupling_entropy(weights: Tensor, mask: Tensor, own: Tensor) -> Tensor:
     return mean / own.sum(1).float().log()
 
 
+def unmoved_share(weights: Tensor, initial_logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:
+    """(B,) share of a user's behaviours whose interest is the one that the initial logits alone would have picked.
+
+    1 = routing changed nothing, the interests go by position; 1 / K'_u = chance. NaN for users with a single interest.
+
+    weights : (B, K, L), of the last iteration.  initial_logits : (K, L).
+    """
+    initial = initial_logits.masked_fill(~own.unsqueeze(-1), float("-inf")).argmax(1)  # (B, L)
+    same = (weights.argmax(1) == initial) & mask
+    return torch.where(own.sum(1) > 1, same.sum(1) / mask.sum(1), float("nan"))
+
+
 def cluster_agreement(weights: Tensor, mask: Tensor, clusters: Tensor) -> Tensor:
     """(B,) adjusted Rand index between a user's behaviours grouped by interest and by their true cluster.
 
@@ -71,6 +83,7 @@ def routing_diagnostics(retriever: MINDRetriever, histories: Histories) -> dict[
     -------
     routing/map_norm : mean |S e_i| of the behaviours; routing moves logits by at most that much per iteration.
     routing/coupling_entropy : see `coupling_entropy`.
+    routing/unmoved_share : see `unmoved_share`.
     routing/interest_cosine : see `pairwise_cosine`.
     routing/interest_collapse : 1 if the cosine is above COLLAPSED_ABOVE.
     routing/interests_per_user : mean K'_u over all users.
@@ -78,12 +91,13 @@ def routing_diagnostics(retriever: MINDRetriever, histories: Histories) -> dict[
     interests, own, weights = retriever.route(histories)
     mask = torch.zeros(weights.shape[0], weights.shape[2], dtype=torch.bool, device=weights.device)
     mask[:, : histories.mask.shape[1]] = histories.mask
-    mapped = retriever.behaviour_vectors @ retriever.model.encoder.shared_map
-    norms = mapped.norm(dim=1)[histories.items][histories.mask]
+    encoder = retriever.model.encoder
+    norms = (retriever.behaviour_vectors[histories.items[histories.mask]] @ encoder.shared_map).norm(dim=1)
     cosine = pairwise_cosine(interests, own).nanmean().item()
     return {
         "routing/map_norm": norms.mean().item(),
         "routing/coupling_entropy": coupling_entropy(weights, mask, own).nanmean().item(),
+        "routing/unmoved_share": unmoved_share(weights, encoder.routing_logits, mask, own).nanmean().item(),
         "routing/interest_cosine": cosine,
         "routing/interest_collapse": float(cosine > COLLAPSED_ABOVE),
         "routing/interests_per_user": own.sum(1).float().mean().item(),

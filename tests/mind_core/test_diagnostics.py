@@ -16,6 +16,7 @@ from mind_core.diagnostics import (
     coupling_entropy,
     pairwise_cosine,
     routing_diagnostics,
+    unmoved_share,
 )
 from mind_core.inference import MINDRetriever
 from mind_core.sequences import full_histories
@@ -24,6 +25,7 @@ from tests.mind_core.given import generator, own_mask, prefix_mask, random_seque
 FIGURES = {
     "routing/map_norm",
     "routing/coupling_entropy",
+    "routing/unmoved_share",
     "routing/interest_cosine",
     "routing/interest_collapse",
     "routing/interests_per_user",
@@ -110,6 +112,32 @@ def test_agreement_equals_the_adjusted_rand_index_by_counting_pairs(pairs: list[
     assume(first + second > 0)  # else no two behaviours are together in either: both are all alone
     chance = first * second / len(couples)
     assert ours == pytest.approx((both - chance) / ((first + second) / 2 - chance))
+
+
+def test_unmoved_share_by_hand_with_padding_foreign_and_single_interests() -> None:
+    # given initial logits that pick interests 0, 1, 2 for the three places; interest 2 is foreign to user 0
+    initial = torch.tensor([[3.0, 0, 1], [2, 5, 2], [1, 0, 9]])
+    weights = torch.zeros(3, 3, 3)
+    weights[0, [0, 0, 1], [0, 1, 2]] = 1.0  # place 1 moved, place 2 is where the logits of its own interests put it
+    weights[1, [0, 1], [0, 1]] = 1.0  # two behaviours and padding
+    weights[2, 0] = 1.0
+    mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+    found = unmoved_share(weights, initial, mask, own_mask([2, 3, 1], 3))
+    assert found[:2].tolist() == pytest.approx([2 / 3, 1.0])
+    assert found[2].isnan()
+
+
+def test_without_routing_iterations_nothing_moves_and_with_strong_ones_much_does() -> None:
+    still, strong = (
+        world(random_sequences(40, 30, 8, shortest=4), 30, iterations=r, routing_scale=scale)
+        for r, scale in ((1, 1.0), (3, 50.0))
+    )
+    shares = []
+    for w in (still, strong):
+        histories = full_histories(w.sequences, torch.arange(40), w.config.max_history)
+        shares.append(routing_diagnostics(MINDRetriever.of(w.model, w.bags), histories)["routing/unmoved_share"])
+    assert shares[0] == 1.0
+    assert shares[1] < 0.8
 
 
 def test_diagnostics_of_a_model_name_every_figure() -> None:
