@@ -83,14 +83,16 @@ class RowBlock:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Bags whose rows were gathered: `index` points into block.values."""
+    """Bags whose rows were gathered: `index` points into block.values. Without bags, each row is one by itself."""
 
     block: RowBlock
-    index: Tensor
-    bags: Bags
+    index: Tensor | None = None
+    bags: Bags | None = None
 
     def pooled(self, values: Tensor) -> Tensor:
-        """(len(bags), dim) weighted sums of the block's `values`; differentiable in them."""
+        """(number of bags, dim) weighted sums of the block's `values`; differentiable in them."""
+        if self.index is None or self.bags is None:
+            return values
         return pool(values, self.index, self.bags)
 
 
@@ -98,6 +100,11 @@ def gather(table: EmbeddingTable, bags: Bags) -> Gathered:
     """Copy the distinct rows of `bags` out of the table."""
     rows, index = bags.rows.unique(return_inverse=True)
     return Gathered(RowBlock(rows, table.fetch(rows).requires_grad_()), index, bags)
+
+
+def gather_rows(table: EmbeddingTable, rows: Tensor) -> Gathered:
+    """Copy `rows` (R,), distinct and sorted, each a bag of its own."""
+    return Gathered(RowBlock(rows, table.fetch(rows).requires_grad_()))
 
 
 def pool(values: Tensor, index: Tensor, bags: Bags) -> Tensor:

@@ -53,14 +53,14 @@ class RowAdam(_State):
     def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
         beta1, beta2 = self.betas
         count = self.state["updates"].index_select(0, rows) + 1
-        first = self.state["first"].index_select(0, rows).lerp_(grad, 1 - beta1)
-        second = self.state["second"].index_select(0, rows).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        first, second = (self.state[name].index_select(0, rows) for name in ("first", "second"))
+        change = (grad - first).mul_(1 - beta1), (grad * grad).sub_(second).mul_(1 - beta2)
         self.state["updates"].index_copy_(0, rows, count)
-        self.state["first"].index_copy_(0, rows, first)
-        self.state["second"].index_copy_(0, rows, second)
+        self.state["first"].index_add_(0, rows, change[0])  # an add to distinct rows is faster than a copy
+        self.state["second"].index_add_(0, rows, change[1])
         steps = count.to(grad.dtype).unsqueeze(1)
-        denominator = second.div_(1 - beta2**steps).sqrt_().add_(self.eps)
-        step = first.div_(1 - beta1**steps).div_(denominator)
+        denominator = second.add_(change[1]).div_(1 - beta2**steps).sqrt_().add_(self.eps)
+        step = first.add_(change[0]).div_(1 - beta1**steps).div_(denominator)
         _descend(weight, rows, step, learning_rate, self.weight_decay)
 
 
@@ -83,5 +83,7 @@ class RowAdagrad(_State):
 
 
 def _descend(weight: Tensor, rows: Tensor, step: Tensor, learning_rate: float, weight_decay: float) -> None:
-    decayed = weight.index_select(0, rows).mul_(1 - learning_rate * weight_decay)
-    weight.index_copy_(0, rows, decayed.sub_(step, alpha=learning_rate))
+    """weight[rows] = (1 - rate * decay) * weight[rows] - rate * step.  Overwrites `step`."""
+    if weight_decay:
+        step = step.add_(weight.index_select(0, rows), alpha=weight_decay)
+    weight.index_add_(0, rows, step, alpha=-learning_rate)

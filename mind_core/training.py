@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mind_core.config import OptimConfig
 from mind_core.distributed import exchange_rows, send_to_owners, world_size
-from mind_core.embeddings import EmbeddingTable, Gathered, RowBlock, gather
+from mind_core.embeddings import EmbeddingTable, Gathered, RowBlock, gather, gather_rows
 from mind_core.features import Bags
 from mind_core.loss import label_attention_vector, own_vectors, sampled_softmax_loss
 from mind_core.model import MIND
@@ -212,6 +212,8 @@ class Trainer:
         if len(items) == self.model.items:
             block = RowBlock(torch.arange(len(table.weight), device=self.device), table.weight.clone().requires_grad_())
             return Gathered(block, self.item_bags.rows, self.item_bags)
+        if not self.model.item_features:
+            return gather_rows(table, items)  # an item is its own row
         return gather(table, self.item_bags.select(items))
 
     def _update(self, name: str, table: EmbeddingTable, block: RowBlock, factor: float, weight: float) -> None:
