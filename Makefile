@@ -9,9 +9,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CONF := conf/complete-journey.yaml
-# Where torch comes from, when pip's own sources would give a CUDA build of several GB on a machine without a GPU:
-#   make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
-TORCH_INDEX ?=
+# PyPI's torch for Linux brings several GB of CUDA. Without a GPU, PyTorch's CPU builds are looked at too if that index
+# answers; 2.13.0+cpu then counts as newer than PyPI's 2.13.0. Any other build: make quickstart TORCH_INDEX=URL
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
+	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
 .PHONY: help quickstart test lint format bench clean
 
@@ -23,7 +25,7 @@ help: ## List the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mind needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX:%=--extra-index-url %) "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
 	@touch $@
 
