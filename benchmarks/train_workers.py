@@ -1,0 +1,244 @@
+"""What a second worker brings, what the workers tell each other, and whether eight of them agree.
+
+Plain processes and gloo, no Ray, one thread each. Part of benchmarks/train.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from benchmarks.measure import Options, interleaved, ratio, say, spread
+from benchmarks.report import Finding, Sheet, Target
+from benchmarks.workload import Shape, make_samples, make_sequences, make_trainer
+from mind_core.config import LossConfig
+from mind_core.features import FIRST_ITEM
+from mind_core.sequences import Samples
+from mind_core.training import Trainer
+
+ITEMS = 368_000
+EXCHANGE_SIZES = (10_000, 1_000_000)
+MANY = 8  # workers of the simulated run
+FULL_ITEMS = 2_000  # of its comparison with one worker, where every item is a negative
+WARM_UP = 5
+TOLERANCE = 1e-4  # of a weight, after a few steps of sums in another order
+
+# collective -> position of the tensor (or list of tensors) that this rank contributes
+COLLECTIVES = {
+    "all_gather": 1,
+    "all_gather_into_tensor": 1,
+    "all_gather_single": 1,
+    "all_reduce": 0,
+    "all_to_all": 1,
+    "all_to_all_single": 1,
+    "broadcast": 0,
+    "reduce_scatter_tensor": 1,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all ranks of a process group do.
+
+    batch : over all workers.  full : every item is a negative, no behaviour is hidden: nothing random is left, so that
+    the number of workers must not matter.
+    """
+
+    workers: int
+    items: int
+    steps: int
+    events: int
+    batch: int = 1024
+    full: bool = False
+
+
+def run(options: Options) -> Finding:
+    """Speed, bytes, agreement."""
+    speed, exchange, agreement = _speed(options), _exchange(options), _agreement(options)
+    return Finding(
+        {"speed": speed.figures, "exchange": exchange.figures, "agreement": agreement.figures},
+        [*speed.sheets, *exchange.sheets, *agreement.sheets],
+        [*speed.targets, *agreement.targets],
+    )
+
+
+def _speed(options: Options) -> Finding:
+    items, events = (10_000, 200_000) if options.quick else (ITEMS, 4_000_000)
+    steps = 5 if options.quick else 100
+    jobs = {
+        "1 worker": Job(1, items, steps, events),
+        "2 workers, same global batch": Job(2, items, steps, events),
+        "2 workers, same batch each": Job(2, items, steps, events, batch=2048),
+    }
+    found = interleaved({name: partial(_spawn, _timed, job) for name, job in jobs.items()}, options.rounds)
+    rates = {name: spread([ranks[0]["samples_per_second"] for ranks in runs]) for name, runs in found.items()}
+    gains = {name: ratio(rate, rates["1 worker"]) for name, rate in rates.items()}
+    rows = [[name, f"{jobs[name].batch:,}", rates[name].text(), gains[name].text(".2f")] for name in jobs]
+    notes = ["one thread each; every worker draws its own 1,024 negatives and scores its own samples against them"]
+    sheet = Sheet(f"Workers ({items:,} items)", ["", "global batch", "samples/s", "/ 1 worker"], rows, notes)
+    figures = {name: {"samples_per_second": rates[name].figures(), "gain": gains[name].figures()} for name in jobs}
+    targets = [Target(f"{name} / 1 worker", gains[name].median, 1.7) for name in jobs if name != "1 worker"]
+    return Finding(figures, [sheet], targets)
+
+
+def _exchange(options: Options) -> Finding:
+    rows: list[list[str]] = []
+    figures: dict[str, Any] = {}
+    for items in EXCHANGE_SIZES[:1] if options.quick else EXCHANGE_SIZES:
+        say(f"  bytes exchanged at {items:,} items")
+        found = _spawn(_counted, Job(2, items, 3 if options.quick else 10, 200_000))[0]
+        table = 4 * Shape().dim * (items + FIRST_ITEM)
+        figures[str(items)] = found | {"dense_table_gradient": table}
+        total = found["rows"] + found["dense"]
+        cells = [_megabytes(value) for value in (found["rows"], found["dense"], total, table)]
+        rows.append([f"{items:,}", *cells, ", ".join(f"{name} {count:g}" for name, count in found["calls"].items())])
+    columns = ["items", "table rows", "dense parameters", "together", "a dense table's gradient", "calls a step"]
+    notes = ["MB that a worker contributes to collectives in a step; dense: 4 bytes a parameter, through DDP"]
+    return Finding(figures, [Sheet("Exchanged per step, 2 workers, global batch 1,024", columns, rows, notes)])
+
+
+def _megabytes(value: float) -> str:
+    return f"{value / 1e6:.2f}"
+
+
+def _agreement(options: Options) -> Finding:
+    steps = 3 if options.quick else 10
+    job = Job(MANY, FULL_ITEMS, steps, 200_000, full=True)
+    say(f"  {MANY} workers")
+    many, alone = _spawn(_final_state, job), _spawn(_final_state, Job(**{**asdict(job), "workers": 1}))
+    drawn = _spawn(_final_state, Job(MANY, FULL_ITEMS, steps, 200_000))
+    difference = max(
+        float((value - alone[0]["weights"][name]).abs().max()) for name, value in many[0]["weights"].items()
+    )
+    moved = float((alone[0]["weights"]["item_table.weight"] - alone[0]["first"]).abs().max())
+    same_full, same_drawn = (len({rank["digest"] for rank in ranks}) == 1 for ranks in (many, drawn))
+    rows = [
+        ["full softmax: states of all replicas", "bit-identical" if same_full else "DIFFER"],
+        ["drawn negatives, behaviour dropout: states of all replicas", "bit-identical" if same_drawn else "DIFFER"],
+        ["full softmax: largest difference of a weight from one worker", f"{difference:.1e}"],
+        ["  the largest way a weight has gone", f"{moved:.1e}"],
+    ]
+    title = f"{MANY} workers, {steps} steps on the same global batches of 1,024"
+    figures = {
+        "bit_identical_full": same_full,
+        "bit_identical_drawn": same_drawn,
+        "largest_difference": difference,
+        "largest_way": moved,
+    }
+    correct = same_full and same_drawn and difference < TOLERANCE
+    note = f"state: every weight, moment and counter; correct: identical, and within {TOLERANCE:g} of one worker"
+    return Finding(figures, [Sheet(title, ["", ""], rows, [note])], [Target(f"{MANY} workers correct", correct, 1)])
+
+
+Task = Callable[[Job], dict[str, Any]]
+
+
+def _spawn(task: Task, job: Job) -> list[dict[str, Any]]:
+    """Run `task` on all ranks; what each found."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_rank, (task, job, folder), nprocs=job.workers)
+        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(job.workers)]
+
+
+def _rank(rank: int, task: Task, job: Job, folder: str) -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    if job.workers > 1:
+        rendezvous = f"file://{folder}/rendezvous"
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=job.workers)
+    torch.save(task(job), Path(folder) / f"{rank}.pt")
+    if job.workers > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _prepare(job: Job) -> tuple[Trainer, Callable[[Samples], Tensor], list[Samples]]:
+    """The trainer, a step on this rank's share of a global batch, and the batches, warm-up first."""
+    sequences = make_sequences(job.items, "zipf", job.events)
+    if job.full:
+        trainer = make_trainer(sequences, job.items, Shape(), loss=LossConfig(kind="full"), dropout=0.0)
+    else:
+        trainer = make_trainer(sequences, job.items, Shape())
+    rank = dist.get_rank() if job.workers > 1 else 0
+
+    def step(batch: Samples) -> Tensor:
+        own = torch.arange(rank, len(batch), job.workers)
+        return trainer.train_step(sequences, batch[own])
+
+    return trainer, step, make_samples(sequences, job.batch, WARM_UP + job.steps, seed=1)
+
+
+def _timed(job: Job) -> dict[str, Any]:
+    _, step, batches = _prepare(job)
+    for batch in batches[:WARM_UP]:
+        step(batch)
+    _meet(job)
+    started = time.perf_counter()
+    for batch in batches[WARM_UP:]:
+        step(batch)
+    _meet(job)
+    return {"samples_per_second": job.steps * job.batch / (time.perf_counter() - started)}
+
+
+def _meet(job: Job) -> None:
+    if job.workers > 1:
+        dist.barrier()
+
+
+def _counted(job: Job) -> dict[str, Any]:
+    """Bytes and calls per step."""
+    trainer, step, batches = _prepare(job)
+    step(batches[0])
+    sent: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for name, position in COLLECTIVES.items():
+        if hasattr(dist, name):  # names differ between releases of torch
+            setattr(dist, name, _counting(name, position, getattr(dist, name), sent, calls))
+    for batch in batches[1 : 1 + job.steps]:
+        step(batch)
+    dense = 4 * sum(parameter.numel() for parameter in trainer.objective.parameters() if parameter.requires_grad)
+    return {
+        "rows": sum(sent.values()) / job.steps,
+        "dense": dense,
+        "calls": {name: count / job.steps for name, count in calls.items()},
+    }
+
+
+def _counting(
+    name: str, position: int, collective: Callable[..., Any], sent: Counter[str], calls: Counter[str]
+) -> Callable[..., Any]:
+    @wraps(collective)
+    def count(*values: Any, **named: Any) -> Any:
+        given = values[position] if len(values) > position else next(iter(named.values()))
+        tensors = given if isinstance(given, list) else [given]
+        sent[name] += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        calls[name] += 1
+        return collective(*values, **named)
+
+    return count
+
+
+def _final_state(job: Job) -> dict[str, Any]:
+    trainer, step, batches = _prepare(job)
+    first = trainer.model.item_table.weight.clone()
+    for batch in batches[: job.steps]:
+        step(batch)
+    weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    digest = hashlib.blake2b()
+    for name, value in sorted({**weights, **trainer.state_dict()}.items()):
+        digest.update(name.encode())
+        digest.update(value.numpy().tobytes())
+    return {"digest": digest.hexdigest(), "weights": weights, "first": first}

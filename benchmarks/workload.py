@@ -1,0 +1,126 @@
+"""Generated training steps at any table size. Needs nothing but torch and mind_core.
+
+The same seed gives the same users, positions and history lengths at every size: only which rows are touched differs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from mind_core.features import FIRST_ITEM, item_bags
+from mind_core.model import MIND
+from mind_core.negatives import NegativeSampler
+from mind_core.sequences import Samples, Sequences, windows
+from mind_core.training import Trainer
+
+Law = Literal["zipf", "uniform"]
+TableOptimizer = Literal["adam", "adagrad"]
+
+EVENTS_PER_USER = 64
+SPREAD_IDS = 2_654_435_761  # a prime: multiplying by it, modulo the number of items, permutes their ids
+DROPOUT = 0.2  # of behaviours, the default recipe's
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a step: d, L, K, r, B; the negatives are the default recipe's 512 uniform and 512 popular ones."""
+
+    dim: int = 64
+    history: int = 20
+    interests: int = 4
+    iterations: int = 3
+    batch: int = 1024
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig(dim=self.dim, max_history=self.history, interests=self.interests, iterations=self.iterations)
+
+
+def make_sequences(items: int, law: Law, events: int) -> Sequences:
+    """Users of 64 events each, drawn independently.
+
+    zipf : the item of rank r in proportion to log(1 + 1 / r), the ranks scattered over the table.
+    uniform : the worst case, where hardly a row of a large table is touched twice.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    users = max(1, events // EVENTS_PER_USER)
+    uniform = torch.rand(users * EVENTS_PER_USER, generator=generator, dtype=torch.float64)
+    if law == "zipf":
+        rank = ((uniform * torch.tensor(items + 1.0).double().log()).exp() - 1).long().clamp_(max=items - 1)
+        place = rank * SPREAD_IDS % items
+    else:
+        place = (uniform * items).long()
+    return Sequences((place + FIRST_ITEM).int(), torch.arange(users + 1) * EVENTS_PER_USER)
+
+
+def make_samples(sequences: Sequences, batch: int, steps: int, seed: int) -> list[Samples]:
+    """Batches of random positions, none of them a user's first."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (steps, batch)
+    users = torch.randint(0, len(sequences), shape, generator=generator)
+    places = torch.randint(1, EVENTS_PER_USER, shape, generator=generator)
+    device = sequences.offsets.device
+    return [Samples(u.to(device), (u * EVENTS_PER_USER + p).to(device)) for u, p in zip(users, places, strict=True)]
+
+
+def to_device(sequences: Sequences, device: torch.device) -> Sequences:
+    """The same sequences there."""
+    return replace(sequences, items=sequences.items.to(device), offsets=sequences.offsets.to(device))
+
+
+def make_sampler(sequences: Sequences, items: int, loss: LossConfig) -> NegativeSampler:
+    """Negatives that follow the sequences' counts."""
+    return NegativeSampler(loss, torch.bincount(sequences.items.long(), minlength=items + FIRST_ITEM))
+
+
+def make_trainer(
+    sequences: Sequences,
+    items: int,
+    shape: Shape,
+    *,
+    loss: LossConfig | None = None,
+    optimizer: TableOptimizer = "adam",
+    dropout: float = DROPOUT,
+    device: torch.device | None = None,
+) -> Trainer:
+    """The default recipe over a table of `items` items without features."""
+    device = device or torch.device("cpu")
+    return Trainer(
+        MIND(shape.model, items + FIRST_ITEM, [], [], SEED).to(device),
+        item_bags([], items + FIRST_ITEM).to(device),
+        make_sampler(sequences, items, loss or LossConfig()).to(device),
+        OptimConfig(table_optimizer=optimizer),
+        total_steps=0,
+        seed=SEED,
+        behaviour_dropout=dropout,
+    )
+
+
+def seconds_per_step(trainer: Trainer, sequences: Sequences, batches: list[Samples]) -> float:
+    """Mean over `batches`, the device having finished before and after."""
+    wait_for(trainer.device)
+    started = time.perf_counter()
+    for batch in batches:
+        trainer.train_step(sequences, batch)
+    wait_for(trainer.device)
+    return (time.perf_counter() - started) / len(batches)
+
+
+def wait_for(device: torch.device) -> None:
+    """Until all that was launched there is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def distinct_items(trainer: Trainer, sequences: Sequences, batch: Samples) -> int:
+    """Number of distinct items of a step: histories, labels and negatives."""
+    seen = windows(sequences, batch.users, batch.positions, trainer.model.config.max_history).items
+    labels = sequences.items[batch.positions].long()
+    negatives = trainer.sampler.draw(labels, torch.Generator(labels.device).manual_seed(SEED))
+    return len(torch.cat([seen.flatten(), labels, negatives]).unique())
