@@ -124,6 +124,10 @@ class TrainConfig(Section):
     epochs: int = Field(20, ge=1)
     targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
     behaviour_dropout: float = Field(0.2, ge=0, lt=1)  # share of behaviours hidden from the user encoder
+    input: Literal["auto", "memory", "stream"] = "auto"  # how a worker holds the train split: all of it in memory, or
+    # a window at a time. Both train on every sample once an epoch. auto: memory where it fits, see docs/design.md
+    shuffle_events: int = Field(5_000_000, ge=1)  # of a window when streaming, at least one part of the dataset (about
+    # 0.5 M events); a worker holds two windows. Samples are shuffled within a window, parts over the whole log
     validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
     validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
     metric: str = Field(

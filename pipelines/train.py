@@ -8,14 +8,18 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # a report waits for this poll; 2 s stall short runs
 
+import pyarrow.parquet as pq
 import ray
+import ray.data
 import ray.train
 import ray.train.torch
+import torch
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.table import Table
@@ -33,14 +37,16 @@ from pipelines.runs import RunState, claimed_run, model_folder, run_folder, writ
 from pipelines.session import cores, ray_session
 from pipelines.tracking import Tracker, open_run
 from pipelines.train_callback import ReportCallback, progress_board
+from pipelines.train_input import choose_input
 from pipelines.train_worker import (
     build_model,
+    columns_to_train,
     cutoffs_of,
     load_data,
     load_items,
     train_loop,
     validation_metrics,
-    validation_users,
+    validation_rows,
 )
 from pipelines.versions import versions
 
@@ -132,12 +138,19 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
         share = min(1.0, (cpus - 1) / workers)  # one CPU stays free for Ray Data, or its reading waits for ever
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
+        given = _input(config, dataset, folder)
+        settings = {"config": config, "dataset": str(dataset.path), "threads": threads, "input": given}
+        columns = ["user", *columns_to_train(dataset)]
+        datasets: dict[str, ray.data.Dataset | Callable[[], ray.data.Dataset]] = {}
+        datasets["validation"] = dataset.read("validation").select_columns([*columns, "targets"])
+        if given == "memory":
+            datasets["train"] = dataset.read("train").select_columns(columns)
         trainer = TorchTrainer(
             train_loop,
-            train_loop_config={"config": config, "dataset": str(dataset.path), "threads": threads},
+            train_loop_config=settings,
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            datasets={"train": dataset.read("train"), "validation": dataset.read("validation")},
-            dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all sequences, see train_worker
+            datasets=datasets,
+            dataset_config=DataConfig(datasets_to_split=[]),  # each worker reads them whole, see train_worker
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": share}),
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
@@ -162,10 +175,24 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
     return model, {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
 
 
+def _input(config: Config, dataset: Dataset, folder: Path) -> str:
+    """How the workers hold the train split; a run keeps what it began with, on whatever machine it goes on."""
+    chosen = folder / "input"
+    if not chosen.is_file():
+        manifest = dataset.manifest
+        memory = min(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
+        kind = choose_input(config.train, manifest.splits["train"], len(manifest.profile_features), memory)
+        chosen.write_text(kind, "utf-8")
+        if kind != config.train.input and kind == "stream":
+            console.print("The train split is streamed: it does not fit the workers' memory (docs/design.md)")
+    return chosen.read_text("utf-8")
+
+
 def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
-    data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
+    validation = (pq.read_table(file) for file in dataset.split_files("validation"))
+    data = load_data(dataset, None, validation_rows(validation, config.train.validation_users, config.train.seed))
     retriever = PopularityRetriever(data.counts, config.model.max_history)
-    users = validation_users(config, data)
+    users = torch.arange(len(data.validation))
     found = validation_metrics(retriever, data, users, cutoffs_of(config), config.evaluate.seen == "filter")
     return {f"validation/{name}": value for name, value in found.items()}
 

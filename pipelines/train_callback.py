@@ -28,12 +28,14 @@ class ReportCallback(UserCallback):
     Parameters
     ----------
     tracker : of the training run.
-    board : a local file; one JSON line per report, for the driver's progress bar.
+    board : a local file; one JSON line per report, for the driver's progress bar; ``{"lost": n}`` when MLflow has not
+        taken n of them by now.
     logged_until : the last step that an earlier start of this run has logged.
     """
 
     def __init__(self, tracker: Tracker, board: Path, logged_until: int):
         self.tracker, self.board, self.logged_until = tracker, board, logged_until
+        self.missing: set[int] = set()  # steps up to there that were lost: logged if a restart repeats them
 
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
@@ -42,18 +44,27 @@ class ReportCallback(UserCallback):
         try:
             report = metrics[0]
             step = int(report["step"])
-            with self.board.open("a") as file:
-                file.write(json.dumps(report) + "\n")
-            if step > self.logged_until:
+            self._write(report)
+            if step > self.logged_until or step in self.missing:
+                lost = self.tracker.lost
                 self.tracker.log_metrics({k: v for k, v in report.items() if k not in ("step", "total_steps")}, step)
-                self.logged_until = step
+                self.logged_until = max(step, self.logged_until)
+                if self.tracker.lost > lost:
+                    self.missing.add(step)
+                    self._write({"lost": self.tracker.lost})
+                else:
+                    self.missing.discard(step)
         except Exception:
             logger.exception("a report could not be recorded; training goes on")
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self.board.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 @contextmanager
 def progress_board(board: Path, metric: str) -> Iterator[None]:
-    """Show a bar over the steps that follows the reports in `board`, until the block ends."""
+    """Show a bar over the steps that follows the reports in `board`, until the block ends; then what was lost."""
     board.touch()
     done = threading.Event()
     with progress("Training", total=None) as advance:
@@ -67,17 +78,22 @@ def progress_board(board: Path, metric: str) -> Iterator[None]:
 
 
 def _follow(board: Path, advance: Advance, metric: str, done: threading.Event) -> None:
-    shown = 0
+    shown = lost = 0
     with board.open() as reports:
         while True:
             last = done.is_set()
             for line in reports:
                 report = json.loads(line)
+                if "lost" in report:
+                    lost = report["lost"]
+                    continue
                 advance(int(report["step"]) - shown, int(report["total_steps"]))
                 shown = int(report["step"])
                 if f"validation/{metric}" in report:
                     _announce(report, metric)
             if last:
+                if lost:
+                    console.print(f"MLflow did not take {lost} of the training's reports: its curves have gaps")
                 return
             done.wait(POLL_S)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import ray.train
 import ray.train.torch
@@ -20,12 +23,16 @@ from mind_core.features import Bags, item_bags
 from mind_core.inference import MINDRetriever, Retriever
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
-from mind_core.sequences import Samples, Sequences, all_targets, draw_targets, epoch_batches, full_histories
-from mind_core.training import Trainer, learning_rate_factor, seeded
+from mind_core.profiling import StepTimes
+from mind_core.sequences import Sequences, full_histories
+from mind_core.training import Trainer, learning_rate_factor
 from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, train_counts
 from pipelines.checkpoints import EarlyStopping, load_checkpoint, save_checkpoint
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.ids import as_array, hash64
+from pipelines.train_input import MemoryInput, Step, TrainInput
+from pipelines.train_stream import RayReader, StreamInput
 
 REPORT_EVERY_STEPS = 50  # of the loss; a report is a barrier over the workers
 USERS_PER_CHUNK = 4096  # of validation, to bound its memory
@@ -34,9 +41,12 @@ DIAGNOSED_USERS = 512
 
 @dataclass(frozen=True)
 class TrainData:
-    """What a worker holds in memory: flat arrays of the splits, and the items' make-up."""
+    """What a worker holds in memory: flat arrays of the splits, and the items' make-up.
 
-    train: Sequences
+    train : None where it is streamed.  validation : of the users to validate on.
+    """
+
+    train: Sequences | None
     validation: Sequences
     targets: Targets
     bags: Bags
@@ -51,7 +61,8 @@ class TrainData:
 
         targets = Targets(self.targets.items.to(device), self.targets.offsets.to(device))
         counts = self.counts.to(device)
-        return TrainData(move(self.train), move(self.validation), targets, self.bags.to(device), counts)
+        train = None if self.train is None else move(self.train)
+        return TrainData(train, move(self.validation), targets, self.bags.to(device), counts)
 
 
 def build_model(config: ModelConfig, dataset: Dataset, seed: int) -> MIND:
@@ -61,14 +72,14 @@ def build_model(config: ModelConfig, dataset: Dataset, seed: int) -> MIND:
     return MIND(config, manifest.item_rows, *specs, seed)
 
 
-def load_data(dataset: Dataset, train: pa.Table, validation: pa.Table) -> TrainData:
+def load_data(dataset: Dataset, train: pa.Table | None, validation: pa.Table) -> TrainData:
     """Flat arrays from the Arrow tables of the splits (sorted by user here: blocks come in any order)."""
     manifest = dataset.manifest
     profile = feature_specs(manifest.profile_features)
     bags, counts = load_items(dataset)
     validation = validation.sort_by("user")
     return TrainData(
-        to_sequences(train.sort_by("user"), profile),
+        None if train is None else to_sequences(train.sort_by("user"), profile),
         to_sequences(validation, profile),
         to_targets(validation),
         bags,
@@ -100,36 +111,51 @@ def validation_metrics(
     return {name: float(value) for name, value in zip(names, total[1:] / total[0].clamp(min=1), strict=True)}
 
 
-def validation_users(config: Config, data: TrainData) -> torch.Tensor:
-    """The users to validate on: all, or a sample fixed by the seed."""
-    count = len(data.validation)
-    limit = config.train.validation_users or count
-    return torch.randperm(count, generator=seeded("cpu", config.train.seed, "validation users"))[:limit].sort().values
+def validation_rows(tables: Iterable[pa.Table], limit: int | None, seed: int) -> pa.Table:
+    """The rows of the users to validate on: all, or the `limit` whose ids have the smallest hashes.
+
+    No more than that is held while reading, and who is in the sample depends neither on the files nor on their order.
+    """
+    kept: list[pa.Table] = []
+    for table in tables:
+        kept.append(table)
+        if limit is not None and sum(each.num_rows for each in kept) > limit:
+            joined = pa.concat_tables(kept).combine_chunks()
+            smallest = np.argpartition(hash64(as_array(joined["user"]), seed), limit)[:limit]
+            kept = [joined.take(pa.array(smallest))]
+    return pa.concat_tables(kept)
+
+
+def columns_to_train(dataset: Dataset) -> list[str]:
+    """The columns of a sequence that a model learns from."""
+    return ["items", *(f"profile_{feature.name}" for feature in dataset.manifest.profile_features)]
 
 
 def train_loop(settings: dict[str, object]) -> None:
     """Ray Train's entry point on each worker.
 
-    settings : config (Config), dataset (its path), threads (per worker).
+    settings : config (Config), dataset (its path), threads (per worker), input (memory or stream).
     """
     config, threads = settings["config"], settings["threads"]
     assert isinstance(config, Config)
     assert isinstance(threads, int)
     torch.set_num_threads(threads)
-    context = ray.train.get_context()
-    rank, ranks = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     dataset = Dataset.open(str(settings["dataset"]))
-    data = load_data(dataset, _read("train"), _read("validation")).to(device)
-    epochs = EpochPlan(config, data.train)
+    streams = settings["input"] == "stream"
+    train = None if streams else pa.concat_tables(_blocks("train")).combine_chunks()
+    validation = validation_rows(_blocks("validation"), config.train.validation_users, config.train.seed)
+    data = load_data(dataset, train, validation).to(device)
+    del train, validation
+    given = _input(config, dataset, data, device)
+    labels = given.label_counts(len(data.counts)) if config.loss.in_batch else None
     model = build_model(config.model, dataset, config.train.seed).to(device)
-    sampler = NegativeSampler(config.loss, data.counts, epochs.label_counts(data)).to(device)
     trainer = Trainer(
         model,
         data.bags,
-        sampler,
+        NegativeSampler(config.loss, data.counts, labels).to(device),
         config.optim,
-        total_steps=epochs.total_steps(ranks),
+        total_steps=config.train.epochs * given.steps_per_epoch,
         seed=config.train.seed,
         behaviour_dropout=config.train.behaviour_dropout,
         autocast=_use_bfloat16(config, device),
@@ -138,78 +164,31 @@ def train_loop(settings: dict[str, object]) -> None:
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             load_checkpoint(Path(folder), trainer, stopping)
-    _run_epochs(config, data, epochs, trainer, stopping, rank, ranks)
+    _run(config, data, given, trainer, stopping)
 
 
-class EpochPlan:
-    """Which samples an epoch has and how many steps that takes; a pure function of the seed, so a resumed run knows it.
-
-    Every worker plans the same global batches and takes every W-th sample of each.
-    """
-
-    def __init__(self, config: Config, sequences: Sequences):
-        self.config, self.sequences = config.train, sequences
-        self.every = all_targets(sequences) if self.config.targets_per_user is None else None
-
-    def samples(self, epoch: int) -> Samples:
-        """The samples of an epoch, in file order."""
-        if self.every is not None:
-            return self.every
-        assert self.config.targets_per_user is not None
-        generator = seeded("cpu", self.config.seed, "targets", epoch)
-        cpu = Sequences(self.sequences.items.cpu(), self.sequences.offsets.cpu())
-        drawn = draw_targets(cpu, self.config.targets_per_user, generator)
-        return Samples(drawn.users.to(self.sequences.items.device), drawn.positions.to(self.sequences.items.device))
-
-    def batches(self, epoch: int, ranks: int) -> list[torch.Tensor]:
-        """Global batches of an epoch: index tensors into `samples`."""
-        generator = seeded("cpu", self.config.seed, "order", epoch)
-        return epoch_batches(self.size, self.config.batch_size, ranks, generator)
-
-    @property
-    def size(self) -> int:
-        if self.every is not None:
-            return len(self.every)
-        return int((self.sequences.lengths >= 2).sum()) * (self.config.targets_per_user or 0)
-
-    def steps(self, ranks: int) -> int:
-        """Steps of one epoch."""
-        size = max(ranks, self.config.batch_size // ranks * ranks)
-        return -(-(self.size + -self.size % ranks) // size)
-
-    def total_steps(self, ranks: int) -> int:
-        """Steps of the whole run, if nothing stops it early."""
-        return self.config.epochs * self.steps(ranks)
-
-    def label_counts(self, data: TrainData) -> torch.Tensor:
-        """(V,) how often each item is a label in an epoch, up to a factor: what in-batch negatives follow."""
-        samples = all_targets(data.train)
-        labels = data.train.items[samples.positions].long()
-        weights = None
-        if self.every is None:  # each user has equally many labels, drawn uniformly from all positions but the first
-            weights = 1.0 / (data.train.lengths[samples.users] - 1).double()
-        return torch.bincount(labels, weights, minlength=len(data.counts))
+def _input(config: Config, dataset: Dataset, data: TrainData, device: torch.device) -> TrainInput:
+    context = ray.train.get_context()
+    rank, ranks = context.get_world_rank(), context.get_world_size()
+    if data.train is not None:
+        return MemoryInput(config.train, data.train, rank, ranks)
+    reader = RayReader(columns_to_train(dataset), ahead=4 * config.train.shuffle_events)  # a window's items
+    profile = feature_specs(dataset.manifest.profile_features)
+    return StreamInput(config.train, dataset.split_files("train"), reader, profile, device, rank, ranks)
 
 
-def _run_epochs(
-    config: Config,
-    data: TrainData,
-    epochs: EpochPlan,
-    trainer: Trainer,
-    stopping: EarlyStopping,
-    rank: int,
-    ranks: int,
-) -> None:
-    users = validation_users(config, data)[rank::ranks].to(trainer.device)
-    per_epoch, total = epochs.steps(ranks), epochs.total_steps(ranks)
+def _run(config: Config, data: TrainData, given: TrainInput, trainer: Trainer, stopping: EarlyStopping) -> None:
+    context = ray.train.get_context()
+    users = torch.arange(context.get_world_rank(), len(data.validation), context.get_world_size())
+    users = users.to(trainer.device)
+    per_epoch, total = given.steps_per_epoch, trainer.total_steps
     every = config.train.validate_every_steps or per_epoch
-    meter = _Meter()
-    while trainer.step < total and not stopping.should_stop():
-        epoch, done = divmod(trainer.step, per_epoch)
-        samples = epochs.samples(epoch)
-        for batch in epochs.batches(epoch, ranks)[done:]:
-            own = samples[batch[rank::ranks].to(trainer.device)]
-            meter.add(trainer.train_step(data.train, own), len(batch))
+    if trainer.step >= total or stopping.should_stop():
+        return
+    meter = _Meter(trainer.times)
+    with closing(given.steps(trainer.step)) as steps:
+        for step in meter.waits(steps):
+            meter.add(trainer.train_step(step.sequences, step.samples, step.weight), step)
             if trainer.step % every == 0 or trainer.step == total:
                 _validate_and_report(config, data, users, trainer, stopping, meter, per_epoch)
                 if stopping.should_stop():
@@ -261,40 +240,56 @@ def _progress(trainer: Trainer, per_epoch: int) -> dict[str, float]:
 
 
 class _Meter:
-    """Mean loss and samples per second since the last report; losses stay on the device until then."""
+    """Mean loss, samples per second and share of waiting since the last report; losses stay on the device until then.
 
-    def __init__(self) -> None:
+    times : counts the waiting too, if given.
+    """
+
+    def __init__(self, times: StepTimes | None = None) -> None:
+        self.times = times
         self.restart()
 
     def restart(self) -> None:
         self.losses: list[torch.Tensor] = []
         self.samples = 0
+        self.waited = 0.0
         self.started = time.perf_counter()
 
-    def add(self, loss: torch.Tensor, samples: int) -> None:
-        self.losses.append(loss)
-        self.samples += samples
+    def waits(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The same steps, measuring how long each is waited for."""
+        while True:
+            started = time.perf_counter()
+            with nullcontext() if self.times is None else self.times.phase("wait"):
+                step = next(steps, None)
+            self.waited += time.perf_counter() - started
+            if step is None:
+                return
+            yield step
+
+    def add(self, loss: torch.Tensor, step: Step) -> None:
+        self.losses.append(loss * step.weight)
+        self.samples += step.size
 
     def metrics(self) -> dict[str, float]:
-        """Close the interval; the loss is averaged over ranks."""
+        """Close the interval; loss and waiting are averaged over ranks."""
         if not self.losses:
             return {}
-        loss = sum_over_ranks(torch.stack([torch.stack(self.losses).mean(), torch.ones_like(self.losses[0])]))
+        seconds = time.perf_counter() - self.started
+        loss = torch.stack(self.losses).mean()
+        means = sum_over_ranks(torch.stack([loss, loss.new_tensor(self.waited / seconds), torch.ones_like(loss)]))
         result = {
-            "train/loss": float(loss[0] / loss[1]),
-            "train/samples_per_second": self.samples / (time.perf_counter() - self.started),
+            "train/loss": float(means[0] / means[2]),
+            "train/wait_share": float(means[1] / means[2]),
+            "train/samples_per_second": self.samples / seconds,
         }
         self.restart()
         return result
 
 
-def _read(split: str) -> pa.Table:
+def _blocks(split: str) -> Iterator[pa.Table]:
     """A whole split through Ray Data, block by block."""
-    shard = ray.train.get_dataset_shard(split)
-    blocks = [b for b in shard.iter_batches(batch_size=None, batch_format="pyarrow") if b.num_rows]
-    if not blocks:
-        raise ValueError(f"the dataset has no {split} sequences")
-    return pa.concat_tables(blocks).combine_chunks()
+    blocks = ray.train.get_dataset_shard(split).iter_batches(batch_size=None, batch_format="pyarrow")
+    return (block for block in blocks if block.num_rows)
 
 
 def _use_bfloat16(config: Config, device: torch.device) -> bool:

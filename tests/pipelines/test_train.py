@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mind_core.evaluation import evaluate
 from pipelines.arrays import feature_specs, to_sequences, to_targets
@@ -26,7 +31,8 @@ from pipelines.errors import UserError
 from pipelines.run_store import store_of
 from pipelines.runs import current_run, read_state
 from pipelines.train import TrainOutcome, train
-from pipelines.train_worker import EpochPlan, load_data
+from pipelines.train_input import MemoryInput
+from pipelines.train_worker import load_data, validation_rows
 from tests.pipelines.planted import configure
 
 
@@ -78,7 +84,6 @@ def test_the_mlflow_model_answers_as_the_artifact_does(trained: tuple[Config, Tr
     finally:
         mlflow.set_tracking_uri(None)
     import pandas as pd
-    import pyarrow as pa
 
     answer = served.predict(pd.DataFrame({"history": [history.to_pylist()]}), params={"k": 7})
     expected = model.recommend(model.encode(pa.array([history.to_pylist()])), 7, exclude_seen=False)
@@ -93,10 +98,39 @@ def test_the_same_seed_and_workers_give_the_same_metrics_to_the_last_digit(
     config, first = trained
     second = train(config)
     assert second.model != first.model, "a finished run is not overwritten"
-    timing = {"train/samples_per_second"}
-    assert {k: v for k, v in second.metrics.items() if k not in timing} == {
-        k: v for k, v in first.metrics.items() if k not in timing
-    }
+    assert untimed(second) == untimed(first)
+
+
+def untimed(outcome: TrainOutcome) -> dict[str, float]:
+    return {k: v for k, v in outcome.metrics.items() if k not in ("train/samples_per_second", "train/wait_share")}
+
+
+@pytest.fixture
+def parted_home(planted_home: Path, tmp_path: Path) -> Path:
+    """A home folder in which the train split is cut into five parts of 40 users."""
+    home = tmp_path / "parted"
+    shutil.copytree(planted_home / "datasets", home / "datasets")
+    folder = home / "datasets" / "planted" / "sequences" / "train"
+    (whole,) = folder.iterdir()
+    table = pq.read_table(whole)
+    for part in range(5):
+        pq.write_table(table.slice(40 * part, 40), folder / f"part-{part:05d}.parquet")
+    return home
+
+
+@pytest.mark.ray
+def test_a_streamed_training_learns_as_one_in_memory_does_and_repeats_itself(
+    parted_home: Path, planted_log: Path, trained: tuple[Config, TrainOutcome]
+) -> None:
+    config = configure(parted_home, planted_log, input="stream", shuffle_events=2500)
+    first, second = train(config), train(config)
+    assert untimed(first) == untimed(second)
+    _, held = trained
+    assert first.metrics["step"] == held.metrics["step"], "the best validation is that of the same epoch"
+    for name in ("train/loss", "validation/recall@20"):
+        assert first.metrics[name] == pytest.approx(held.metrics[name], rel=0.1), name
+        assert first.metrics[name] != held.metrics[name], "the order is another"
+    assert 0 <= first.metrics["train/wait_share"] <= 1
 
 
 @pytest.mark.ray
@@ -171,7 +205,29 @@ def test_in_batch_labels_follow_the_law_by_which_targets_are_drawn(planted_home:
     config = configure(planted_home, planted_log, targets_per_user=500)
     dataset = Dataset.open(config.dataset_path)
     data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
-    plan = EpochPlan(config, data.train)
-    drawn = torch.bincount(data.train.items[plan.samples(0).positions].long(), minlength=len(data.counts)).double()
-    expected = plan.label_counts(data)
+    assert data.train is not None
+    held = MemoryInput(config.train, data.train)
+    drawn = torch.bincount(data.train.items[held.samples(0).positions].long(), minlength=len(data.counts)).double()
+    expected = held.label_counts(len(data.counts))
     assert torch.allclose(drawn / drawn.sum(), expected / expected.sum(), atol=1e-3)
+
+
+@given(st.integers(1, 40), st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(0, 3))
+def test_validation_users_are_as_many_as_asked_for_and_the_same_in_any_order_of_reading(
+    limit: int, sizes: list[int], seed: int
+) -> None:
+    users = pa.table({"user": pa.array(range(sum(sizes)), pa.int64())})
+    ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
+    blocks = [users.slice(end - size, size) for end, size in zip(ends, sizes, strict=True)]
+    chosen = [
+        sorted(validation_rows(tables, limit, seed)["user"].to_pylist()) for tables in ([users], blocks, blocks[::-1])
+    ]
+    assert len(chosen[0]) == min(limit, sum(sizes))
+    assert chosen[0] == chosen[1] == chosen[2]
+    assert validation_rows(blocks, None, seed)["user"].to_pylist() == users["user"].to_pylist()
+
+
+def test_another_seed_has_other_validation_users() -> None:
+    users = pa.table({"user": pa.array(range(1000), pa.int64())})
+    samples = [set(validation_rows([users], 100, seed)["user"].to_pylist()) for seed in (0, 1)]
+    assert len(samples[0] & samples[1]) < 50
