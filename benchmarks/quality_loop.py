@@ -3,8 +3,8 @@
     python -m benchmarks.quality_loop CONF DATASET --optimizer rows
 
 Says {"ready": true}; then reads a number of seconds per line, goes on training until it has trained for so long, ranks
-the catalogue for the validation users and answers with one line of JSON: the seconds trained so far, the steps, the
-HitRate@20. Only training counts as time. benchmarks/peers/rechub.py speaks the same.
+the catalogue for the validation users and answers with one line of JSON: the seconds trained and the samples seen so
+far, and the HitRate@20. Only training counts as time. benchmarks/peers/rechub.py speaks the same.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def take_turns(config: Config, data: Data, optimizer: str, users: torch.Tensor) 
         while time.perf_counter() < end:
             trainer.train_step(data.train, next(batches))
         spent += time.perf_counter() - started
-        answer({"seconds": spent, "steps": trainer.step, "hit_rate": hit_rate(trainer.model, data, users)})
+        samples = trainer.step * config.train.batch_size
+        answer({"seconds": spent, "samples": samples, "hit_rate": hit_rate(trainer.model, data, users)})
 
 
 def main() -> None:

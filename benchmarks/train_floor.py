@@ -10,15 +10,17 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks.measure import Options, Spread, available_bytes, interleaved, say, spread
+from benchmarks.measure import Options, Spread, interleaved, say, spread
 from benchmarks.report import Finding, Sheet
 from benchmarks.workload import (
     Shape,
     distinct_items,
+    fits,
     make_samples,
     make_sequences,
     make_trainer,
@@ -85,7 +87,7 @@ def measure_speeds(device: torch.device, quick: bool) -> Speeds:
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(size, size, device=device).to(dtype)
-        rates[dtype] = 2 * size**3 / _median_seconds(lambda m=matrix: m @ m, device)
+        rates[dtype] = 2 * size**3 / _median_seconds(partial(torch.matmul, matrix, matrix), device)
     return Speeds(2 * 4 * numbers / copy, rates[torch.float32], rates[torch.bfloat16])
 
 
@@ -108,7 +110,7 @@ def run(options: Options, device: torch.device | None = None) -> Finding:
     figures: dict[str, Any] = {"device": str(device), "speeds": vars(speeds), "steps": {}}
     for items in _sizes(options, device):
         for dim in (64, 128):
-            if 12 * 1.4 * items * dim > (available_bytes() or float("inf")):
+            if not fits(items, dim, device):
                 say(f"  {items:,} items, d = {dim}: left out, it does not fit in memory")
                 continue
             say(f"  {items:,} items, d = {dim}")

@@ -31,19 +31,20 @@ OURS, DENSE, RECHUB = "ours", "ours with dense Adam", "torch-rechub 0.9.0"
 FIRST_TURN, GROWTH = 4.0, 1.25  # seconds until the first evaluation, and how much later each next one comes
 PATIENCE = 2.0  # a contender that has not become better in the last half of its time has finished
 MIN_SECONDS = 60.0  # ... but not before
-RECHUB_LEARNING_RATE = 1e-3  # the tutorial's
+RECHUB_LEARNING_RATE, RECHUB_BATCH = "1e-3", "256"  # the tutorial's
 
 
 @dataclass(frozen=True)
 class Point:
-    """Of a learning curve: seconds of training and steps so far, HitRate@20 of the validation users."""
+    """Of a learning curve: seconds of training and samples so far, HitRate@20 of the validation users."""
 
     seconds: float
-    steps: int
+    samples: int
     hit_rate: float
 
 
 Curve = list[Point]
+Turn = Callable[[float], Point]  # seconds to have trained at its end -> what was reached
 
 
 def run(options: Options) -> Finding:
@@ -73,17 +74,15 @@ def _compete(options: Options, name: str, conf: Path, config: Config) -> dict[st
     loop = [sys.executable, "-m", "benchmarks.quality_loop", str(conf), str(folder), "--users", str(users)]
     rechub = [str(rechub_python(options)), str(REPOSITORY / "benchmarks" / "peers" / "rechub.py"), "quality"]
     rechub += [str(arrays), "--length", str(config.model.max_history), "--dim", str(config.model.dim)]
-    rechub += ["--interests", str(config.model.interests), "--learning-rate", str(RECHUB_LEARNING_RATE)]
+    rechub += ["--interests", str(config.model.interests), "--learning-rate", RECHUB_LEARNING_RATE]
+    rechub += ["--batch", RECHUB_BATCH]
     commands = {OURS: loop, DENSE: [*loop, "--optimizer", "dense"], RECHUB: rechub}
     with ExitStack() as stack:
-        turns = {}
+        turns: dict[str, Turn] = {}
         for contender, command in commands.items():
             log = options.scratch / f"{name}-{len(turns)}.log"
             turns[contender] = stack.enter_context(_contender(contender, command, log))
         return _take_turns(name, turns, options.cap)
-
-
-Turn = Callable[[float], Point]  # seconds to have trained at its end -> what was reached
 
 
 @contextmanager
@@ -164,8 +163,8 @@ def _sheet(name: str, curves: dict[str, Curve], cap: float) -> Sheet:
     return Sheet(f"Validation HitRate@20 on {name}, two cores", ["", *curves], rows, notes)
 
 
-def _rate(curve: Curve, batch: int = 1024) -> float:
-    return curve[-1].steps * batch / curve[-1].seconds
+def _rate(curve: Curve) -> float:
+    return curve[-1].samples / curve[-1].seconds
 
 
 def _seconds_to(value: float, curve: Curve) -> str:

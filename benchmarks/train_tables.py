@@ -21,16 +21,21 @@ if not __package__:  # run as a file, on a machine where nothing is installed
 
 import torch
 
-from benchmarks.measure import Options, Spread, available_bytes, interleaved, machine, peak_bytes, ratio, say, spread
+from benchmarks.measure import Options, Spread, interleaved, machine, peak_bytes, ratio, say, spread
 from benchmarks.measure import resident_bytes as resident_bytes_of_process
 from benchmarks.report import Finding, Sheet, Target, show_finding, targets_sheet
 from benchmarks.workload import (
+    MAKE_UP_BYTES,
+    SAMPLER_BYTES,
     Law,
     Shape,
+    TableOptimizer,
     distinct_items,
+    fits,
     make_samples,
     make_sequences,
     make_trainer,
+    row_bytes,
     seconds_per_step,
     to_device,
 )
@@ -43,22 +48,13 @@ from mind_core.training import Trainer
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 LAWS: tuple[Law, ...] = ("zipf", "uniform")
 WARM_UP = 5
-MAKE_UP_BYTES, SAMPLER_BYTES = 20, 24  # of an item: its bag (offset, row, weight); three float64 of the sampler
-
-
-def row_bytes(dim: int, optimizer: str) -> int:
-    """Bytes of a table row with its optimiser state: float32 throughout.
-
-    adam : the row, two moments and the count of its updates.  adagrad : the row and one sum.
-    """
-    return 4 * dim * 3 + 4 if optimizer == "adam" else 4 * dim + 4
 
 
 def run(options: Options, device: torch.device | None = None) -> Finding:
     """Speed at every size, then memory per row."""
     device = device or torch.device("cpu")
     sizes = SIZES[:2] if options.quick else SIZES
-    fitting = [size for size in sizes if _fits(size, device)]
+    fitting = [size for size in sizes if fits(size, Shape().dim, device)]
     for size in sorted(set(sizes) - set(fitting)):
         say(f"  {size:,} items: left out, {row_bytes(64, 'adam') * size / 1e9:.1f} GB and their making do not fit")
     speed = _speed(options, fitting, device)
@@ -68,11 +64,6 @@ def run(options: Options, device: torch.device | None = None) -> Finding:
         [*speed.sheets, *memory.sheets],
         speed.targets,
     )
-
-
-def _fits(items: int, device: torch.device) -> bool:
-    need = 1.5 * items * (row_bytes(64, "adam") + MAKE_UP_BYTES + SAMPLER_BYTES)
-    return not (free := available_bytes()) or need < free
 
 
 def _name(device: torch.device) -> str:
@@ -139,8 +130,9 @@ def _speed_finding(speeds: dict[str, Spread], touched: dict[str, float], sizes: 
 
 
 def _memory(options: Options, sizes: list[int], device: torch.device) -> Finding:
-    cases = [("adam", min(1_000_000, sizes[-1])), ("adagrad", min(1_000_000, sizes[-1]))]
-    if sizes[-1] > 1_000_000:
+    common = min(1_000_000, sizes[-1])
+    cases: list[tuple[TableOptimizer, int]] = [("adam", common), ("adagrad", common)]
+    if sizes[-1] > common:
         cases.append(("adam", sizes[-1]))
     rows, figures = [], {}
     for optimizer, items in cases:

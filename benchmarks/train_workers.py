@@ -23,8 +23,9 @@ from torch import Tensor
 
 from benchmarks.measure import Options, interleaved, ratio, say, spread
 from benchmarks.report import Finding, Sheet, Target
-from benchmarks.workload import Shape, make_samples, make_sequences, make_trainer
+from benchmarks.workload import DROPOUT, Shape, make_samples, make_sequences, make_trainer
 from mind_core.config import LossConfig
+from mind_core.embeddings import WHOLE, Shard
 from mind_core.features import FIRST_ITEM
 from mind_core.sequences import Samples
 from mind_core.training import Trainer
@@ -34,19 +35,19 @@ EXCHANGE_SIZES = (10_000, 1_000_000)
 MANY = 8  # workers of the simulated run
 FULL_ITEMS = 2_000  # of its comparison with one worker, where every item is a negative
 WARM_UP = 5
+TABLE = "item_table.weight"
 TOLERANCE = 1e-4  # of a weight, after a few steps of sums in another order
 
-# collective -> position of the tensor (or list of tensors) that this rank contributes
+# collective -> position of the tensor that this rank contributes
 COLLECTIVES = {
-    "all_gather": 1,
     "all_gather_into_tensor": 1,
     "all_gather_single": 1,
     "all_reduce": 0,
-    "all_to_all": 1,
     "all_to_all_single": 1,
     "broadcast": 0,
     "reduce_scatter_tensor": 1,
 }
+TO_SELF = "all_to_all_single"  # a part of what a rank contributes here stays with itself
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Job:
     """What all ranks of a process group do.
 
     batch : over all workers.  full : every item is a negative, no behaviour is hidden: nothing random is left, so that
-    the number of workers must not matter.
+    the number of workers must not matter.  sharded : each worker owns every workers-th row of the table.
     """
 
     workers: int
@@ -63,6 +64,7 @@ class Job:
     events: int
     batch: int = 1024
     full: bool = False
+    sharded: bool = False
 
 
 def run(options: Options) -> Finding:
@@ -98,15 +100,28 @@ def _exchange(options: Options) -> Finding:
     rows: list[list[str]] = []
     figures: dict[str, Any] = {}
     for items in EXCHANGE_SIZES[:1] if options.quick else EXCHANGE_SIZES:
-        say(f"  bytes exchanged at {items:,} items")
-        found = _spawn(_counted, Job(2, items, 3 if options.quick else 10, 200_000))[0]
-        table = 4 * Shape().dim * (items + FIRST_ITEM)
-        figures[str(items)] = found | {"dense_table_gradient": table}
-        total = found["rows"] + found["dense"]
-        cells = [_megabytes(value) for value in (found["rows"], found["dense"], total, table)]
-        rows.append([f"{items:,}", *cells, ", ".join(f"{name} {count:g}" for name, count in found["calls"].items())])
-    columns = ["items", "table rows", "dense parameters", "together", "a dense table's gradient", "calls a step"]
-    notes = ["MB that a worker contributes to collectives in a step; dense: 4 bytes a parameter, through DDP"]
+        for sharded in (False, True):
+            kind = "sharded" if sharded else "replicated"
+            say(f"  bytes exchanged at {items:,} items, {kind} table")
+            found = _spawn(_counted, Job(2, items, 3 if options.quick else 10, 200_000, sharded=sharded))[0]
+            table = 4 * Shape().dim * (items + FIRST_ITEM)
+            figures[f"{items} {kind}"] = found | {"dense_table_gradient": table}
+            sizes = (found["rows"], found["dense"], found["rows"] + found["dense"], table)
+            calls = [f"{name} {count:g}" for name, count in found["calls"].items()]
+            rows.append([f"{items:,}", kind, *map(_megabytes, sizes), ", ".join(calls)])
+    columns = [
+        "items",
+        "table",
+        "table rows",
+        "dense parameters",
+        "together",
+        "a dense table's gradient",
+        "calls a step",
+    ]
+    notes = [
+        "MB of its own that a worker hands to the other in a step; dense: 4 bytes a parameter, through DDP",
+        "a dense table: the gradient that a replicated nn.Embedding would exchange",
+    ]
     return Finding(figures, [Sheet("Exchanged per step, 2 workers, global batch 1,024", columns, rows, notes)])
 
 
@@ -120,14 +135,17 @@ def _agreement(options: Options) -> Finding:
     say(f"  {MANY} workers")
     many, alone = _spawn(_final_state, job), _spawn(_final_state, Job(**{**asdict(job), "workers": 1}))
     drawn = _spawn(_final_state, Job(MANY, FULL_ITEMS, steps, 200_000))
+    sharded = _spawn(_final_state, Job(MANY, FULL_ITEMS, steps, 200_000, sharded=True))
     difference = max(
         float((value - alone[0]["weights"][name]).abs().max()) for name, value in many[0]["weights"].items()
     )
-    moved = float((alone[0]["weights"]["item_table.weight"] - alone[0]["first"]).abs().max())
+    moved = float((alone[0]["weights"][TABLE] - alone[0]["first"]).abs().max())
     same_full, same_drawn = (len({rank["digest"] for rank in ranks}) == 1 for ranks in (many, drawn))
+    same_sharded = torch.equal(_assembled(sharded), drawn[0]["weights"][TABLE])
     rows = [
-        ["full softmax: states of all replicas", "bit-identical" if same_full else "DIFFER"],
-        ["drawn negatives, behaviour dropout: states of all replicas", "bit-identical" if same_drawn else "DIFFER"],
+        ["full softmax: states of all replicas", _identical(same_full)],
+        ["drawn negatives, behaviour dropout: states of all replicas", _identical(same_drawn)],
+        ["the same with a sharded table: its rows and those of the replicas", _identical(same_sharded)],
         ["full softmax: largest difference of a weight from one worker", f"{difference:.1e}"],
         ["  the largest way a weight has gone", f"{moved:.1e}"],
     ]
@@ -135,12 +153,26 @@ def _agreement(options: Options) -> Finding:
     figures = {
         "bit_identical_full": same_full,
         "bit_identical_drawn": same_drawn,
+        "bit_identical_sharded": same_sharded,
         "largest_difference": difference,
         "largest_way": moved,
     }
-    correct = same_full and same_drawn and difference < TOLERANCE
+    correct = same_full and same_drawn and same_sharded and difference < TOLERANCE
     note = f"state: every weight, moment and counter; correct: identical, and within {TOLERANCE:g} of one worker"
     return Finding(figures, [Sheet(title, ["", ""], rows, [note])], [Target(f"{MANY} workers correct", correct, 1)])
+
+
+def _identical(same: bool) -> str:
+    return "bit-identical" if same else "DIFFER"
+
+
+def _assembled(ranks: list[dict[str, Any]]) -> Tensor:
+    """The whole table from its shards: row r lies on rank r % ranks."""
+    shards = [rank["weights"][TABLE] for rank in ranks]
+    whole = shards[0].new_empty(sum(map(len, shards)), shards[0].shape[1])
+    for number, shard in enumerate(shards):
+        whole[number :: len(shards)] = shard
+    return whole
 
 
 Task = Callable[[Job], dict[str, Any]]
@@ -168,11 +200,15 @@ def _rank(rank: int, task: Task, job: Job, folder: str) -> None:
 def _prepare(job: Job) -> tuple[Trainer, Callable[[Samples], Tensor], list[Samples]]:
     """The trainer, a step on this rank's share of a global batch, and the batches, warm-up first."""
     sequences = make_sequences(job.items, "zipf", job.events)
-    if job.full:
-        trainer = make_trainer(sequences, job.items, Shape(), loss=LossConfig(kind="full"), dropout=0.0)
-    else:
-        trainer = make_trainer(sequences, job.items, Shape())
     rank = dist.get_rank() if job.workers > 1 else 0
+    trainer = make_trainer(
+        sequences,
+        job.items,
+        Shape(),
+        loss=LossConfig(kind="full") if job.full else LossConfig(),
+        dropout=0.0 if job.full else DROPOUT,
+        shard=Shard(rank, job.workers) if job.sharded else WHOLE,
+    )
 
     def step(batch: Samples) -> Tensor:
         own = torch.arange(rank, len(batch), job.workers)
@@ -221,12 +257,14 @@ def _counting(
     name: str, position: int, collective: Callable[..., Any], sent: Counter[str], calls: Counter[str]
 ) -> Callable[..., Any]:
     @wraps(collective)
-    def count(*values: Any, **named: Any) -> Any:
-        given = values[position] if len(values) > position else next(iter(named.values()))
-        tensors = given if isinstance(given, list) else [given]
-        sent[name] += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    def count(*values: Any) -> Any:
+        given: Tensor = values[position]
+        own = 0
+        if name == TO_SELF:  # (output, input[, sizes out, sizes in]): equal parts without sizes
+            own = values[3][dist.get_rank()] if len(values) > 3 else len(given) // dist.get_world_size()
+        sent[name] += (len(given) - own) * given[0].numel() * given.element_size() if len(given) else 0
         calls[name] += 1
-        return collective(*values, **named)
+        return collective(*values)
 
     return count
 

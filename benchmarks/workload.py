@@ -11,7 +11,9 @@ from typing import Literal
 
 import torch
 
+from benchmarks.measure import available_bytes
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from mind_core.embeddings import WHOLE, Shard
 from mind_core.features import FIRST_ITEM, item_bags
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
@@ -23,6 +25,7 @@ TableOptimizer = Literal["adam", "adagrad"]
 
 EVENTS_PER_USER = 64
 SPREAD_IDS = 2_654_435_761  # a prime: multiplying by it, modulo the number of items, permutes their ids
+MAKE_UP_BYTES, SAMPLER_BYTES = 20, 8  # of an item: its bag (offset, row, weight); its share of the negatives
 DROPOUT = 0.2  # of behaviours, the default recipe's
 SEED = 0
 
@@ -88,11 +91,12 @@ def make_trainer(
     optimizer: TableOptimizer = "adam",
     dropout: float = DROPOUT,
     device: torch.device | None = None,
+    shard: Shard = WHOLE,
 ) -> Trainer:
-    """The default recipe over a table of `items` items without features."""
+    """The default recipe over a table of `items` items without features, or over a shard of it."""
     device = device or torch.device("cpu")
     return Trainer(
-        MIND(shape.model, items + FIRST_ITEM, [], [], SEED).to(device),
+        MIND(shape.model, items + FIRST_ITEM, [], [], SEED, shard).to(device),
         item_bags([], items + FIRST_ITEM).to(device),
         make_sampler(sequences, items, loss or LossConfig()).to(device),
         OptimConfig(table_optimizer=optimizer),
@@ -100,6 +104,23 @@ def make_trainer(
         seed=SEED,
         behaviour_dropout=dropout,
     )
+
+
+def row_bytes(dim: int, optimizer: TableOptimizer) -> int:
+    """Bytes of a table row with its optimiser state: float32 throughout.
+
+    adam : the row, two moments and the count of its updates.  adagrad : the row and one sum.
+    """
+    return 4 * dim * 3 + 4 if optimizer == "adam" else 4 * dim + 4
+
+
+def fits(items: int, dim: int, device: torch.device) -> bool:
+    """Whether a training with Adam fits in what memory is free now, with half as much again for its making."""
+    need = 1.5 * items * (row_bytes(dim, "adam") + MAKE_UP_BYTES + SAMPLER_BYTES)
+    if device.type == "cuda":
+        on_host = 1.5 * items * 4 * dim  # the first weights are drawn there
+        return need < torch.cuda.mem_get_info(device)[0] and on_host < (available_bytes() or float("inf"))
+    return need < (available_bytes() or float("inf"))
 
 
 def seconds_per_step(trainer: Trainer, sequences: Sequences, batches: list[Samples]) -> float:

@@ -180,7 +180,8 @@ def quality(data: Arrays, arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         trainer.train_one_epoch(until(started + float(line) - spent))
         spent += time.perf_counter() - started
-        answer({"seconds": spent, "steps": steps, "hit_rate": hit_rate(model, data, arguments.length)})
+        reached = hit_rate(model, data, arguments.length)
+        answer({"seconds": spent, "samples": steps * arguments.batch, "hit_rate": reached})
 
 
 def endless(loader: DataLoader) -> Iterator[Any]:
