@@ -80,9 +80,15 @@ def preprocess(conf: Conf, sets: Sets = None, preset: Preset = None, home: Home 
 
 
 @app.command()
-def train(conf: Conf, sets: Sets = None, preset: Preset = None, home: Home = None) -> None:
+def train(
+    conf: Conf,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where a step's time goes.")] = False,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
     """Train on the dataset; goes on from the last checkpoint if it was stopped."""
-    config = _config(conf, sets, preset, home)
+    config = _config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
     from pipelines.train import train
 
     train(config)

@@ -128,6 +128,8 @@ class TrainConfig(Section):
     # a window at a time. Both train on every sample once an epoch. auto: memory where it fits, see docs/design.md
     shuffle_events: int = Field(5_000_000, ge=1)  # of a window when streaming, at least one part of the dataset (about
     # 0.5 M events); a worker holds two windows. Samples are shuffled within a window, parts over the whole log
+    shard_items: bool = False  # each worker owns every W-th row of the item table, for tables too large for one device;
+    # the same results, see docs/training.md
     validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
     validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
     metric: str = Field(
@@ -137,6 +139,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
     threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers
     use_gpu: bool | None = None  # None: when the cluster has one
+    profile: bool = False  # measure where a step's time goes; --profile
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
     seed: int = 0
 
@@ -170,6 +173,12 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def full_softmax_needs_the_whole_table(self) -> Config:
+        if self.train.shard_items and self.loss.kind == "full":
+            raise ValueError("train.shard_items=true: must be false with loss.kind: full, which scores every item")
+        return self
 
     @property
     def home_path(self) -> Path:

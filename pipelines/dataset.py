@@ -7,7 +7,7 @@
     vocabularies/{items,users}.parquet                            index, id, count
     vocabularies/{item_features,profile_features}/<name>.parquet  index, value, count
 
-Item and feature rows: see pipelines.vocabulary. Reading needs no Ray, `Dataset.read` apart.
+Item and feature rows: see pipelines.vocabulary. Reading needs no Ray.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +28,6 @@ from pipelines.config import DataConfig
 from pipelines.errors import UserError
 from pipelines.splits import SPLITS, SplitName
 from pipelines.vocabulary import FeatureEncoder, FeatureKind, encode_columns
-
-if TYPE_CHECKING:
-    import ray.data
 
 SCHEMA_VERSION = 1
 Side = Literal["item", "profile"]
@@ -186,15 +184,13 @@ class Dataset:
         """The Parquet files of a split, in user order; there is at least one, perhaps without rows."""
         return sorted(str(path) for path in self.layout.sequences(split).glob("part-*.parquet"))
 
-    def read(self, split: SplitName) -> ray.data.Dataset:
-        """A split as a Ray Dataset, one row per user."""
-        import ray.data  # serving reads datasets without Ray
+    def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The files of a split as Arrow tables, one after the other, in user order."""
+        return (pq.read_table(file, columns=columns) for file in self.split_files(split))
 
-        return ray.data.read_parquet(self.split_files(split))
-
-    def table(self, split: SplitName) -> pa.Table:
+    def table(self, split: SplitName, columns: Sequence[str] | None = None) -> pa.Table:
         """A split as one Arrow table."""
-        return pa.concat_tables([pq.read_table(file) for file in self.split_files(split)]).combine_chunks()
+        return pa.concat_tables(self.tables(split, columns)).combine_chunks()
 
     def encoders(self, side: Side) -> list[FeatureEncoder]:
         """The fitted encoders of the item or profile features."""

@@ -36,6 +36,8 @@ UNHASHED = (
     ("data", "max_bad_fraction"),
     ("train", "threads"),
     ("train", "max_failures"),
+    ("train", "profile"),
+    ("train", "shard_items"),
     ("evaluate", "top_n"),
 )
 

@@ -5,22 +5,20 @@ The same command goes on with its own run after any interruption (pipelines.runs
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # a report waits for this poll; 2 s stall short runs
 
-import pyarrow.parquet as pq
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.table import Table
 
@@ -34,13 +32,14 @@ from pipelines.errors import UserError
 from pipelines.load_config import resolved
 from pipelines.progress import console, output
 from pipelines.runs import RunState, claimed_run, model_folder, run_folder, write_state
-from pipelines.session import cores, ray_session
+from pipelines.session import WORKER_ENVIRONMENT, cluster_address, cores, ray_session
+from pipelines.startup import Timeline
+from pipelines.step_profile import phases, profile_columns, profile_figure, profile_table
 from pipelines.tracking import Tracker, open_run
 from pipelines.train_callback import ReportCallback, progress_board
 from pipelines.train_input import choose_input
 from pipelines.train_worker import (
     build_model,
-    columns_to_train,
     cutoffs_of,
     load_data,
     load_items,
@@ -50,9 +49,8 @@ from pipelines.train_worker import (
 )
 from pipelines.versions import versions
 
-# threads that spin at a barrier steal the cores of whoever they wait for: 2 to 20 times slower on a busy machine
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 METRICS = ("hit_rate", "recall", "ndcg", "mrr")
+OF_THE_RUN = ("profile/", "startup/")  # metrics that say nothing of the best model
 SERVING = Path(__file__).with_name("serving.py")
 
 
@@ -78,15 +76,17 @@ def train(config: Config) -> TrainOutcome:
         process trains the same run.
     """
     started = time.perf_counter()
+    timeline = Timeline()
+    timeline.mark("imports")
     dataset = Dataset.open(config.dataset_path)
     _check_data(config, dataset)
     with claimed_run(config, dataset) as state:
-        outcome = _train(config, dataset, state)
+        outcome = _train(config, dataset, state, timeline)
     _print_summary(config, outcome, time.perf_counter() - started)
     return outcome
 
 
-def _train(config: Config, dataset: Dataset, state: RunState) -> TrainOutcome:
+def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline) -> TrainOutcome:
     """Train and publish a new run, or go on with it."""
     resumed = state.mlflow_run_id is not None
     with open_run(config, "train", state.name, run_id=state.mlflow_run_id) as tracker:
@@ -100,7 +100,8 @@ def _train(config: Config, dataset: Dataset, state: RunState) -> TrainOutcome:
             model, metrics = None, _popularity_metrics(config, dataset)
             tracker.log_metrics(metrics, 0)
         else:
-            model, metrics = _fit(config, dataset, state, tracker)
+            timeline.mark("tracking")
+            model, metrics = _fit(config, dataset, state, tracker, timeline)
         folder = _publish(config, dataset, state, tracker, model, metrics)
         tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()}, int(metrics.get("step", 0)))
     write_state(config, replace(state, mlflow_run_id=tracker.run_id, finished=True))
@@ -123,7 +124,9 @@ def _counts(dataset: Dataset) -> dict[str, int]:
     return {"users": manifest.users, "items": manifest.items, "events": manifest.events}
 
 
-def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) -> tuple[MIND, dict[str, float]]:
+def _fit(
+    config: Config, dataset: Dataset, state: RunState, tracker: Tracker, timeline: Timeline
+) -> tuple[MIND, dict[str, float]]:
     """Run the workers; the model of the best checkpoint and its metrics."""
     workers = config.train.workers
     with ray_session(config.ray, workers=workers), tempfile.TemporaryDirectory() as scratch:
@@ -135,29 +138,30 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
         if use_gpu and gpus < workers:
             raise UserError(f"train.use_gpu=true: {workers} workers need as many GPUs, the cluster has {gpus}")
         threads = config.train.threads or max(1, cores() // workers)
-        share = min(1.0, (cpus - 1) / workers)  # one CPU stays free for Ray Data, or its reading waits for ever
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)
-        settings = {"config": config, "dataset": str(dataset.path), "threads": threads, "input": given}
-        columns = ["user", *columns_to_train(dataset)]
-        datasets: dict[str, ray.data.Dataset | Callable[[], ray.data.Dataset]] = {}
-        datasets["validation"] = dataset.read("validation").select_columns([*columns, "targets"])
-        if given == "memory":
-            datasets["train"] = dataset.read("train").select_columns(columns)
+        free = 1 if given == "stream" else 0  # a CPU for Ray Data, or its reading waits for ever
+        share = min(1.0, (cpus - free) / workers)
+        environment = {} if cluster_address(config.ray) is None else {"env_vars": WORKER_ENVIRONMENT}
+        timeline.mark("ray")
         trainer = TorchTrainer(
             train_loop,
-            train_loop_config=settings,
+            train_loop_config={
+                "config": config,
+                "dataset": str(dataset.path),
+                "threads": threads,
+                "input": given,
+                "timeline": timeline,
+            },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            datasets=datasets,
-            dataset_config=DataConfig(datasets_to_split=[]),  # each worker reads them whole, see train_worker
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": share}),
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
                 storage_path=str(folder.parent),
                 callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
-                worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+                worker_runtime_env=environment,
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=1,  # the best; Ray keeps the newest beside it, to resume from
                     checkpoint_score_attribute=f"validation/{config.train.metric}",
@@ -167,12 +171,24 @@ def _fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker) ->
         )
         with progress_board(board, config.train.metric):
             result = trainer.fit()
+        if config.train.profile:
+            _record_profile(tracker, board)
     assert result.best_checkpoints, "a run ends with a validation, and that with a checkpoint"
     checkpoint, metrics = max(result.best_checkpoints, key=lambda pair: pair[1][f"validation/{config.train.metric}"])
     model = build_model(config.model, dataset, config.train.seed)
     with checkpoint.as_directory() as saved:
         load_weights(Path(saved), model)
-    return model, {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    wanted = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return model, {name: float(value) for name, value in wanted.items() if not name.startswith(OF_THE_RUN)}
+
+
+def _record_profile(tracker: Tracker, board: Path) -> None:
+    """The last profile that was reported: printed, and beside the run's metrics as a table and a plot."""
+    reports = [phases(json.loads(line)) for line in board.read_text("utf-8").splitlines()]
+    if found := next((report for report in reversed(reports) if report), None):
+        output.print(profile_table(found))
+        tracker.log_table(profile_columns(found), "profile.json")
+        tracker.log_figure(profile_figure(found), "profile.png")
 
 
 def _input(config: Config, dataset: Dataset, folder: Path) -> str:
@@ -189,7 +205,7 @@ def _input(config: Config, dataset: Dataset, folder: Path) -> str:
 
 
 def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
-    validation = (pq.read_table(file) for file in dataset.split_files("validation"))
+    validation = dataset.tables("validation")
     data = load_data(dataset, None, validation_rows(validation, config.train.validation_users, config.train.seed))
     retriever = PopularityRetriever(data.counts, config.model.max_history)
     users = torch.arange(len(data.validation))

@@ -18,6 +18,7 @@ import torch
 from mind_core.config import ModelConfig
 from mind_core.diagnostics import routing_diagnostics
 from mind_core.distributed import sum_over_ranks
+from mind_core.embeddings import WHOLE, Shard
 from mind_core.evaluation import Targets, evaluate
 from mind_core.features import Bags, item_bags
 from mind_core.inference import MINDRetriever, Retriever
@@ -31,6 +32,8 @@ from pipelines.checkpoints import EarlyStopping, load_checkpoint, save_checkpoin
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.ids import as_array, hash64
+from pipelines.startup import Timeline
+from pipelines.step_profile import profile_metrics
 from pipelines.train_input import MemoryInput, Step, TrainInput
 from pipelines.train_stream import RayReader, StreamInput
 
@@ -65,21 +68,21 @@ class TrainData:
         return TrainData(train, move(self.validation), targets, self.bags.to(device), counts)
 
 
-def build_model(config: ModelConfig, dataset: Dataset, seed: int) -> MIND:
-    """A fresh model for a dataset; the same on every rank."""
+def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard = WHOLE) -> MIND:
+    """A fresh model for a dataset; the same on every rank, but for the rows of the item table that it holds."""
     manifest = dataset.manifest
     specs = feature_specs(manifest.item_features), feature_specs(manifest.profile_features)
-    return MIND(config, manifest.item_rows, *specs, seed)
+    return MIND(config, manifest.item_rows, *specs, seed, shard)
 
 
 def load_data(dataset: Dataset, train: pa.Table | None, validation: pa.Table) -> TrainData:
-    """Flat arrays from the Arrow tables of the splits (sorted by user here: blocks come in any order)."""
+    """Flat arrays from the Arrow tables of the splits."""
     manifest = dataset.manifest
     profile = feature_specs(manifest.profile_features)
     bags, counts = load_items(dataset)
     validation = validation.sort_by("user")
     return TrainData(
-        None if train is None else to_sequences(train.sort_by("user"), profile),
+        None if train is None else to_sequences(train, profile),
         to_sequences(validation, profile),
         to_targets(validation),
         bags,
@@ -134,24 +137,28 @@ def columns_to_train(dataset: Dataset) -> list[str]:
 def train_loop(settings: dict[str, object]) -> None:
     """Ray Train's entry point on each worker.
 
-    settings : config (Config), dataset (its path), threads (per worker), input (memory or stream).
+    settings : config (Config), dataset (its path), threads (per worker), input (memory or stream), timeline (Timeline).
     """
-    config, threads = settings["config"], settings["threads"]
+    config, threads, timeline = settings["config"], settings["threads"], settings["timeline"]
     assert isinstance(config, Config)
     assert isinstance(threads, int)
+    assert isinstance(timeline, Timeline)
+    timeline.mark("workers")
     torch.set_num_threads(threads)
-    device = ray.train.torch.get_device()
+    context, device = ray.train.get_context(), ray.train.torch.get_device()
     dataset = Dataset.open(str(settings["dataset"]))
-    streams = settings["input"] == "stream"
-    train = None if streams else pa.concat_tables(_blocks("train")).combine_chunks()
-    validation = validation_rows(_blocks("validation"), config.train.validation_users, config.train.seed)
+    columns = columns_to_train(dataset)
+    train = None if settings["input"] == "stream" else dataset.table("train", columns)
+    tables = dataset.tables("validation", ["user", *columns, "targets"])
+    validation = validation_rows(tables, config.train.validation_users, config.train.seed)
     data = load_data(dataset, train, validation).to(device)
     del train, validation
     given = _input(config, dataset, data, device)
     labels = given.label_counts(len(data.counts)) if config.loss.in_batch else None
-    model = build_model(config.model, dataset, config.train.seed).to(device)
+    timeline.mark("data")
+    shard = Shard(context.get_world_rank(), context.get_world_size()) if config.train.shard_items else WHOLE
     trainer = Trainer(
-        model,
+        build_model(config.model, dataset, config.train.seed, shard).to(device),
         data.bags,
         NegativeSampler(config.loss, data.counts, labels).to(device),
         config.optim,
@@ -159,12 +166,14 @@ def train_loop(settings: dict[str, object]) -> None:
         seed=config.train.seed,
         behaviour_dropout=config.train.behaviour_dropout,
         autocast=_use_bfloat16(config, device),
+        times=StepTimes(device) if config.train.profile else None,
     )
     stopping = EarlyStopping(config.train.patience)
+    timeline.mark("model")
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             load_checkpoint(Path(folder), trainer, stopping)
-    _run(config, data, given, trainer, stopping)
+    _run(config, data, given, trainer, stopping, timeline)
 
 
 def _input(config: Config, dataset: Dataset, data: TrainData, device: torch.device) -> TrainInput:
@@ -177,7 +186,14 @@ def _input(config: Config, dataset: Dataset, data: TrainData, device: torch.devi
     return StreamInput(config.train, dataset.split_files("train"), reader, profile, device, rank, ranks)
 
 
-def _run(config: Config, data: TrainData, given: TrainInput, trainer: Trainer, stopping: EarlyStopping) -> None:
+def _run(
+    config: Config,
+    data: TrainData,
+    given: TrainInput,
+    trainer: Trainer,
+    stopping: EarlyStopping,
+    timeline: Timeline,
+) -> None:
     context = ray.train.get_context()
     users = torch.arange(context.get_world_rank(), len(data.validation), context.get_world_size())
     users = users.to(trainer.device)
@@ -185,10 +201,14 @@ def _run(config: Config, data: TrainData, given: TrainInput, trainer: Trainer, s
     every = config.train.validate_every_steps or per_epoch
     if trainer.step >= total or stopping.should_stop():
         return
+    fresh = trainer.step == 0  # the marks of a run that goes on tell nothing
     meter = _Meter(trainer.times)
     with closing(given.steps(trainer.step)) as steps:
         for step in meter.waits(steps):
             meter.add(trainer.train_step(step.sequences, step.samples, step.weight), step)
+            if fresh and trainer.step == 1:
+                timeline.mark("first_step")
+                meter.more = timeline.metrics()
             if trainer.step % every == 0 or trainer.step == total:
                 _validate_and_report(config, data, users, trainer, stopping, meter, per_epoch)
                 if stopping.should_stop():
@@ -215,7 +235,9 @@ def _validate_and_report(
         metrics |= routing_diagnostics(retriever, sample)
     stopping.update(found[config.train.metric])
     metrics |= _progress(trainer, per_epoch)
-    if ray.train.get_context().get_world_rank() == 0:
+    if trainer.times is not None:
+        metrics |= profile_metrics(trainer.times)
+    if ray.train.get_context().get_world_rank() == 0 or config.train.shard_items:
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(Path(folder), trainer, stopping)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -242,11 +264,12 @@ def _progress(trainer: Trainer, per_epoch: int) -> dict[str, float]:
 class _Meter:
     """Mean loss, samples per second and share of waiting since the last report; losses stay on the device until then.
 
-    times : counts the waiting too, if given.
+    times : counts the waiting too, if given.  more : metrics for the next report only.
     """
 
     def __init__(self, times: StepTimes | None = None) -> None:
         self.times = times
+        self.more: dict[str, float] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -282,14 +305,9 @@ class _Meter:
             "train/wait_share": float(means[1] / means[2]),
             "train/samples_per_second": self.samples / seconds,
         }
+        result, self.more = result | self.more, {}
         self.restart()
         return result
-
-
-def _blocks(split: str) -> Iterator[pa.Table]:
-    """A whole split through Ray Data, block by block."""
-    blocks = ray.train.get_dataset_shard(split).iter_batches(batch_size=None, batch_format="pyarrow")
-    return (block for block in blocks if block.num_rows)
 
 
 def _use_bfloat16(config: Config, device: torch.device) -> bool:
