@@ -96,7 +96,6 @@ class StreamInput:
     files : of the train split.
     read : `RayReader`, or in tests anything else.
     profile : the profile features.
-    items : V, for the counts of labels.
     """
 
     def __init__(
@@ -136,12 +135,12 @@ class StreamInput:
         return max(0, min(done * self.batch, self.shares[self.rank] - 1))
 
     def _epoch_steps(self, windows: Iterator[Chunk], done: int) -> Iterator[Step]:
-        counts = [self._counts(step) for step in range(done, self.steps_per_epoch)]
-        sizes = [count[self.rank] for count in counts if count[self.rank]]
-        batches = cut(windows, sizes or [1])
+        steps = range(done, self.steps_per_epoch)
+        batches = cut(windows, (max(1, self._counts(step)[self.rank]) for step in steps))
         chunk = None
-        for count in counts:
-            own, size = count[self.rank], sum(count)
+        for step in steps:
+            counts = self._counts(step)
+            own, size = counts[self.rank], sum(counts)
             if own or chunk is None:
                 chunk = next(batches)
             given = chunk if own else chunk.part(len(chunk) - 1)

@@ -141,16 +141,7 @@ def test_a_killed_run_goes_on_to_the_result_it_would_have_had(
     # given a driver that is killed after its first checkpoint, in a home of its own over the same dataset
     config = configure(tmp_path, planted_log)
     (tmp_path / "datasets").symlink_to(planted_home / "datasets")
-    conf = tmp_path / "conf.yaml"
-    conf.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "train", str(conf)], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    name = current_run(config, Dataset.open(config.dataset_path)).name
-    wait_for(lambda: list((tmp_path / "runs" / name).glob("checkpoint_*")), driver)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert not read_state(config, name).finished
+    name = killed_after_a_checkpoint(config)
     run_id = read_state(config, name).mlflow_run_id
 
     # when the same command is given again
@@ -161,8 +152,41 @@ def test_a_killed_run_goes_on_to_the_result_it_would_have_had(
     assert outcome.run_id == run_id
     history = mlflow.MlflowClient(store_of(config)).get_metric_history(outcome.run_id, "validation/recall_at_20")
     assert len({point.step for point in history}) == len(history) == 3
-    validation = {k: v for k, v in undisturbed.metrics.items() if k.startswith("validation/")}
-    assert {k: v for k, v in outcome.metrics.items() if k.startswith("validation/")} == validation
+    assert validation(outcome) == validation(undisturbed)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_run_goes_on_within_an_epoch_of_its_stream(
+    parted_home: Path, planted_log: Path, tmp_path: Path
+) -> None:
+    # 11 steps an epoch, a checkpoint every 4
+    config = configure(parted_home, planted_log, input="stream", shuffle_events=1500, validate_every_steps=4)
+    undisturbed = train(config)
+    killed = configure(tmp_path, planted_log, input="stream", shuffle_events=1500, validate_every_steps=4)
+    (tmp_path / "datasets").symlink_to(parted_home / "datasets")
+    killed_after_a_checkpoint(killed)
+    assert validation(train(killed)) == validation(undisturbed)
+
+
+def validation(outcome: TrainOutcome) -> dict[str, float]:
+    return {k: v for k, v in outcome.metrics.items() if k.startswith("validation/")}
+
+
+def killed_after_a_checkpoint(config: Config) -> str:
+    """Start a training in a process of its own and kill it; the run's name."""
+    conf = config.home_path / "conf.yaml"
+    conf.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "train", str(conf)], stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    name = current_run(config, Dataset.open(config.dataset_path)).name
+    wait_for(lambda: list((config.home_path / "runs" / name).glob("checkpoint_*")), driver)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert not read_state(config, name).finished
+    return name
 
 
 def wait_for(condition: Any, process: subprocess.Popen[bytes], seconds: float = 300) -> None:

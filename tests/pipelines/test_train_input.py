@@ -27,7 +27,17 @@ from pipelines.checkpoints import EarlyStopping, load_checkpoint, save_checkpoin
 from pipelines.config import TrainConfig
 from pipelines.dataset import SplitCounts
 from pipelines.train_input import MemoryInput, Step, TrainInput, choose_input, memory_bytes
-from pipelines.train_stream import Part, Piece, StreamInput, group_pieces, part_of, prefetched, rank_pieces, recut
+from pipelines.train_stream import (
+    Part,
+    Piece,
+    RayReader,
+    StreamInput,
+    group_pieces,
+    part_of,
+    prefetched,
+    rank_pieces,
+    recut,
+)
 
 CPU = torch.device("cpu")
 PROFILE = [FeatureSpec("group", "categorical", 1000)]
@@ -292,6 +302,15 @@ def test_a_failure_while_reading_reaches_the_training() -> None:
     assert next(taken) == 1
     with pytest.raises(OSError, match="disk gone"):
         next(taken)
+
+
+@pytest.mark.ray
+def test_ray_data_reads_the_parts_in_the_order_of_the_epoch(tmp_path: Path, ray_cluster: None) -> None:
+    files = written([[5, 1, 6], [7, 3], [6, 6], [2], [4, 4, 4, 4]] * 4, tmp_path)
+    config = TrainConfig(batch_size=8, shuffle_events=20, epochs=2)
+    by_ray = StreamInput(config, files, RayReader(COLUMNS, ahead=80), PROFILE, CPU, rank=1, ranks=2)
+    for ours, expected in zip(by_ray.steps(3), stream(files, config, rank=1, ranks=2).steps(3), strict=True):
+        assert labels(ours) == labels(expected)
 
 
 def test_tables_are_cut_anew_to_the_rows_of_the_parts() -> None:
