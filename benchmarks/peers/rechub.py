@@ -31,6 +31,7 @@ from torch_rechub.utils.match import negative_sample
 
 WEIGHT_DECAY = 1e-6
 NEGATIVES = 3
+BY_COUNT = 1  # its sample_method: count ** 0.75
 PROFILE_DIM = 16
 WARM_UP, PROFILED = 3, 8  # steps
 EVALUATED_AT_ONCE = 128
@@ -47,7 +48,7 @@ def windows(items: np.ndarray, offsets: np.ndarray, users: np.ndarray, ends: np.
     return np.where(inside, items[np.where(inside, place, 0)], 0).astype(np.int32)
 
 
-def training_samples(data: Arrays, length: int, limit: int | None, negative_items: int = NEGATIVES) -> Arrays:
+def training_samples(data: Arrays, length: int, limit: int | None) -> Arrays:
     """What `generate_seq_feature_match` and `gen_model_input` make, without their loop over users.
 
     Every event but a user's first is a label; `limit` takes a random part of them.
@@ -60,12 +61,12 @@ def training_samples(data: Arrays, length: int, limit: int | None, negative_item
     counts = np.bincount(items, minlength=int(data["item_rows"]))
     order = np.argsort(-counts, kind="stable")
     popular = {int(item): int(counts[item]) for item in order if counts[item] and item >= FIRST_ITEM}
-    drawn = np.asarray(negative_sample(popular, ratio=len(positions) * negative_items, method_id=1))
+    drawn = np.asarray(negative_sample(popular, ratio=len(positions) * NEGATIVES, method_id=BY_COUNT))
     users = owner[positions]
     return {
         "hist_item_id": windows(items, offsets, users, positions, length),
         "item_id": items[positions].astype(np.int32),
-        "neg_items": drawn.reshape(-1, negative_items).astype(np.int32),
+        "neg_items": drawn.reshape(-1, NEGATIVES).astype(np.int32),
         **profile_columns(data, "train", users),
     }
 
