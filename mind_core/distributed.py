@@ -37,7 +37,7 @@ def exchange_rows(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     if ranks == 1:
         return rows, grad
     counts = torch.zeros(ranks, dtype=torch.int64, device=rows.device)
-    dist.all_gather_into_tensor(counts, torch.tensor([len(rows)], device=rows.device))
+    dist.all_gather_single(counts, torch.tensor([len(rows)], device=rows.device))
     longest = int(counts.max())
     all_rows = _all_gather_padded(rows, longest, ranks)
     all_grads = _all_gather_padded(grad, longest, ranks)
@@ -63,7 +63,7 @@ def _all_gather_padded(values: Tensor, length: int, ranks: int) -> Tensor:
     padded = values.new_zeros(length, *values.shape[1:])
     padded[: len(values)] = values
     gathered = values.new_empty(ranks * length, *values.shape[1:])
-    dist.all_gather_into_tensor(gathered, padded)
+    dist.all_gather_single(gathered, padded)
     return gathered.view(ranks, length, *values.shape[1:])
 
 

@@ -7,6 +7,7 @@ drift; the bias correction therefore counts the row's own updates, not the run's
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -43,6 +44,7 @@ class RowAdam(_State):
 
     def __init__(self, weight: Tensor, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)):
         self.weight_decay, self.betas, self.eps = weight_decay, betas, 1e-8
+        self.corrections = [_bias_corrections(beta, weight.device) for beta in betas]
         self.state = {
             "first": torch.zeros_like(weight),
             "second": torch.zeros_like(weight),
@@ -58,9 +60,9 @@ class RowAdam(_State):
         self.state["updates"].index_copy_(0, rows, count)
         self.state["first"].index_add_(0, rows, change[0])  # an add to distinct rows is faster than a copy
         self.state["second"].index_add_(0, rows, change[1])
-        steps = count.to(grad.dtype).unsqueeze(1)
-        denominator = second.add_(change[1]).div_(1 - beta2**steps).sqrt_().add_(self.eps)
-        step = first.add_(change[0]).div_(1 - beta1**steps).div_(denominator)
+        correction1, correction2 = (table[count.clamp(max=len(table) - 1).long()] for table in self.corrections)
+        denominator = second.add_(change[1]).div_(correction2).sqrt_().add_(self.eps)
+        step = first.add_(change[0]).div_(correction1).div_(denominator)
         _descend(weight, rows, step, learning_rate, self.weight_decay)
 
 
@@ -82,8 +84,18 @@ class RowAdagrad(_State):
         _descend(weight, rows, step, learning_rate, self.weight_decay)
 
 
+def _bias_corrections(beta: float, device: torch.device) -> Tensor:
+    """(n, 1) float32: 1 - beta^t by t, until it is 1.
+
+    A table, because pow rounds by an element's place in its tensor, and a row's update must not depend on which others
+    are updated beside it: a sharded table would not hold the bits of a replicated one.
+    """
+    last = math.ceil(math.log(2**-25) / math.log(beta))
+    return (1 - beta ** torch.arange(last + 1, dtype=torch.float64)).float().unsqueeze(1).to(device)
+
+
 def _descend(weight: Tensor, rows: Tensor, step: Tensor, learning_rate: float, weight_decay: float) -> None:
     """weight[rows] = (1 - rate * decay) * weight[rows] - rate * step.  Overwrites `step`."""
     if weight_decay:
-        step = step.add_(weight.index_select(0, rows), alpha=weight_decay)
+        step = step.add_(weight.index_select(0, rows).mul_(weight_decay))
     weight.index_add_(0, rows, step, alpha=-learning_rate)

@@ -99,6 +99,31 @@ def test_any_pattern_of_touched_rows_equals_the_reference(
     np.testing.assert_allclose(weight.numpy(), theirs.weight, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [RowAdam, RowAdagrad])
+def test_a_rows_update_is_the_same_bits_whichever_rows_stand_beside_it(
+    kind: type[RowAdam] | type[RowAdagrad], weight_decay: float
+) -> None:
+    # given all rows updated together, and in two shards of every second row
+    g = generator(3)
+    together = torch.randn(101, 12, generator=g)
+    shards = [together[rank::2].clone() for rank in range(2)]
+    whole, parts = kind(together, weight_decay), [kind(shard, weight_decay) for shard in shards]
+    if kind is RowAdam:  # ... of a long training
+        updates = torch.randint(0, 3000, (101,), generator=g)
+        for rank, each in enumerate((whole, *parts), start=-1):
+            each.state_dict()["updates"].copy_(updates if rank < 0 else updates[rank::2])
+    for _ in range(8):
+        rows = (torch.rand(101, generator=g) < 0.6).nonzero().squeeze(1)
+        gradient = torch.randn(len(rows), 12, generator=g)
+        whole.update(together, rows, gradient.clone(), 0.03)
+        for rank in range(2):
+            own = rows % 2 == rank
+            parts[rank].update(shards[rank], rows[own] // 2, gradient[own], 0.03)
+    for rank in range(2):
+        assert torch.equal(together[rank::2], shards[rank])
+
+
 @pytest.mark.parametrize("kind", [RowAdam, RowAdagrad])
 def test_restored_state_goes_on_bit_for_bit(kind: type[RowAdam] | type[RowAdagrad]) -> None:
     g = generator(2)

@@ -101,6 +101,23 @@ def test_the_same_seed_and_workers_give_the_same_metrics_to_the_last_digit(
     assert untimed(second) == untimed(first)
 
 
+@pytest.mark.ray
+def test_a_sharded_item_table_trains_to_the_same_digits_and_the_profile_is_kept(
+    planted_home: Path, planted_log: Path, trained: tuple[Config, TrainOutcome]
+) -> None:
+    config = configure(planted_home, planted_log, shard_items=True, profile=True)
+    outcome = train(config)
+    assert untimed(outcome) == untimed(trained[1])
+    vectors = [load_model(each.model).retriever.item_vectors for each in (outcome, trained[1])]
+    assert torch.equal(*vectors)
+    client = mlflow.MlflowClient(store_of(config))
+    files = {file.path for file in client.list_artifacts(outcome.run_id)}
+    assert {"profile.json", "profile.png"} <= files
+    metrics = client.get_run(outcome.run_id).data.metrics
+    assert metrics["profile/forward_ms"] > 0
+    assert metrics["startup/total"] > metrics["startup/workers"] > 0
+
+
 def untimed(outcome: TrainOutcome) -> dict[str, float]:
     return {k: v for k, v in outcome.metrics.items() if k not in ("train/samples_per_second", "train/wait_share")}
 
