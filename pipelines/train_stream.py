@@ -164,13 +164,13 @@ class StreamInput:
             windows = self._windows(epoch)
             while skip >= len(windows[0]):
                 skip -= len(windows.pop(0))
-            tables = self.read([piece.part for window in windows for piece in window.pieces])
             for window in windows:
-                yield epoch, self._filled(window, tables).part(skip)
+                yield epoch, self._filled(window).part(skip)
                 skip = 0
 
-    def _filled(self, window: Window, tables: Iterator[pa.Table]) -> Chunk:
-        chunk = join([self._filled_piece(window.epoch, piece, next(tables)) for piece in window.pieces])
+    def _filled(self, window: Window) -> Chunk:
+        tables = zip(window.pieces, self.read([piece.part for piece in window.pieces]), strict=True)
+        chunk = join([self._filled_piece(window.epoch, piece, table) for piece, table in tables])
         generator = seeded("cpu", self.config.seed, "window", window.epoch, self.rank, window.number)
         shuffled = chunk.samples[torch.randperm(len(chunk), generator=generator)]
         return to_device(Chunk(chunk.sequences, shuffled), self.device)
@@ -308,16 +308,13 @@ def prefetched(values: Iterator[T]) -> Generator[T]:
 
 
 class RayReader:
-    """Reads parts by Ray Data: tasks on any node, a bounded number of parts ahead of the worker that asks.
+    """Reads parts by Ray Data, in tasks on any node.
 
-    Parameters
-    ----------
-    columns : to read.
-    ahead : bytes that may wait in the object store.
+    One execution per call, and a call per window: an execution that is left waiting for its consumer takes a CPU.
     """
 
-    def __init__(self, columns: Sequence[str], ahead: int):
-        self.columns, self.ahead = list(columns), ahead
+    def __init__(self, columns: Sequence[str]):
+        self.columns = list(columns)
 
     def __call__(self, parts: Sequence[Part]) -> Iterator[pa.Table]:
         if not parts:
@@ -329,10 +326,8 @@ class RayReader:
 
         files = [pa.table({"path": [part.path]}) for part in parts]
         dataset = ray.data.from_arrow(files).map_batches(read, batch_size=1, batch_format="pyarrow")
-        options = dataset.context.execution_options
-        options.preserve_order = True
-        options.resource_limits = options.resource_limits.copy(object_store_memory=self.ahead)
-        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+        dataset.context.execution_options.preserve_order = True
+        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         yield from recut(blocks, [part.users for part in parts])
 
 

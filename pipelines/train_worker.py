@@ -181,7 +181,7 @@ def _input(config: Config, dataset: Dataset, data: TrainData, device: torch.devi
     rank, ranks = context.get_world_rank(), context.get_world_size()
     if data.train is not None:
         return MemoryInput(config.train, data.train, rank, ranks)
-    reader = RayReader(columns_to_train(dataset), ahead=4 * config.train.shuffle_events)  # a window's items
+    reader = RayReader(columns_to_train(dataset))
     profile = feature_specs(dataset.manifest.profile_features)
     return StreamInput(config.train, dataset.split_files("train"), reader, profile, device, rank, ranks)
 

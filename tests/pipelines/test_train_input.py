@@ -308,7 +308,7 @@ def test_a_failure_while_reading_reaches_the_training() -> None:
 def test_ray_data_reads_the_parts_in_the_order_of_the_epoch(tmp_path: Path, ray_cluster: None) -> None:
     files = written([[5, 1, 6], [7, 3], [6, 6], [2], [4, 4, 4, 4]] * 4, tmp_path)
     config = TrainConfig(batch_size=8, shuffle_events=20, epochs=2)
-    by_ray = StreamInput(config, files, RayReader(COLUMNS, ahead=80), PROFILE, CPU, rank=1, ranks=2)
+    by_ray = StreamInput(config, files, RayReader(COLUMNS), PROFILE, CPU, rank=1, ranks=2)
     for ours, expected in zip(by_ray.steps(3), stream(files, config, rank=1, ranks=2).steps(3), strict=True):
         assert labels(ours) == labels(expected)
 
