@@ -3,8 +3,8 @@
     python -m benchmarks.train [--only peers,tables,workers,quality,startup,gpu] [--quick] [--out FILE]
 
 Contenders are measured one after the other, round by round, on the same two cores; a figure is a median with the lowest
-and highest of its rounds, a ratio is taken round by round. Leave the machine alone while it runs: about an hour and a
-half in all. What it makes is kept in ~/.cache/mind-bench: the peers' environment and a generated log.
+and highest of its rounds, a ratio is taken round by round. Leave the machine alone while it runs: about an hour in
+all. What it makes is kept in ~/.cache/mind-bench: the peers' environment and a generated log.
 """
 
 from __future__ import annotations
