@@ -159,7 +159,8 @@ def _sheet(name: str, curves: dict[str, Curve], cap: float) -> Sheet:
         rows.append([f"seconds to {value:.4f}, {goal}", *(_seconds_to(value, curve) for curve in curves.values())])
     notes = [
         f"seconds of training alone, evaluations left out; up to {cap:.0f} each, and to the end of what it learns",
-        "torch-rechub has the user's number and profile as features, as in its tutorial, and no features of items",
+        "torch-rechub as in its tutorial: batch 256, the user's number and profile as features, no features of items; "
+        f"learning rate {RECHUB_LEARNING_RATE}",
     ]
     return Sheet(f"Validation HitRate@20 on {name}, two cores", ["", *curves], rows, notes)
 
