@@ -15,10 +15,10 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test lint format bench clean
+.PHONY: help quickstart test lint format bench bench-train clean
 
 help: ## List the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 # torch goes first and alone, so that no other requirement can pull a different build of it.
@@ -48,6 +48,9 @@ lint: $(INSTALLED) ## ruff, mypy and the import contracts
 
 bench: $(INSTALLED) ## Do the trained interests find the planted ones? (about 3 minutes)
 	$(BIN)/python -m benchmarks.interests
+
+bench-train: $(INSTALLED) ## What training costs, beside torch-rechub and a dense baseline (about 1.5 hours, alone)
+	$(BIN)/python -m benchmarks.train
 
 format: $(INSTALLED) ## Let ruff sort imports and lay out the code
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -67,6 +68,9 @@ class Job:
     sharded: bool = False
 
 
+APART = "2 processes, no exchange"
+
+
 def run(options: Options) -> Finding:
     """Speed, bytes, agreement."""
     speed, exchange, agreement = _speed(options), _exchange(options), _agreement(options)
@@ -85,15 +89,30 @@ def _speed(options: Options) -> Finding:
         "2 workers, same global batch": Job(2, items, steps, events),
         "2 workers, same batch each": Job(2, items, steps, events, batch=2048),
     }
-    found = interleaved({name: partial(_spawn, _timed, job) for name, job in jobs.items()}, options.rounds)
+    contenders = {name: partial(_spawn, _timed, job) for name, job in jobs.items()}
+    contenders[APART] = partial(_apart, jobs["1 worker"])
+    jobs[APART] = jobs["1 worker"]
+    found = interleaved(contenders, options.rounds)
     rates = {name: spread([ranks[0]["samples_per_second"] for ranks in runs]) for name, runs in found.items()}
     gains = {name: ratio(rate, rates["1 worker"]) for name, rate in rates.items()}
     rows = [[name, f"{jobs[name].batch:,}", rates[name].text(), gains[name].text(".2f")] for name in jobs]
-    notes = ["one thread each; every worker draws its own 1,024 negatives and scores its own samples against them"]
+    notes = [
+        "one thread each; every worker draws its own 1,024 negatives and scores its own samples against them",
+        f"{APART}: two trainings of one worker at once, their samples together: what the machine allows",
+    ]
     sheet = Sheet(f"Workers ({items:,} items)", ["", "global batch", "samples/s", "/ 1 worker"], rows, notes)
     figures = {name: {"samples_per_second": rates[name].figures(), "gain": gains[name].figures()} for name in jobs}
-    targets = [Target(f"{name} / 1 worker", gains[name].median, 1.7) for name in jobs if name != "1 worker"]
+    targets = [
+        Target(f"{name} / 1 worker", gains[name].median, 1.7) for name in jobs if name not in ("1 worker", APART)
+    ]
     return Finding(figures, [sheet], targets)
+
+
+def _apart(job: Job) -> list[dict[str, Any]]:
+    """Two processes that know nothing of each other: the most that two workers could do on this machine."""
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: _spawn(_timed, job)[0], range(2)))
+    return [{"samples_per_second": sum(each["samples_per_second"] for each in found)}]
 
 
 def _exchange(options: Options) -> Finding:

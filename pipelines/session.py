@@ -19,8 +19,9 @@ from pipelines.config import RayConfig
 from pipelines.errors import UserError
 from pipelines.progress import progress
 
-# threads that spin at a barrier steal the cores of whoever they wait for: 2 to 20 times slower on a busy machine
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+# How long threads spin at a barrier before they sleep. For ever, OpenMP's own way, they steal the cores of whoever they
+# wait for: 2 to 10 times slower on a busy machine. Not at all: 1.4 times slower on a quiet one. See docs/training.md
+WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": "2000"}
 CANCEL_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 10
 
