@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,16 +20,14 @@ import pyarrow as pa
 import torch
 
 from benchmarks.dense import DenseAdam
-from mind_core.evaluation import Targets
-from mind_core.features import Bags, FeatureSpec, item_bags
-from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
-from mind_core.sequences import Samples, Sequences, all_targets, draw_targets, epoch_batches
-from mind_core.training import Trainer, seeded
-from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, train_counts
+from mind_core.sequences import Samples, Sequences
+from mind_core.training import Trainer
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.load_config import load_config
+from pipelines.train_data import TrainData, build_model, load_data
+from pipelines.train_input import MemoryInput
 
 Optimizer = Literal["rows", "dense"]
 INTERVAL = 50  # steps between two readings of the clock, as between two reports of `mind train`
@@ -37,47 +36,32 @@ WARM_UP = 10
 
 @dataclass(frozen=True)
 class Data:
-    """The splits as flat arrays, and as the tables that they were, user by user."""
+    """What a worker of `mind train` holds, and the splits as the tables that they were, user by user."""
 
-    train: Sequences
-    validation: Sequences
-    targets: Targets
-    bags: Bags
-    counts: torch.Tensor
-    items: int  # V
-    item_specs: list[FeatureSpec]
-    profile_specs: list[FeatureSpec]
+    dataset: Dataset
+    arrays: TrainData
     train_table: pa.Table
     validation_table: pa.Table
+
+    @property
+    def train(self) -> Sequences:
+        assert self.arrays.train is not None
+        return self.arrays.train
 
 
 def load(dataset: Dataset) -> Data:
     """Read what a worker of `mind train` reads."""
-    manifest = dataset.manifest
-    item_specs, profile_specs = feature_specs(manifest.item_features), feature_specs(manifest.profile_features)
-    train, validation = (dataset.table(split).sort_by("user") for split in ("train", "validation"))
-    items = dataset.items()
-    return Data(
-        to_sequences(train, profile_specs),
-        to_sequences(validation, profile_specs),
-        to_targets(validation),
-        item_bags(feature_columns(items, item_specs, "feature"), manifest.item_rows),
-        train_counts(items),
-        manifest.item_rows,
-        item_specs,
-        profile_specs,
-        train,
-        validation,
-    )
+    train, validation = dataset.table("train"), dataset.table("validation")
+    return Data(dataset, load_data(dataset, train, validation), train, validation)
 
 
 def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
     """Ours, or ours with a dense gradient and Adam over the whole item table."""
     seed = config.train.seed
     trainer = Trainer(
-        MIND(config.model, data.items, data.item_specs, data.profile_specs, seed),
-        data.bags,
-        NegativeSampler(config.loss, data.counts),
+        build_model(config.model, data.dataset, seed),
+        data.arrays.bags,
+        NegativeSampler(config.loss, data.arrays.counts),
         config.optim,
         total_steps=0,
         seed=seed,
@@ -89,20 +73,10 @@ def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
 
 
 def endless(config: Config, data: Data) -> Iterator[Samples]:
-    """Epoch after epoch of batches."""
-    epoch, settings = 0, config.train
-    while True:
-        if settings.targets_per_user is None:
-            samples = all_targets(data.train)
-        else:
-            samples = draw_targets(
-                data.train, settings.targets_per_user, seeded("cpu", settings.seed, "targets", epoch)
-            )
-        order = seeded("cpu", settings.seed, "order", epoch)
-        for batch in epoch_batches(len(samples), settings.batch_size, 1, order):
-            if len(batch) == settings.batch_size:
-                yield samples[batch]
-        epoch += 1
+    """Epoch after epoch of `mind train`'s full batches."""
+    settings = config.train.model_copy(update={"epochs": sys.maxsize})
+    steps = MemoryInput(settings, data.train).steps(0)
+    return (step.samples for step in steps if step.size == settings.batch_size)
 
 
 def samples_per_second(config: Config, data: Data, optimizer: Optimizer, steps: int) -> list[float]:

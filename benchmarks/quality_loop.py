@@ -32,11 +32,11 @@ CUTOFF = 20
 
 def evaluated_users(data: Data, limit: int) -> torch.Tensor:
     """A fixed sample of the validation users whose target does not lie in their history."""
-    users = torch.randperm(len(data.validation), generator=seeded("cpu", "evaluated users")).tolist()
-    offsets, targets = data.validation.offsets.tolist(), data.targets.items
+    users = torch.randperm(len(data.arrays.validation), generator=seeded("cpu", "evaluated users")).tolist()
+    offsets, targets = data.arrays.validation.offsets.tolist(), data.arrays.targets.items
     found = []
     for user in users:
-        if not bool((data.validation.items[offsets[user] : offsets[user + 1]] == targets[user]).any()):
+        if not bool((data.arrays.validation.items[offsets[user] : offsets[user + 1]] == targets[user]).any()):
             found.append(user)
         if len(found) == limit:
             break
@@ -45,8 +45,8 @@ def evaluated_users(data: Data, limit: int) -> torch.Tensor:
 
 def hit_rate(model: MIND, data: Data, users: torch.Tensor) -> float:
     """HitRate@20 of full ranking, seen items left out."""
-    retriever = MINDRetriever.of(model, data.bags)
-    found = evaluate(retriever, data.validation, data.targets, users, [CUTOFF], exclude_seen=True)
+    retriever = MINDRetriever.of(model, data.arrays.bags)
+    found = evaluate(retriever, data.arrays.validation, data.arrays.targets, users, [CUTOFF], exclude_seen=True)
     return float(found.metrics[f"hit_rate@{CUTOFF}"].mean())
 
 

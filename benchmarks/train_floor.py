@@ -25,7 +25,6 @@ from benchmarks.workload import (
     make_sequences,
     make_trainer,
     seconds_per_step,
-    to_device,
     wait_for,
 )
 from mind_core.sequences import Samples, Sequences
@@ -178,7 +177,7 @@ def _cases(options: Options, items: int, dim: int, device: torch.device, speeds:
     precisions = [False, True] if on_gpu else [False]
     sequences = make_sequences(items, "zipf", 200_000 if options.quick else 4_000_000)
     trainer = make_trainer(sequences, items, Shape(dim=dim), device=device)
-    sequences = to_device(sequences, device)
+    sequences = sequences.to(device)
     steps = 3 if options.quick else 50 if on_gpu else 20
     runs = {
         (batch, precision): _Run(trainer, sequences, make_samples(sequences, batch, steps, seed=1), precision)

@@ -37,7 +37,6 @@ from benchmarks.workload import (
     make_trainer,
     row_bytes,
     seconds_per_step,
-    to_device,
 )
 from mind_core.config import LossConfig, OptimConfig
 from mind_core.features import FIRST_ITEM, item_bags
@@ -82,7 +81,7 @@ def _speed(options: Options, sizes: list[int], device: torch.device) -> Finding:
         by_law = {law: make_sequences(items, law, events) for law in LAWS}
         trainer = make_trainer(by_law["zipf"], items, shape, device=device)
         for law in LAWS:
-            sequences = to_device(by_law[law], device)
+            sequences = by_law[law].to(device)
             warm_up, *more = make_samples(sequences, shape.batch, WARM_UP + 1, seed=1)
             seconds_per_step(trainer, sequences, more)
             touched[f"{items} {law}"] = distinct_items(trainer, sequences, warm_up)
@@ -174,10 +173,10 @@ def measure_memory(optimizer: str, items: int, device: torch.device) -> dict[str
     rows = items + FIRST_ITEM
     held = partial(_held, device)
     sequences = make_sequences(items, "zipf", 200_000)
-    there = to_device(sequences, device)
+    there = sequences.to(device)
     batches = make_samples(there, Shape().batch, 3, seed=1)
     small = make_sequences(1000, "zipf", 200_000)  # first use: libraries load what they need
-    seconds_per_step(make_trainer(small, 1000, Shape(), device=device), to_device(small, device), batches)
+    seconds_per_step(make_trainer(small, 1000, Shape(), device=device), small.to(device), batches)
     before = held()
     bags = item_bags([], rows).to(device)
     make_up = held()

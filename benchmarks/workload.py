@@ -6,7 +6,7 @@ The same seed gives the same users, positions and history lengths at every size:
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -70,11 +70,6 @@ def make_samples(sequences: Sequences, batch: int, steps: int, seed: int) -> lis
     places = torch.randint(1, EVENTS_PER_USER, shape, generator=generator)
     device = sequences.offsets.device
     return [Samples(u.to(device), (u * EVENTS_PER_USER + p).to(device)) for u, p in zip(users, places, strict=True)]
-
-
-def to_device(sequences: Sequences, device: torch.device) -> Sequences:
-    """The same sequences there."""
-    return replace(sequences, items=sequences.items.to(device), offsets=sequences.offsets.to(device))
 
 
 def make_sampler(sequences: Sequences, items: int, loss: LossConfig) -> NegativeSampler:

@@ -34,6 +34,10 @@ class Sequences:
     def lengths(self) -> Tensor:
         return self.offsets.diff()
 
+    def to(self, device: torch.device | str) -> Sequences:
+        profile = None if self.profile is None else self.profile.to(device)
+        return Sequences(self.items.to(device), self.offsets.to(device), profile)
+
     def profile_of(self, users: Tensor) -> Bags | None:
         """The profile bags of `users` (B,): B * F bags."""
         if self.profile is None or len(self) == 0:

@@ -37,16 +37,9 @@ from pipelines.startup import Timeline
 from pipelines.step_profile import phases, profile_columns, profile_figure, profile_table
 from pipelines.tracking import Tracker, open_run
 from pipelines.train_callback import ReportCallback, progress_board
+from pipelines.train_data import build_model, load_data, load_items, validation_rows
 from pipelines.train_input import choose_input
-from pipelines.train_worker import (
-    build_model,
-    cutoffs_of,
-    load_data,
-    load_items,
-    train_loop,
-    validation_metrics,
-    validation_rows,
-)
+from pipelines.train_worker import cutoffs_of, train_loop, validation_metrics
 from pipelines.versions import versions
 
 METRICS = ("hit_rate", "recall", "ndcg", "mrr")

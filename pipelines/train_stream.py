@@ -290,12 +290,8 @@ def _join_offsets(offsets: Sequence[Tensor]) -> Tensor:
 
 def to_device(chunk: Chunk, device: torch.device) -> Chunk:
     """The same on a device."""
-    sequences, samples = chunk.sequences, chunk.samples
-    profile = None if sequences.profile is None else sequences.profile.to(device)
-    return Chunk(
-        Sequences(sequences.items.to(device), sequences.offsets.to(device), profile),
-        Samples(samples.users.to(device), samples.positions.to(device)),
-    )
+    samples = chunk.samples
+    return Chunk(chunk.sequences.to(device), Samples(samples.users.to(device), samples.positions.to(device)))
 
 
 def prefetched(values: Iterator[T]) -> Generator[T]:

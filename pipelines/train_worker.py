@@ -4,97 +4,36 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import ray.train
 import ray.train.torch
 import torch
 
-from mind_core.config import ModelConfig
 from mind_core.diagnostics import routing_diagnostics
 from mind_core.distributed import sum_over_ranks
 from mind_core.embeddings import WHOLE, Shard
-from mind_core.evaluation import Targets, evaluate
-from mind_core.features import Bags, item_bags
+from mind_core.evaluation import evaluate
 from mind_core.inference import MINDRetriever, Retriever
-from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.profiling import StepTimes
-from mind_core.sequences import Sequences, full_histories
+from mind_core.sequences import full_histories
 from mind_core.training import Trainer, learning_rate_factor
-from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, train_counts
+from pipelines.arrays import feature_specs
 from pipelines.checkpoints import EarlyStopping, load_checkpoint, save_checkpoint
 from pipelines.config import Config
 from pipelines.dataset import Dataset
-from pipelines.ids import as_array, hash64
 from pipelines.startup import Timeline
 from pipelines.step_profile import profile_metrics
+from pipelines.train_data import TrainData, build_model, columns_to_train, load_data, validation_rows
 from pipelines.train_input import MemoryInput, Step, TrainInput
 from pipelines.train_stream import RayReader, StreamInput
 
 REPORT_EVERY_STEPS = 50  # of the loss; a report is a barrier over the workers
 USERS_PER_CHUNK = 4096  # of validation, to bound its memory
 DIAGNOSED_USERS = 512
-
-
-@dataclass(frozen=True)
-class TrainData:
-    """What a worker holds in memory: flat arrays of the splits, and the items' make-up.
-
-    train : None where it is streamed.  validation : of the users to validate on.
-    """
-
-    train: Sequences | None
-    validation: Sequences
-    targets: Targets
-    bags: Bags
-    counts: torch.Tensor  # (V,) events per item index in the training split
-
-    def to(self, device: torch.device) -> TrainData:
-        """The same on a device."""
-
-        def move(sequences: Sequences) -> Sequences:
-            profile = None if sequences.profile is None else sequences.profile.to(device)
-            return Sequences(sequences.items.to(device), sequences.offsets.to(device), profile)
-
-        targets = Targets(self.targets.items.to(device), self.targets.offsets.to(device))
-        counts = self.counts.to(device)
-        train = None if self.train is None else move(self.train)
-        return TrainData(train, move(self.validation), targets, self.bags.to(device), counts)
-
-
-def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard = WHOLE) -> MIND:
-    """A fresh model for a dataset; the same on every rank, but for the rows of the item table that it holds."""
-    manifest = dataset.manifest
-    specs = feature_specs(manifest.item_features), feature_specs(manifest.profile_features)
-    return MIND(config, manifest.item_rows, *specs, seed, shard)
-
-
-def load_data(dataset: Dataset, train: pa.Table | None, validation: pa.Table) -> TrainData:
-    """Flat arrays from the Arrow tables of the splits."""
-    manifest = dataset.manifest
-    profile = feature_specs(manifest.profile_features)
-    bags, counts = load_items(dataset)
-    validation = validation.sort_by("user")
-    return TrainData(
-        None if train is None else to_sequences(train, profile),
-        to_sequences(validation, profile),
-        to_targets(validation),
-        bags,
-        counts,
-    )
-
-
-def load_items(dataset: Dataset) -> tuple[Bags, torch.Tensor]:
-    """Each item's make-up, and its events in the training split (V,)."""
-    items, manifest = dataset.items(), dataset.manifest
-    columns = feature_columns(items, feature_specs(manifest.item_features), "feature")
-    return item_bags(columns, manifest.item_rows), train_counts(items)
 
 
 def validation_metrics(
@@ -112,26 +51,6 @@ def validation_metrics(
     local = torch.tensor([counted, *(sums.get(name, 0.0) for name in names)], dtype=torch.float64, device=users.device)
     total = sum_over_ranks(local)
     return {name: float(value) for name, value in zip(names, total[1:] / total[0].clamp(min=1), strict=True)}
-
-
-def validation_rows(tables: Iterable[pa.Table], limit: int | None, seed: int) -> pa.Table:
-    """The rows of the users to validate on: all, or the `limit` whose ids have the smallest hashes.
-
-    No more than that is held while reading, and who is in the sample depends neither on the files nor on their order.
-    """
-    kept: list[pa.Table] = []
-    for table in tables:
-        kept.append(table)
-        if limit is not None and sum(each.num_rows for each in kept) > limit:
-            joined = pa.concat_tables(kept).combine_chunks()
-            smallest = np.argpartition(hash64(as_array(joined["user"]), seed), limit)[:limit]
-            kept = [joined.take(pa.array(smallest))]
-    return pa.concat_tables(kept)
-
-
-def columns_to_train(dataset: Dataset) -> list[str]:
-    """The columns of a sequence that a model learns from."""
-    return ["items", *(f"profile_{feature.name}" for feature in dataset.manifest.profile_features)]
 
 
 def train_loop(settings: dict[str, object]) -> None:

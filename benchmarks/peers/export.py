@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks.dataset_loop import Data
+from pipelines.arrays import feature_specs
 
 
 def export(data: Data, path: Path, evaluated: torch.Tensor, with_users: bool) -> Path:
@@ -20,16 +21,20 @@ def export(data: Data, path: Path, evaluated: torch.Tensor, with_users: bool) ->
     with_users : also the user's number and categorical profile features, as columns 0, 1, ... of `*_profile`.
     """
     arrays = {
-        "item_rows": np.array(data.items),
+        "item_rows": np.array(data.dataset.manifest.item_rows),
         "items": data.train.items.numpy(),
         "offsets": data.train.offsets.numpy(),
-        "validation_items": data.validation.items.numpy(),
-        "validation_offsets": data.validation.offsets.numpy(),
-        "targets": data.targets.items.numpy(),
+        "validation_items": data.arrays.validation.items.numpy(),
+        "validation_offsets": data.arrays.validation.offsets.numpy(),
+        "targets": data.arrays.targets.items.numpy(),
         "evaluated": evaluated.numpy(),
     }
     if with_users:
-        names = [f"profile_{spec.name}" for spec in data.profile_specs if spec.kind == "categorical"]
+        names = [
+            f"profile_{spec.name}"
+            for spec in feature_specs(data.dataset.manifest.profile_features)
+            if spec.kind == "categorical"
+        ]
         train, validation = (_columns(table, names) for table in (data.train_table, data.validation_table))
         sizes = np.maximum(train.max(0), validation.max(0)) + 1
         arrays |= {"train_profile": train, "validation_profile": validation, "profile_sizes": sizes}

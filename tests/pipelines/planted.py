@@ -39,7 +39,7 @@ def save_untrained(config: Config, name: str = UNTRAINED, run_id: str | None = N
     from pipelines.artifact import FORMAT_VERSION, ModelCard, save_model
     from pipelines.dataset import Dataset
     from pipelines.load_config import resolved
-    from pipelines.train_worker import build_model, load_data
+    from pipelines.train_data import build_model, load_data
 
     dataset = Dataset.open(config.dataset_path)
     manifest = dataset.manifest

@@ -25,7 +25,7 @@ from pipelines.ranking import found_by, join_rankings, rank_slice
 from pipelines.report import Difference, Report, difference, popularity_bands
 from pipelines.run_store import store_of
 from pipelines.tracking import open_run
-from pipelines.train_worker import build_model
+from pipelines.train_data import build_model
 from tests.pipelines.planted import save_untrained
 
 pytestmark = pytest.mark.ray

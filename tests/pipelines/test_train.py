@@ -31,8 +31,8 @@ from pipelines.errors import UserError
 from pipelines.run_store import store_of
 from pipelines.runs import current_run, read_state
 from pipelines.train import TrainOutcome, train
+from pipelines.train_data import load_data, validation_rows
 from pipelines.train_input import MemoryInput
-from pipelines.train_worker import load_data, validation_rows
 from tests.pipelines.planted import configure
 
 

@@ -1,0 +1,90 @@
+"""What a training reads of a dataset, and the fresh model for it. Needs no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mind_core.config import ModelConfig
+from mind_core.embeddings import WHOLE, Shard
+from mind_core.evaluation import Targets
+from mind_core.features import Bags, item_bags
+from mind_core.model import MIND
+from mind_core.sequences import Sequences
+from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, train_counts
+from pipelines.dataset import Dataset
+from pipelines.ids import as_array, hash64
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What a worker holds in memory: flat arrays of the splits, and the items' make-up.
+
+    train : None where it is streamed.  validation : of the users to validate on.
+    """
+
+    train: Sequences | None
+    validation: Sequences
+    targets: Targets
+    bags: Bags
+    counts: torch.Tensor  # (V,) events per item index in the training split
+
+    def to(self, device: torch.device) -> TrainData:
+        """The same on a device."""
+        targets = Targets(self.targets.items.to(device), self.targets.offsets.to(device))
+        counts = self.counts.to(device)
+        train = None if self.train is None else self.train.to(device)
+        return TrainData(train, self.validation.to(device), targets, self.bags.to(device), counts)
+
+
+def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard = WHOLE) -> MIND:
+    """A fresh model for a dataset; the same on every rank, but for the rows of the item table that it holds."""
+    manifest = dataset.manifest
+    specs = feature_specs(manifest.item_features), feature_specs(manifest.profile_features)
+    return MIND(config, manifest.item_rows, *specs, seed, shard)
+
+
+def load_data(dataset: Dataset, train: pa.Table | None, validation: pa.Table) -> TrainData:
+    """Flat arrays from the Arrow tables of the splits."""
+    manifest = dataset.manifest
+    profile = feature_specs(manifest.profile_features)
+    bags, counts = load_items(dataset)
+    validation = validation.sort_by("user")
+    return TrainData(
+        None if train is None else to_sequences(train, profile),
+        to_sequences(validation, profile),
+        to_targets(validation),
+        bags,
+        counts,
+    )
+
+
+def load_items(dataset: Dataset) -> tuple[Bags, torch.Tensor]:
+    """Each item's make-up, and its events in the training split (V,)."""
+    items, manifest = dataset.items(), dataset.manifest
+    columns = feature_columns(items, feature_specs(manifest.item_features), "feature")
+    return item_bags(columns, manifest.item_rows), train_counts(items)
+
+
+def validation_rows(tables: Iterable[pa.Table], limit: int | None, seed: int) -> pa.Table:
+    """The rows of the users to validate on: all, or the `limit` whose ids have the smallest hashes.
+
+    No more than that is held while reading, and who is in the sample depends neither on the files nor on their order.
+    """
+    kept: list[pa.Table] = []
+    for table in tables:
+        kept.append(table)
+        if limit is not None and sum(each.num_rows for each in kept) > limit:
+            joined = pa.concat_tables(kept).combine_chunks()
+            smallest = np.argpartition(hash64(as_array(joined["user"]), seed), limit)[:limit]
+            kept = [joined.take(pa.array(smallest))]
+    return pa.concat_tables(kept)
+
+
+def columns_to_train(dataset: Dataset) -> list[str]:
+    """The columns of a sequence that a model learns from."""
+    return ["items", *(f"profile_{feature.name}" for feature in dataset.manifest.profile_features)]
