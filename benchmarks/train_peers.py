@@ -33,6 +33,7 @@ TARGETS_PER_USER = 10  # 1 M samples: a bit over half a minute of `mind train`
 
 RECHUB, BARE, DENSE = "torch-rechub 0.9.0", "ours, bare loop", "ours with dense Adam, bare loop"
 TRAIN_1, TRAIN_2 = "mind train, 1 worker x 2 threads", "mind train, 2 workers x 1 thread"
+TRAIN_BF16 = f"{TRAIN_1}, bfloat16"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def run(options: Options) -> Finding:
         DENSE: partial(_bare, made, "dense", max(10, loop_steps // 10)),
         TRAIN_1: partial(_train, made, home, workers=1, threads=2),
         TRAIN_2: partial(_train, made, home, workers=2, threads=1),
+        TRAIN_BF16: partial(_train, made, home, workers=1, threads=2, precision="bfloat16"),
     }
     return _finding(interleaved(contenders, options.rounds), dataset.manifest.items)
 
@@ -87,8 +89,8 @@ def _bare(made: Generated, optimizer: str, steps: int) -> Measured:
     return Measured(statistics.median(found["rates"]), found)
 
 
-def _train(made: Generated, home: Path, workers: int, threads: int) -> Measured:
-    sets = [f"train.workers={workers}", f"train.threads={threads}"]
+def _train(made: Generated, home: Path, workers: int, threads: int, precision: str = "float32") -> Measured:
+    sets = [f"train.workers={workers}", f"train.threads={threads}", f"train.precision={precision}"]
     ran = mind_train(made.conf, home, *sets)
     rates = ran.values("train/samples_per_second")
     steady = rates[1:] or rates  # the first interval has the first use of everything
@@ -127,7 +129,7 @@ def _finding(found: dict[str, list[Measured]], items: int) -> Finding:
         f"stops Ray, trains {TARGETS_PER_USER} samples per user, validates, writes the model and logs it",
     ]
     speed = Sheet(f"Training at {items:,} items, two cores", columns, rows, notes)
-    best = max((TRAIN_1, TRAIN_2), key=lambda name: rates[name].median)
+    best = max((TRAIN_1, TRAIN_2, TRAIN_BF16), key=lambda name: rates[name].median)
     targets = [
         Target(f"{best} / torch-rechub", ratio(rates[best], rates[RECHUB]).median, 20),
         Target(f"{TRAIN_1} / bare loop", ratio(rates[TRAIN_1], rates[BARE]).median, 0.9),

@@ -97,7 +97,7 @@ def _speed(options: Options) -> Finding:
     gains = {name: ratio(rate, rates["1 worker"]) for name, rate in rates.items()}
     rows = [[name, f"{jobs[name].batch:,}", rates[name].text(), gains[name].text(".2f")] for name in jobs]
     notes = [
-        "one thread each; every worker draws its own 1,024 negatives and scores its own samples against them",
+        "one thread each; every worker scores its own samples against the same 1,024 negatives",
         f"{APART}: two trainings of one worker at once, their samples together: what the machine allows",
     ]
     sheet = Sheet(f"Workers ({items:,} items)", ["", "global batch", "samples/s", "/ 1 worker"], rows, notes)

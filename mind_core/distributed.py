@@ -7,7 +7,6 @@ way: replicas stay bit-identical without ever being compared, and a sharded tabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,20 +42,19 @@ def exchange_rows(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     all_grads = _all_gather_padded(grad, longest, ranks)
     sizes = counts.tolist()
     return _mean_by_row(
-        torch.cat([rows[:n] for rows, n in zip(all_rows, sizes, strict=True)]),
-        torch.cat([grads[:n] for grads, n in zip(all_grads, sizes, strict=True)]),
-        sizes,
+        [rows[:n] for rows, n in zip(all_rows, sizes, strict=True)],
+        [grads[:n] for grads, n in zip(all_grads, sizes, strict=True)],
     )
 
 
-def _mean_by_row(rows: Tensor, grads: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Distinct rows, sorted, and the mean over ranks of each: `sizes` says how many of them came from which rank."""
-    union, index = rows.unique(return_inverse=True)
-    total = grads.new_zeros(len(union), grads.shape[1])
-    for part, values in zip(index.split(sizes), grads.split(sizes), strict=True):
+def _mean_by_row(rows: list[Tensor], grads: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Distinct rows, sorted, and the mean over ranks of each, from every rank's own: (R,) rows with their (R, d)."""
+    union, index = torch.cat(rows).unique(return_inverse=True)
+    total = grads[0].new_zeros(len(union), grads[0].shape[1])
+    for part, values in zip(index.split([len(own) for own in rows]), grads, strict=True):
         # one rank at a time: its rows are distinct, so the sum's order is fixed even where index_add_ is atomic (GPU)
         total.index_add_(0, part, values)
-    return union, total / len(sizes)
+    return union, total.div_(len(rows))
 
 
 def _all_gather_padded(values: Tensor, length: int, ranks: int) -> Tensor:
@@ -107,7 +105,7 @@ def send_to_owners(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     route = route_rows(rows)
     values = grad.new_empty(len(route.places), grad.shape[1])
     dist.all_to_all_single(values, grad.index_select(0, route.order), route.received, route.sent)
-    return _mean_by_row(route.places, values, route.received)
+    return _mean_by_row(list(route.places.split(route.received)), list(values.split(route.received)))
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

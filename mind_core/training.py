@@ -1,8 +1,8 @@
 """One training step: draw -> gather distinct rows -> forward and backward on the block -> exchange -> update rows.
 
 Data-parallel by design: dense parameters go through DistributedDataParallel, table rows through `exchange_rows`. Every
-random draw comes from a generator seeded by (seed, purpose, step, rank), so a resumed run draws what the uninterrupted
-one would have drawn, and there is no random state to save.
+random draw comes from a generator seeded by (seed, purpose, step) and, where ranks must differ, the rank: a resumed run
+draws what the uninterrupted one would have drawn, and there is no random state to save.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mind_core.sequences import Samples, Sequences, hide_behaviours, windows
 
 
 def seeded(device: torch.device | str, *key: object) -> torch.Generator:
-    """A generator whose stream is fixed by `key`, e.g. (seed, "negatives", step, rank)."""
+    """A generator whose stream is fixed by `key`, e.g. (seed, "dropout", step, rank)."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
@@ -187,7 +187,8 @@ class Trainer:
         model, config = self.model, self.model.config
         histories = windows(sequences, samples.users, samples.positions, config.max_history)
         labels = sequences.items[samples.positions].long()
-        negatives = self.sampler.draw(labels, seeded(self.device, self.seed, "negatives", self.step, self.rank))
+        # the same draw on every rank, as if one worker had taken the whole batch: fewer rows to exchange and to update
+        negatives = self.sampler.draw(labels, seeded(self.device, self.seed, "negatives", self.step))
         mask = histories.mask
         if self.behaviour_dropout:
             generator = seeded(self.device, self.seed, "dropout", self.step, self.rank)

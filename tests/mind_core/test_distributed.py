@@ -93,7 +93,7 @@ def test_a_sharded_table_refuses_the_full_softmax() -> None:
 def test_two_ranks_train_as_one_process_on_the_merged_batch(found: dict[str, list[ranks.Found]]) -> None:
     first, second = found["trains_on_shares"]
     w = ranks.given_world()
-    t = trainer(w, LossConfig(kind="full"), OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
+    t = trainer(w, ranks.DRAWN, OptimConfig(learning_rate=0.01, table_learning_rate=0.01))
     merged = torch.stack([t.train_step(w.sequences, samples) for samples in ranks.merged_samples(w)])
     assert ((first["losses"] + second["losses"]) / 2).tolist() == pytest.approx(merged.tolist(), rel=1e-5)
     assert_equal_up_to_rounding(first, ranks.state_of(t, w))

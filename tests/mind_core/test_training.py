@@ -66,7 +66,7 @@ def test_only_rows_of_a_steps_items_change() -> None:
     # given one sample (history 5, label 6) and negatives that the sampler draws
     w = world([[5, 6]], 30, features=False, profile=False)
     t = trainer(w, LossConfig(uniform_negatives=3, popularity_negatives=0))
-    drawn = t.sampler.draw(torch.tensor([6]), seeded("cpu", 0, "negatives", 0, 0))
+    drawn = t.sampler.draw(torch.tensor([6]), seeded("cpu", 0, "negatives", 0))
     before = w.model.item_table.weight.clone()
     t.train_step(w.sequences, Samples(torch.tensor([0]), torch.tensor([1])))
     changed = (w.model.item_table.weight != before).any(1).nonzero().flatten().tolist()
