@@ -1,36 +1,27 @@
-"""Pass 1 of preprocessing: every piece of the log -> clean blocks on disk, counts, and a sample of the users."""
+"""Pass 1 of preprocessing: every piece of the log -> clean events by user bucket on disk, counts, and a quarantine."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from pipelines.buckets import BUCKETS, write_block
 from pipelines.config import DataConfig, EventSource
+from pipelines.dataset import write_table
 from pipelines.errors import UserError
 from pipelines.formats import Fragment, read_blocks
-from pipelines.histories import write_arrow
-from pipelines.ids import as_array, common_type, is_whole_numbers, smallest_hashes
+from pipelines.ids import Int64s, common_type, is_whole_numbers
 from pipelines.normalise import MALFORMED, UNREADABLE, TimeUnit, needed_columns, normalise, time_unit
-from pipelines.session import run_tasks
 from pipelines.sources import TEXT_FORMATS
+from pipelines.workspace import Workspace
 
-SAMPLE = 16_384  # users that the ranges of pass 2 are cut by
-
-
-@dataclass(frozen=True)
-class CleanPiece:
-    """A piece of the log after cleaning."""
-
-    rows_read: int
-    set_aside: Counter[str]
-    blocks: list[str]  # Arrow files of clean events
-    events: int  # in the blocks
-    sample: pa.Array  # user ids of the smallest hashes
-    user_types: set[pa.DataType]  # over the blocks
-    item_types: set[pa.DataType]
+BLOCK_EVENTS = 2**21  # clean events that a task gathers before it writes them: few files, each with all buckets
 
 
 @dataclass(frozen=True)
@@ -40,11 +31,14 @@ class CleanLog:
     rows_read: int
     rows_by_file: Counter[int]
     set_aside: Counter[str]
-    blocks: list[str]
-    events: int
-    sample: pa.Array
+    blocks: list[str]  # files of pipelines.buckets
+    bucket_counts: Int64s  # (BUCKETS,) events in all blocks
     user_type: pa.DataType
     item_type: pa.DataType
+
+    @property
+    def events(self) -> int:
+        return int(self.bucket_counts.sum())
 
 
 def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
@@ -57,62 +51,112 @@ def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
     return "number"
 
 
-def read_log(data: DataConfig, pieces: list[Fragment], unit: TimeUnit, staging: Path) -> CleanLog:
-    """Clean every piece into `staging`.
+def read_log(data: DataConfig, pieces: list[Fragment], unit: TimeUnit, work: Workspace, quarantine: Path) -> CleanLog:
+    """Clean every piece into `work`, and write the rows that are no good to `quarantine`.
 
     Raises
     ------
     UserError
         If a piece cannot be read, too many rows are unusable, or none is left.
     """
-    arguments = [(piece, data.events, unit, str(staging / f"read-{n:05d}")) for n, piece in enumerate(pieces)]
-    cleaned = list(run_tasks(_read_piece, arguments, "Reading the log"))
+    quarantine.mkdir(parents=True, exist_ok=True)
+    arguments = [(piece, n, data.events, unit, work.root / "read", quarantine) for n, piece in enumerate(pieces)]
+    found = work.run("read", _read_piece, arguments, "Reading the log")
     rows_by_file, set_aside = Counter[int](), Counter[str]()
-    for piece, part in zip(pieces, cleaned, strict=True):
-        rows_by_file[piece.number] += part.rows_read
-        set_aside += part.set_aside
-    rows_read = rows_by_file.total()
-    _stop_if_bad(data, rows_read, set_aside)
-    some = [part for part in cleaned if part.blocks]
-    if not some:
+    for piece, part in zip(pieces, found, strict=True):
+        rows_by_file[piece.number] += part["rows_read"]
+        set_aside.update(part["set_aside"])
+    _stop_if_bad(data, rows_by_file.total(), set_aside)
+    counts = np.sum([part["bucket_counts"] for part in found], axis=0)
+    if not counts.sum():
         listed = ", ".join(f"{count:,} {reason}" for reason, count in set_aside.items())
-        raise UserError(f"{data.events.path}: no row is left of {rows_read:,} read ({listed})")
-    user_type = common_type(set().union(*(part.user_types for part in some)))
+        raise UserError(f"{data.events.path}: no row is left of {rows_by_file.total():,} read ({listed})")
     return CleanLog(
-        rows_read,
+        rows_by_file.total(),
         rows_by_file,
         set_aside,
-        [path for part in some for path in part.blocks],
-        sum(part.events for part in some),
-        smallest_hashes(pa.concat_arrays([part.sample.cast(user_type) for part in some]), SAMPLE),
-        user_type,
-        common_type(set().union(*(part.item_types for part in some))),
+        [str(work.root / "read" / name) for part in found for name in part["blocks"]],
+        counts,
+        _common([part["user_types"] for part in found]),
+        _common([part["item_types"] for part in found]),
     )
 
 
-def _read_piece(piece: Fragment, source: EventSource, unit: TimeUnit, prefix: str) -> CleanPiece:
-    """Task: clean a piece of the log into Arrow files beginning with `prefix`."""
-    rows_read = rows_kept = 0
+def _common(names: list[list[str]]) -> pa.DataType:
+    return common_type({pa.type_for_alias(name) for some in names for name in some})
+
+
+def _read_piece(
+    piece: Fragment, number: int, source: EventSource, unit: TimeUnit, folder: Path, quarantine: Path
+) -> dict[str, Any]:
+    """Task: clean a piece of the log into files of `folder` named after its number."""
+    columns = needed_columns(source)
+    rows_read = 0
     set_aside: Counter[str] = Counter()
+    bad = [_lines(())]
+    types: dict[str, set[str]] = {"user": set(), "item": set()}
+
+    def cleaned() -> Iterator[pa.Table]:
+        nonlocal rows_read
+        for block in read_blocks(piece, source, columns):
+            found = normalise(block.table, source, unit, piece.path)
+            rows_read += block.table.num_rows + len(block.unreadable)
+            set_aside.update(found.set_aside)
+            set_aside[UNREADABLE] += len(block.unreadable)
+            bad.extend((found.quarantine, _lines(block.unreadable)))
+            if found.events.num_rows:
+                for side, names in types.items():
+                    names.add(str(_own_type(found.events[side], piece.format)))
+                yield found.events
+
     blocks: list[str] = []
-    types: dict[str, set[pa.DataType]] = {"user": set(), "item": set()}
-    sample = pa.nulls(0, pa.int64())
-    for number, block in enumerate(read_blocks(piece, source, needed_columns(source))):
-        events, reasons = normalise(block.table, source, unit, piece.path)
-        rows_read += block.table.num_rows + block.unreadable
-        set_aside += reasons + Counter({UNREADABLE: block.unreadable})
-        if not events.num_rows:
-            continue
-        for side, found in types.items():
-            found.add(_own_type(events[side], piece.format))
-        users = as_array(events["user"])
-        kind = common_type({users.type, sample.type}) if len(sample) else users.type
-        sample = smallest_hashes(pa.concat_arrays([sample.cast(kind), users.cast(kind)]), SAMPLE)
-        path = f"{prefix}-{number:05d}.arrow"
-        write_arrow(events, Path(path))
-        blocks.append(path)
-        rows_kept += events.num_rows
-    return CleanPiece(rows_read, set_aside, blocks, rows_kept, sample, types["user"], types["item"])
+    bucket_counts = np.zeros(BUCKETS, np.int64)
+    for events in _gathered(cleaned()):
+        blocks.append(f"{number:05d}-{len(blocks):05d}.arrow")
+        bucket_counts += write_block(events, folder / blocks[-1])
+    rows = pa.concat_tables(bad, promote_options="default")
+    if rows.num_rows:
+        place = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows.num_rows, np.int32)), pa.array([piece.path]))
+        write_table(rows.append_column("file", place), quarantine / f"part-{number:05d}.parquet")
+    return {
+        "rows_read": rows_read,
+        "set_aside": dict(+set_aside),
+        "blocks": blocks,
+        "bucket_counts": bucket_counts.tolist(),
+        "user_types": sorted(types["user"]),
+        "item_types": sorted(types["item"]),
+    }
+
+
+def _lines(unreadable: tuple[str, ...]) -> pa.Table:
+    text = pa.array(unreadable, pa.string())
+    return pa.table({"reason": pa.array([UNREADABLE] * len(unreadable), pa.string()), "line": text})
+
+
+def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of at least BLOCK_EVENTS, the last one apart."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(each.num_rows for each in held) >= BLOCK_EVENTS:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """End to end; ids of several types as text."""
+    kinds = {side: common_type({table[side].type for table in tables}) for side in ("user", "item")}
+    return pa.concat_tables([with_types(table, kinds) for table in tables])
+
+
+def with_types(events: pa.Table, kinds: dict[str, pa.DataType]) -> pa.Table:
+    """Events with ids of the given types."""
+    for side, kind in kinds.items():
+        if events[side].type != kind:
+            events = events.set_column(events.column_names.index(side), side, events[side].cast(kind))
+    return events
 
 
 def _own_type(ids: pa.ChunkedArray, file_format: str) -> pa.DataType:

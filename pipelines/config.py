@@ -56,14 +56,17 @@ class EventSource(TableSource):
     tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all
+    type_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of event_type, 1 for others; sequences get
+    # a column `weights`
     exclude: list[Exclusion] = []
     duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
     repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
 
     @model_validator(mode="after")
     def types_need_a_column(self) -> EventSource:
-        if self.keep_types is not None and self.event_type is None:
-            raise ValueError("keep_types is set but event_type names no column")
+        for key in ("keep_types", "type_weights"):
+            if getattr(self, key) is not None and self.event_type is None:
+                raise ValueError(f"{key} is set but event_type names no column")
         return self
 
 
@@ -79,6 +82,10 @@ class FeatureTable(TableSource):
     id: str  # the item's or user's column, of the same type as in the log
     features: dict[str, Feature] = {}  # by column name
     show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
+
+
+class ItemTable(FeatureTable):
+    cold_start: bool = False  # items that the log never names are part of the catalogue, with vectors from features
 
 
 class Split(Section):
@@ -109,12 +116,15 @@ class Split(Section):
 
 class DataConfig(Section):
     events: EventSource
-    items: FeatureTable | None = None
+    items: ItemTable | None = None
     profile: FeatureTable | None = None
     min_user_events: int = Field(1, ge=1)
     min_item_events: int = Field(1, ge=1)
     split: Split = Split()
-    partitions: int | None = Field(None, ge=1)  # blocks of the shuffle by user; None: from the size of the log
+    max_user_events: int | None = Field(None, ge=1)  # a user's newest that many events are kept; None: all
+    session_gap: float | None = Field(None, gt=0)  # a behaviour after so many seconds (of the log's own unit, if its
+    # times are plain numbers) of inactivity opens a session; sequences get a column `sessions`
+    time_gaps: bool = False  # sequences get a column `gaps`: the time since the behaviour before, in buckets
     max_bad_fraction: float = Field(1.0, ge=0, le=1)  # rows that cannot be read, of all; more stops the job
 
 

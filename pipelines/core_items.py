@@ -1,92 +1,121 @@
-"""Pass 3 of preprocessing: count items per range, again and again until no item or user is below its minimum."""
+"""Pass 3 of preprocessing: count items, again and again until no item or user is below its minimum (the k-core)."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.feather as feather
 import ray
 
 from pipelines.config import DataConfig
 from pipelines.errors import UserError
-from pipelines.histories import Histories, item_counts, settle
+from pipelines.histories import Histories, item_counts, settle, write_arrow
 from pipelines.ids import as_array
-from pipelines.ranges import Range
 from pipelines.session import run_tasks
-from pipelines.vocabulary import build_items
+from pipelines.sort_parts import Part
+from pipelines.workspace import Workspace, read_json, write_json
 
 
 @dataclass(frozen=True)
 class Core:
     """The fixed point: every user and item left has its minimum of events."""
 
-    ranges: list[Range]
-    items: pa.Table  # the item vocabulary: index, id, count
+    items: pa.Table  # id, count
     rare: pa.Array | None  # ids of the items dropped
+    users: list[int]  # left, by part
 
 
-def find_core(data: DataConfig, ranges: list[Range]) -> Core:
-    """Grow the set of rare items until nothing falls below its minimum (the k-core).
+def find_core(data: DataConfig, parts: list[Part], work: Workspace) -> Core:
+    """Grow the set of rare items until nothing falls below its minimum.
 
     Raises
     ------
     UserError
         If that leaves nothing.
     """
+    items, rare, users = (work.root / f"core-{name}" for name in ("items.arrow", "rare.arrow", "users.json"))
+    if not users.exists():  # written last
+        core = _fixed_point(data, parts)
+        write_arrow(core.items, items)
+        write_arrow(pa.table({"id": core.items["id"].slice(0, 0) if core.rare is None else core.rare}), rare)
+        write_json(core.users, users)
+    dropped = as_array(feather.read_table(rare, memory_map=False)["id"])
+    return Core(feather.read_table(items, memory_map=False), dropped if len(dropped) else None, read_json(users))
+
+
+def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:
     rare: pa.Array | None = None
     rounds = 0
+    users = [part.users for part in parts]
+    if drops_without_rare_items(data):
+        counts, users = _count(data, parts, rare, rounds)
+    else:  # pass 2 has counted what is there before anything is dropped
+        counts = total(part.item_counts() for part in parts)
     while True:
-        rounds += 1
-        shared = ray.put(rare)
-        what = "Counting items" if rounds == 1 else f"Dropping rare items and short users, round {rounds}"
-        settled: list[Range] = []
-        counts = _Counts()
-        for left, counted in run_tasks(_count_range, [(each, shared, data) for each in ranges], what):
-            settled.append(left)
-            counts.add(counted)
-        items = counts.total()
-        if not items.num_rows:
+        if not counts.num_rows:
             raise UserError(
                 f"{data.events.path}: no event is left with min_user_events={data.min_user_events} and "
                 f"min_item_events={data.min_item_events}; lower them"
             )
-        few = as_array(items.filter(pc.less(items["count"], data.min_item_events))["id"])
+        few = as_array(counts.filter(pc.less(counts["count"], data.min_item_events))["id"])
         if not len(few):
-            return Core(settled, build_items(items), rare)
+            return Core(counts, rare, users)
         rare = few if rare is None else pa.concat_arrays([rare, few])
+        rounds += 1
+        counts, users = _count(data, parts, rare, rounds)
 
 
-def _count_range(each: Range, rare: pa.Array | None, data: DataConfig) -> tuple[Range, pa.Table]:
-    """Task: what is left of a range without the rare items, and its item counts."""
-    histories, _ = settle_range(each, rare, data)
-    return Range(each.number, each.path, len(histories.users), len(histories.item)), item_counts(histories)
+def _count(data: DataConfig, parts: list[Part], rare: pa.Array | None, rounds: int) -> tuple[pa.Table, list[int]]:
+    """Item counts over all parts, and users left by part."""
+    shared = ray.put(rare)
+    what = f"Dropping rare items and short users, round {rounds}" if rounds else "Dropping short users"
+    users: list[int] = []
+
+    def counted() -> Iterator[pa.Table]:
+        for left, counts in run_tasks(_count_part, [(part, shared, data) for part in parts], what):
+            users.append(left)
+            yield counts
+
+    return total(counted()), users
 
 
-def settle_range(each: Range, rare: pa.Array | None, data: DataConfig) -> tuple[Histories, Counter[str]]:
-    """Read a range and drop what the rare items and the minimum counts take away; see `histories.settle`."""
-    histories = Histories.read(Path(each.path))
+def drops_without_rare_items(data: DataConfig) -> bool:
+    """Whether `settle` drops events even where no item is rare."""
+    return data.min_user_events > 1 or data.max_user_events is not None or data.events.repeats == "collapse"
+
+
+def _count_part(part: Part, rare: pa.Array | None, data: DataConfig) -> tuple[int, pa.Table]:
+    """Task: the users and the item counts of a part without the rare items."""
+    histories, _ = settled(Histories.read(Path(part.path)), rare, data)
+    return len(histories.users), item_counts(histories)
+
+
+def settled(histories: Histories, rare: pa.Array | None, data: DataConfig) -> tuple[Histories, Counter[str]]:
+    """Drop what the rare items and the minimum counts take away; see `histories.settle`."""
     if rare is None:
         drop = np.zeros(len(histories.items), bool)
     else:
         drop = pc.is_in(histories.items, value_set=rare).to_numpy(zero_copy_only=False)
-    return settle(histories, drop, data.min_user_events, data.events.repeats == "collapse")
+    collapse = data.events.repeats == "collapse"
+    return settle(histories, drop, data.min_user_events, collapse, data.max_user_events)
 
 
-class _Counts:
-    """A running sum of (id, count) tables that holds a few of them at most."""
+def total(tables: Iterable[pa.Table]) -> pa.Table:
+    """Sum (id, count) tables by id; a few of them are held at most."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if len(held) > 8:
+            held = [_sum(held)]
+    return _sum(held)
 
-    def __init__(self) -> None:
-        self._tables: list[pa.Table] = []
 
-    def add(self, table: pa.Table) -> None:
-        self._tables.append(table)
-        if len(self._tables) > 8:
-            self._tables = [self.total()]
-
-    def total(self) -> pa.Table:
-        joined = pa.concat_tables(self._tables).group_by("id").aggregate([("count", "sum")])
-        return joined.rename_columns({"count_sum": "count"}).select(["id", "count"])
+def _sum(tables: list[pa.Table]) -> pa.Table:
+    joined = pa.concat_tables(tables).group_by("id").aggregate([("count", "sum")])
+    return joined.rename_columns({"count_sum": "count"}).select(["id", "count"])

@@ -4,10 +4,13 @@
     sequences/{train,validation,test}/part-NNNNN.parquet
                                        one row per user: user, items (oldest first), times, targets, profile_<feature>
     items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
-    vocabularies/{items,users}.parquet                            index, id, count
-    vocabularies/{item_features,profile_features}/<name>.parquet  index, value, count
+    vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
+    vocabularies/{item_features,profile_features}/<name>.parquet       index, value, count
+    quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
+    events/part-NNNNN.arrow            clean events before anything is dropped, see pipelines.histories: for --append
 
-Item and feature rows: see pipelines.vocabulary. Reading needs no Ray.
+A sequence may also have, for each of its items, what pipelines.behaviours describes: weights, sessions, gaps. Item and
+feature rows: see pipelines.vocabulary. Reading needs no Ray.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from pipelines.errors import UserError
 from pipelines.splits import SPLITS, SplitName
 from pipelines.vocabulary import FeatureEncoder, FeatureKind, encode_columns
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Side = Literal["item", "profile"]
 
 
@@ -118,16 +121,27 @@ class Layout:
     def part(self, split: str, number: int) -> Path:
         return self.sequences(split) / f"part-{number:05d}.parquet"
 
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events"
+
     def vocabulary(self, name: str) -> Path:
-        """`name` is items, users, item_features/<name> or profile_features/<name>."""
-        return self.root / "vocabularies" / f"{name}.parquet"
+        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>."""
+        return self.root / "vocabularies" / (name if name == "users" else f"{name}.parquet")
+
+    def users(self, number: int) -> Path:
+        return self.vocabulary("users") / f"part-{number:05d}.parquet"
 
     def create(self) -> None:
         """Make the folders."""
-        folders = [*(self.sequences(split) for split in SPLITS), self.items.parent]
-        folders += [self.root / "vocabularies" / name for name in ("item_features", "profile_features")]
+        folders = [*(self.sequences(split) for split in SPLITS), self.items.parent, self.quarantine, self.events]
+        folders += [self.root / "vocabularies" / name for name in ("users", "item_features", "profile_features")]
         for folder in folders:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_table(table: pa.Table, path: Path) -> None:

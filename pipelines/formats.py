@@ -41,15 +41,16 @@ class Fragment:
     format: str
     number: int  # of the file within its source, in path order
     size_bytes: int
+    modified_ns: int = 0  # 0 where the file system does not say
     row_groups: tuple[int, ...] = ()  # Parquet only
 
 
-@dataclass
+@dataclass(frozen=True)
 class Block:
-    """Rows of a fragment, and the number of lines before them that are no rows at all."""
+    """Rows of a fragment, and the lines between them that are no rows at all."""
 
     table: pa.Table
-    unreadable: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -125,20 +126,20 @@ def _stream(fragment: Fragment) -> Iterator[BinaryIO]:
 
 
 def _csv_blocks(raw: Any, source: TableSource, columns: list[str]) -> Iterator[Block]:
-    bad: list[int] = []  # one entry per line of the wrong number of fields
+    bad: list[str] = []  # lines of the wrong number of fields
     reader = _open_csv(raw, source, columns, bad)
     for batch in reader:
-        yield Block(pa.Table.from_batches([batch]), len(bad))
+        yield Block(pa.Table.from_batches([batch]), tuple(bad))
         bad.clear()
     if bad:
-        yield Block(reader.schema.empty_table(), len(bad))
+        yield Block(reader.schema.empty_table(), tuple(bad))
 
 
-def _open_csv(raw: Any, source: TableSource, columns: list[str] | None, bad: list[int]) -> Any:
+def _open_csv(raw: Any, source: TableSource, columns: list[str] | None, bad: list[str]) -> Any:
     long_delimiter = len(source.delimiter) > 1
 
     def skip(row: Any) -> str:
-        bad.append(1)
+        bad.append(row.text)
         return "skip"
 
     return csv.open_csv(
@@ -223,10 +224,11 @@ def _json_block(data: bytes) -> Block:
         return Block(_parse_json(data))
     except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line
         lines = [line for line in data.split(b"\n") if line.strip()]
-        good = [line for line in lines if _is_json_object(line)]
-        if len(good) == len(lines):
+        is_good = [_is_json_object(line) for line in lines]
+        if all(is_good):
             raise
-        return Block(_parse_json(b"\n".join(good)), len(lines) - len(good))
+        bad = tuple(line.decode(errors="replace") for line, good in zip(lines, is_good, strict=True) if not good)
+        return Block(_parse_json(b"\n".join(line for line, good in zip(lines, is_good, strict=True) if good)), bad)
 
 
 def _parse_json(data: bytes) -> pa.Table:

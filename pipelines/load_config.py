@@ -32,7 +32,6 @@ PRESETS = Path(__file__).parent / "presets"
 HASHED = ("name", "data", "model", "loss", "optim", "train", "evaluate")
 # Nor what changes no number of a run: a crash may be a reason to change it before going on. train.workers does.
 UNHASHED = (
-    ("data", "partitions"),
     ("data", "max_bad_fraction"),
     ("train", "threads"),
     ("train", "max_failures"),

@@ -7,6 +7,7 @@ tie (int64) and type (string) where configured. Pure Arrow and NumPy; no Ray.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipelines.ids import as_array, canonical
 
 TimeUnit = Literal["us", "number"]
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 UNREADABLE = "unreadable row"
 MISSING_USER = "missing user"
@@ -102,15 +104,22 @@ def _parse_iso(text: pa.Array) -> pa.Array:
     return stamps.view(pa.int64()).take(encoded.indices)
 
 
-def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) -> tuple[pa.Table, Counter[str]]:
-    """Clean one block.
+@dataclass(frozen=True)
+class Normalised:
+    """What became of a block.
 
-    Returns
-    -------
-    events
-        The rows kept, in the order of the block.
-    set_aside
-        Count of the others by reason; the first reason that applies counts, in the order of the code below.
+    events : the rows kept, in the order of the block.
+    set_aside : count of the others by reason; the first reason that applies counts, in the order of the tests.
+    quarantine : those of them that are no good (not those of another event type), as text: reason, then the columns.
+    """
+
+    events: pa.Table
+    set_aside: Counter[str]
+    quarantine: pa.Table
+
+
+def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) -> Normalised:
+    """Clean one block.
 
     Raises
     ------
@@ -140,11 +149,35 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
             tests.append((OTHER_TYPE, ~_mask(kept)))
     keep = np.ones(block.num_rows, bool)
     set_aside: Counter[str] = Counter()
+    bad: list[tuple[str, Rows]] = []
     for reason, hit in tests:
-        hit &= keep
-        set_aside[reason] += int(hit.sum())
-        keep &= ~hit
-    return pa.table(columns).filter(pa.array(keep)), +set_aside
+        rows = np.flatnonzero(hit & keep)
+        if len(rows):
+            set_aside[reason] += len(rows)
+            keep[rows] = False
+            if reason != OTHER_TYPE:
+                bad.append((reason, rows))
+    events = pa.table(columns)
+    if not keep.all():
+        events = events.filter(pa.array(keep))
+    return Normalised(events, set_aside, _quarantine(block, bad))
+
+
+def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:
+    """The rows as text, block by block in the order of the reasons."""
+    rows = block.take(pa.array(np.concatenate([np.zeros(0, np.int64), *(found for _, found in bad)])))
+    reasons = pa.concat_arrays([pa.array([], pa.string()), *(pa.array([reason] * len(found)) for reason, found in bad)])
+    texts = {name: as_text(column) for name, column in zip(rows.column_names, rows.columns, strict=True)}
+    return pa.table({"reason": reasons, **texts})
+
+
+def as_text(column: Any) -> pa.Array:
+    """Any column as text that a person can read."""
+    array = as_array(column)
+    try:
+        return array.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.array([None if value is None else str(value) for value in array.to_pylist()], pa.string())
 
 
 def excluded(column: Any, rule: Exclusion, where: str) -> Mask:
@@ -178,4 +211,6 @@ def _as_text(column: Any, label: str) -> pa.Array:
 
 
 def _mask(flags: Any) -> Mask:
-    return np.array(pc.fill_null(flags, False).to_numpy(zero_copy_only=False), bool)
+    if flags.null_count:
+        flags = pc.fill_null(flags, False)
+    return np.array(flags.to_numpy(zero_copy_only=False), bool)

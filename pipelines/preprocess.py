@@ -2,17 +2,18 @@
 
 Four passes, each over pieces that fit a worker; the driver sees counts and vocabularies, never events.
 
-1. clean_log    a file piece -> clean blocks on disk; what is set aside is counted; a sample of the users comes back
-2. ranges       Ray Data: shuffle the blocks to ranges of users, sort each range, drop duplicates, write it
-3. core_items   item counts per range, again and again until no item or user is below its minimum
-4. write_parts  per range: encode, split, write its part of the dataset
+1. clean_log    a piece of a file -> clean events on disk, by the hash of their user; what is no good is put aside
+2. sort_parts   a part's run of hashes out of all pieces -> sorted events without duplicates
+3. core_items   item counts per part, again and again until no item or user is below its minimum
+4. write_parts  per part: encode, split, write its files of the dataset
 
-The staging files lie inside the unpublished folder: on a cluster, `home` is on storage that all nodes share.
+A killed job is gone on with by the same command: pipelines.workspace. On a cluster, `home` is on storage that all nodes
+share. What is held where: docs/preprocessing.md
 """
 
 from __future__ import annotations
 
-import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import ray
@@ -31,11 +32,14 @@ from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
 from pipelines.load_config import resolved
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
-from pipelines.publish import published
-from pipelines.ranges import partition
+from pipelines.progress import console
 from pipelines.session import ray_session
+from pipelines.sort_parts import sort_parts
 from pipelines.sources import TEXT_FORMATS, fragments, lineage
+from pipelines.workspace import Workspace, swap, workspace
 from pipelines.write_parts import write_parts
+
+UNCOUNTED = {"max_bad_fraction"}  # settings that change no file of the dataset
 
 
 def preprocess(config: Config) -> Dataset:
@@ -52,41 +56,71 @@ def preprocess(config: Config) -> Dataset:
     cutoffs = _cutoffs(data, unit)
     item_rows = None if data.items is None else FeatureRows.read(data.items)
     profile_rows = None if data.profile is None else FeatureRows.read(data.profile)
-    with ray_session(config.ray, workers=config.train.workers), published(config.dataset_path) as folder:
-        staging = folder / "staging"
-        staging.mkdir()
-        log = read_log(data, pieces, unit, staging)
-        if item_rows is not None:
-            item_rows = item_rows.aligned(log.item_type, *_described(data.events, data.events.item, pieces))
-        if profile_rows is not None:
-            profile_rows = profile_rows.aligned(log.user_type, *_described(data.events, data.events.user, pieces))
-        ranges, duplicates = partition(data, log, staging)
-        core = find_core(data, ranges)
-        content = write_parts(data, core, item_rows, profile_rows, cutoffs, Layout(folder), staging)
-        shutil.rmtree(staging)
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            name=config.name,
-            config=resolved(config)["data"],  # without credentials
-            rows_read=log.rows_read,
-            set_aside=dict(sorted((log.set_aside + duplicates + content.set_aside).items())),
-            events=sum(each.events for each in core.ranges),
-            users=sum(each.users for each in core.ranges),
-            items=core.items.num_rows,
-            splits=content.splits,
-            item_features=content.item_features,
-            profile_features=content.profile_features,
-            time_unit=unit,
-            fingerprint=content.fingerprint,
-            sources={
-                "events": lineage(pieces, log.rows_by_file),
-                "items": [] if item_rows is None else item_rows.files,
-                "profile": [] if profile_rows is None else profile_rows.files,
-            },
-            versions={"ray": ray.__version__, "pyarrow": pa.__version__},
-        )
-        Layout(folder).manifest.write_text(manifest.to_json(), encoding="utf-8")
+    tables = [file for rows in (item_rows, profile_rows) if rows is not None for file in rows.files]
+    with (
+        workspace(config.dataset_path, _key(config, pieces, tables)) as work,
+        ray_session(config.ray, workers=config.train.workers),
+    ):
+        if work.resumed:
+            console.print(f"going on with the unfinished work of {config.dataset_path.name}")
+        folder = work.root / "dataset"
+        _make(config, pieces, unit, cutoffs, item_rows, profile_rows, work, folder)
+        swap(folder, config.dataset_path)
     return Dataset.open(config.dataset_path)
+
+
+def _make(
+    config: Config,
+    pieces: list[Fragment],
+    unit: TimeUnit,
+    cutoffs: tuple[int, int] | None,
+    item_rows: FeatureRows | None,
+    profile_rows: FeatureRows | None,
+    work: Workspace,
+    folder: Path,
+) -> None:
+    """All four passes, and the manifest."""
+    data, layout = config.data, Layout(folder)
+    layout.create()
+    log = read_log(data, pieces, unit, work, layout.quarantine)
+    if item_rows is not None:
+        item_rows = item_rows.aligned(log.item_type, *_described(data.events, data.events.item, pieces))
+    if profile_rows is not None:
+        profile_rows = profile_rows.aligned(log.user_type, *_described(data.events, data.events.user, pieces))
+    parts, duplicates = sort_parts(data, log, work, layout.events)
+    for block in log.blocks:  # a resumed job finds every part on record
+        Path(block).unlink(missing_ok=True)
+    core = find_core(data, parts, work)
+    content = write_parts(data, unit, parts, core, item_rows, profile_rows, cutoffs, layout, work)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=config.name,
+        config=resolved(config)["data"],  # without credentials
+        rows_read=log.rows_read,
+        set_aside=dict(sorted((log.set_aside + duplicates + content.set_aside).items())),
+        events=content.events,
+        users=content.users,
+        items=content.items,
+        splits=content.splits,
+        item_features=content.item_features,
+        profile_features=content.profile_features,
+        time_unit=unit,
+        fingerprint=content.fingerprint,
+        sources={
+            "events": lineage(pieces, log.rows_by_file),
+            "items": [] if item_rows is None else item_rows.files,
+            "profile": [] if profile_rows is None else profile_rows.files,
+        },
+        versions={"ray": ray.__version__, "pyarrow": pa.__version__},
+    )
+    layout.manifest.write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _key(config: Config, pieces: list[Fragment], tables: list[dict[str, object]]) -> dict[str, object]:
+    """What unfinished work must have been begun with to be gone on with."""
+    settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
+    files = [[each.path, each.size_bytes, each.modified_ns, list(each.row_groups)] for each in pieces]
+    return {"schema": SCHEMA_VERSION, "settings": settings, "files": files, "tables": tables}
 
 
 def _described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:

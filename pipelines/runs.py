@@ -11,7 +11,6 @@ finds its own run. A run that was killed goes on; a finished one is left alone a
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +19,8 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.dataset import Dataset
-from pipelines.errors import UserError
 from pipelines.load_config import config_hash
-from pipelines.progress import console
+from pipelines.locks import exclusive
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,6 @@ def current_run(config: Config, dataset: Dataset) -> RunState:
 def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
     """`current_run`, kept to this process until the block ends.
 
-    Notes
-    -----
-    The lock is an flock: it vanishes with the process, however that ends. On NFS Linux turns it into a lock of the
-    server, so that it holds between machines too, unless the share is mounted with ``nolock`` or ``local_lock``; where
-    a file system has no locks at all, a line on the console says so and the training goes on.
-
     Raises
     ------
     UserError
@@ -68,24 +60,16 @@ def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
     """
     while True:
         state = current_run(config, dataset)
-        with _locked(run_folder(config, state.name)):
+        folder = run_folder(config, state.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        busy = (
+            f"{folder.name}: another mind train is training this run ({folder}); wait for it or end it (any other "
+            "setting is a run of its own, e.g. --set train.seed=1)"
+        )
+        with exclusive(folder / "lock", busy):
             if current_run(config, dataset) == state:  # else its owner ended it between the two lines above
                 yield state
                 return
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:  # for writing: NFS locks nothing else exclusively
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder.name}: another mind train is training this run ({folder}); wait for it or end it "
-                            "(any other setting is a run of its own, e.g. --set train.seed=1)") from None  # fmt: skip
-        except OSError as error:
-            console.print(f"{folder}: cannot be locked ({error.strerror}): see to it that nobody else trains this run")
-        yield
 
 
 def read_state(config: Config, name: str) -> RunState:

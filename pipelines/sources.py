@@ -10,6 +10,7 @@ import fnmatch
 import importlib.util
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
     filesystem, paths = _find(source.path)
     pieces: list[Fragment] = []
     for number, info in enumerate(paths):
-        piece = Fragment(filesystem, info.path, source.format or guess_format(info.path), number, info.size)
+        piece = Fragment(
+            filesystem, info.path, source.format or guess_format(info.path), number, info.size, info.mtime_ns or 0
+        )
         if info.size == 0:
             continue
         if piece.format == "parquet":
@@ -163,6 +166,4 @@ def _row_group_runs(piece: Fragment, columns: list[str]) -> list[Fragment]:
             filled = 0
         runs[-1].append(group)
         filled += size
-    return [
-        Fragment(piece.filesystem, piece.path, piece.format, piece.number, piece.size_bytes, tuple(run)) for run in runs
-    ]
+    return [replace(piece, row_groups=tuple(run)) for run in runs]

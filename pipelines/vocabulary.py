@@ -146,8 +146,13 @@ def fit(name: str, feature: Feature, column: Any) -> FeatureEncoder:
     return FeatureEncoder(name, feature.kind, feature.separator, as_array(table["value"]), as_array(table["count"]))
 
 
-def build_items(counts: pa.Table) -> pa.Table:
-    """Item vocabulary: columns index (int32, from 2), id, count; the most frequent first, then by id."""
+def build_items(counts: pa.Table, cold: pa.Array | None = None) -> pa.Table:
+    """Item vocabulary: columns index (int32, from 2), id, count; the most frequent first, then by id.
+
+    cold : ids without an event; they come last.
+    """
+    if cold is not None:
+        counts = pa.concat_tables([counts, pa.table({"id": cold, "count": np.zeros(len(cold), np.int64)})])
     ordered = counts.sort_by([("count", "descending"), ("id", "ascending")])
     index = np.arange(FIRST_ITEM, FIRST_ITEM + ordered.num_rows, dtype=np.int32)
     return pa.table({"index": index, "id": as_array(ordered["id"]), "count": as_array(ordered["count"])})

@@ -65,9 +65,9 @@ def test_every_row_is_kept_or_has_one_reason() -> None:
         }
     )
     rule = {"column": "quantity", "below": 0, "reason": "returned"}
-    events, reasons = normalise(block, source(event_type="kind", keep_types=["view"], exclude=[rule]), "number", "log")
-    assert events.to_pydict() == {"user": [1], "item": ["a"], "time": [1], "type": ["view"]}
-    assert reasons == {
+    found = normalise(block, source(event_type="kind", keep_types=["view"], exclude=[rule]), "number", "log")
+    assert found.events.to_pydict() == {"user": [1], "item": ["a"], "time": [1], "type": ["view"]}
+    assert found.set_aside == {
         "missing user": 2,
         "missing item": 1,
         "missing time": 1,
@@ -75,6 +75,12 @@ def test_every_row_is_kept_or_has_one_reason() -> None:
         "returned": 1,
         "other event type": 1,
     }
+    # and those that are no good can be looked at, as they were
+    rows = found.quarantine.to_pylist()
+    assert [row["reason"] for row in rows] == [*["missing user"] * 2, "missing item", "missing time",
+                                               "time cannot be parsed", "returned"]  # fmt: skip
+    assert rows[4] == {"reason": "time cannot be parsed", "user": "6", "item": "f", "time": "x", "kind": "view",
+                       "quantity": "1"}  # fmt: skip
 
 
 def test_exclusions_by_prefix_value_and_bound() -> None:
@@ -84,9 +90,9 @@ def test_exclusions_by_prefix_value_and_bound() -> None:
         {"column": "n", "values": [7], "reason": "seven"},
         {"column": "n", "below": 0, "reason": "negative"},
     ]
-    events, reasons = normalise(block, source(exclude=rules), "number", "log")
-    assert reasons == {"cancelled": 1, "seven": 1, "negative": 1}
-    assert events["user"].to_pylist() == [4]
+    found = normalise(block, source(exclude=rules), "number", "log")
+    assert found.set_aside == {"cancelled": 1, "seven": 1, "negative": 1}
+    assert found.events["user"].to_pylist() == [4]
 
 
 def test_wrong_types_name_the_file_and_the_column() -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-import pipelines.ranges
+import pipelines.sort_parts
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
@@ -99,7 +99,14 @@ def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path,
     raw = pa.table({"town": ["Bern", "Rome"], "age": ["40", None]})
     assert dataset.encode_profile(raw).to_pydict() == {"profile_town": [3, 1], "profile_age": [0.0, None]}
     assert sorted(os.listdir(dataset.path.parent)) == ["tiny"]
-    assert sorted(os.listdir(dataset.path)) == ["items", "manifest.json", "sequences", "vocabularies"]
+    assert sorted(os.listdir(dataset.path)) == [
+        "events",
+        "items",
+        "manifest.json",
+        "quarantine",
+        "sequences",
+        "vocabularies",
+    ]
     assert dataset.config == config.data
 
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115
@@ -120,7 +127,7 @@ def test_a_manifest_holds_no_credentials_and_is_the_same_under_others(tmp_path: 
 def test_content_does_not_depend_on_files_blocks_or_row_order(
     tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.ranges, "EVENTS_PER_PART", 500)  # several parts
+    monkeypatch.setattr(pipelines.sort_parts, "EVENTS_PER_PART", 500)  # several parts
     table = shuffled_log(3000)
     one, seven = tmp_path / "one.parquet", tmp_path / "seven"
     pq.write_table(table, one)
@@ -131,7 +138,7 @@ def test_content_does_not_depend_on_files_blocks_or_row_order(
     shape = {"min_item_events": 5, "min_user_events": 3}
     first = preprocess(configured(one, **shape))
     files = {path.relative_to(first.path): path.read_bytes() for path in first.path.rglob("*.parquet")}
-    second = preprocess(configured(seven, partitions=3, **shape))
+    second = preprocess(configured(seven, **shape))
     assert first.manifest.fingerprint == second.manifest.fingerprint
     assert len(first.split_files("train")) == 6
     assert files == {path.relative_to(second.path): path.read_bytes() for path in second.path.rglob("*.parquet")}

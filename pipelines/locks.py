@@ -1,0 +1,51 @@
+"""A lock on a file name that vanishes with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipelines.errors import UserError
+from pipelines.progress import console
+
+
+@contextmanager
+def exclusive(file: Path, busy: str) -> Iterator[None]:
+    """Hold `file`, made if needed and removed afterwards, until the block ends.
+
+    Notes
+    -----
+    An flock. On NFS Linux turns it into a lock of the server, so that it holds between machines too, unless the share
+    is mounted with ``nolock`` or ``local_lock``; where a file system has no locks, a line on the console says so.
+
+    Raises
+    ------
+    UserError
+        `busy`, if another process holds it.
+    """
+    while True:
+        with file.open("w") as held:  # for writing: NFS locks nothing else exclusively
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(busy) from None
+            except OSError as error:
+                console.print(f"{file}: cannot be locked ({error.strerror}): see to it that nobody else works there")
+            if not _same(held.fileno(), file):  # its last holder removed it between the two lines above
+                continue
+            try:
+                yield
+            finally:
+                with suppress(FileNotFoundError):
+                    file.unlink()
+            return
+
+
+def _same(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
