@@ -1,5 +1,6 @@
 """The exchange on disk: every event in exactly one bucket, which is a function of the user's id alone."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ def test_a_block_comes_back_whole_and_by_bucket(tmp_path: Path) -> None:
     counts = write_block(events, tmp_path / "block.arrow")
     assert counts.sum() == 2000
     edges = [0, 1, 77, 78, 500, BUCKETS]
-    parts = [read_buckets(str(tmp_path / "block.arrow"), a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    for (first, stop), part in zip(zip(edges[:-1], edges[1:], strict=True), parts, strict=True):
+    parts = [read_buckets(str(tmp_path / "block.arrow"), a, b) for a, b in itertools.pairwise(edges)]
+    for (first, stop), part in zip(itertools.pairwise(edges), parts, strict=True):
         assert part.num_rows == counts[first:stop].sum()
         buckets = bucket_of(part["user"].combine_chunks()) if part.num_rows else np.array([], np.uint16)
         assert ((buckets >= first) & (buckets < stop)).all()
