@@ -67,13 +67,28 @@ Model = Annotated[
 
 
 @app.command()
-def preprocess(conf: Conf, sets: Sets = None, preset: Preset = None, home: Home = None) -> None:
-    """Turn the event log into a dataset."""
+def preprocess(
+    conf: Conf,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+    append: Annotated[
+        str | None,
+        typer.Option(metavar="LOG", help="Take this log (a new day's: file, folder or glob) onto the dataset of CONF."),
+    ] = None,
+) -> None:
+    """Turn the event log into a dataset; if it is killed, the same command goes on."""
     config = _config(conf, sets, preset, home)
-    from pipelines.preprocess import preprocess
     from pipelines.summary import print_summary, record_summary
 
-    dataset = preprocess(config)
+    if append is None:
+        from pipelines.preprocess import preprocess
+
+        dataset = preprocess(config)
+    else:
+        from pipelines.append import append as append_log
+
+        dataset = append_log(config, append)
     record_summary(config, dataset)
     print_summary(dataset)
     _next("train", conf, sets, preset, home)

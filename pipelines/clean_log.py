@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from pipelines.buckets import BUCKETS, write_block
 from pipelines.config import DataConfig, EventSource
-from pipelines.dataset import write_table
 from pipelines.errors import UserError
 from pipelines.formats import Fragment, read_blocks
 from pipelines.ids import Int64s, common_type, is_whole_numbers
 from pipelines.normalise import MALFORMED, UNREADABLE, TimeUnit, needed_columns, normalise, time_unit
+from pipelines.part_files import write_table
 from pipelines.sources import TEXT_FORMATS
 from pipelines.workspace import Workspace
 
@@ -51,8 +51,12 @@ def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
     return "number"
 
 
-def read_log(data: DataConfig, pieces: list[Fragment], unit: TimeUnit, work: Workspace, quarantine: Path) -> CleanLog:
+def read_log(
+    data: DataConfig, pieces: list[Fragment], unit: TimeUnit, work: Workspace, quarantine: Path, prefix: str = ""
+) -> CleanLog:
     """Clean every piece into `work`, and write the rows that are no good to `quarantine`.
+
+    prefix : of the names of the latter's files.
 
     Raises
     ------
@@ -60,7 +64,10 @@ def read_log(data: DataConfig, pieces: list[Fragment], unit: TimeUnit, work: Wor
         If a piece cannot be read, too many rows are unusable, or none is left.
     """
     quarantine.mkdir(parents=True, exist_ok=True)
-    arguments = [(piece, n, data.events, unit, work.root / "read", quarantine) for n, piece in enumerate(pieces)]
+    arguments = [
+        (piece, n, data.events, unit, work.root / "read", quarantine / f"{prefix}part-{n:05d}.parquet")
+        for n, piece in enumerate(pieces)
+    ]
     found = work.run("read", _read_piece, arguments, "Reading the log")
     rows_by_file, set_aside = Counter[int](), Counter[str]()
     for piece, part in zip(pieces, found, strict=True):
@@ -117,7 +124,7 @@ def _read_piece(
     rows = pa.concat_tables(bad, promote_options="default")
     if rows.num_rows:
         place = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows.num_rows, np.int32)), pa.array([piece.path]))
-        write_table(rows.append_column("file", place), quarantine / f"part-{number:05d}.parquet")
+        write_table(rows.append_column("file", place), quarantine)
     return {
         "rows_read": rows_read,
         "set_aside": dict(+set_aside),

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
-import ray
 
 from pipelines.config import DataConfig
 from pipelines.errors import UserError
 from pipelines.histories import Histories, item_counts, settle, write_arrow
 from pipelines.ids import as_array
-from pipelines.session import run_tasks
+from pipelines.session import run_tasks, share
 from pipelines.sort_parts import Part
 from pipelines.workspace import Workspace, read_json, write_json
 
@@ -53,7 +51,7 @@ def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:
     rare: pa.Array | None = None
     rounds = 0
     users = [part.users for part in parts]
-    if drops_without_rare_items(data):
+    if drops_without_rare_items(data) or not all(part.counts for part in parts):
         counts, users = _count(data, parts, rare, rounds)
     else:  # pass 2 has counted what is there before anything is dropped
         counts = total(part.item_counts() for part in parts)
@@ -73,7 +71,7 @@ def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:
 
 def _count(data: DataConfig, parts: list[Part], rare: pa.Array | None, rounds: int) -> tuple[pa.Table, list[int]]:
     """Item counts over all parts, and users left by part."""
-    shared = ray.put(rare)
+    shared = share(rare)
     what = f"Dropping rare items and short users, round {rounds}" if rounds else "Dropping short users"
     users: list[int] = []
 
@@ -85,6 +83,11 @@ def _count(data: DataConfig, parts: list[Part], rare: pa.Array | None, rounds: i
     return total(counted()), users
 
 
+def has_minimum(data: DataConfig) -> bool:
+    """Whether an event can bring back or push out another one."""
+    return drops_without_rare_items(data) or data.min_item_events > 1
+
+
 def drops_without_rare_items(data: DataConfig) -> bool:
     """Whether `settle` drops events even where no item is rare."""
     return data.min_user_events > 1 or data.max_user_events is not None or data.events.repeats == "collapse"
@@ -92,7 +95,7 @@ def drops_without_rare_items(data: DataConfig) -> bool:
 
 def _count_part(part: Part, rare: pa.Array | None, data: DataConfig) -> tuple[int, pa.Table]:
     """Task: the users and the item counts of a part without the rare items."""
-    histories, _ = settled(Histories.read(Path(part.path)), rare, data)
+    histories, _ = settled(part.read(), rare, data)
     return len(histories.users), item_counts(histories)
 
 

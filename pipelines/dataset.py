@@ -17,18 +17,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from pipelines.config import DataConfig
 from pipelines.errors import UserError
+from pipelines.part_files import read_part
 from pipelines.splits import SPLITS, SplitName
 from pipelines.vocabulary import FeatureEncoder, FeatureKind, encode_columns
 
@@ -58,6 +60,15 @@ class SplitCounts:
     targets: int
     skipped_users: int  # without history or without targets
 
+    def __add__(self, other: SplitCounts) -> SplitCounts:
+        return SplitCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: SplitCounts) -> SplitCounts:
+        return SplitCounts(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+NOTHING = SplitCounts(0, 0, 0, 0)
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -78,6 +89,8 @@ class Manifest:
     fingerprint: str  # of the content alone: equal for equal events, however they were cut into files and blocks
     sources: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # events, items, profile: path, bytes, rows
     versions: dict[str, str] = field(default_factory=dict)
+    bucket_runs: list[list[int]] = field(default_factory=list)  # of each part: first and last + 1, pipelines.buckets
+    appended: int = 0  # times that --append was run
 
     @property
     def item_rows(self) -> int:
@@ -129,6 +142,17 @@ class Layout:
     def events(self) -> Path:
         return self.root / "events"
 
+    @property
+    def rare_file(self) -> Path:
+        return self.events / "rare.arrow"
+
+    def rare(self) -> pa.Array | None:
+        """Ids of the items that the minimum counts dropped."""
+        if not self.rare_file.exists():
+            return None
+        rare = feather.read_table(self.rare_file, memory_map=False)["id"].combine_chunks()
+        return rare if len(rare) else None
+
     def vocabulary(self, name: str) -> Path:
         """`name` is items, users (a folder), item_features/<name> or profile_features/<name>."""
         return self.root / "vocabularies" / (name if name == "users" else f"{name}.parquet")
@@ -142,22 +166,6 @@ class Layout:
         folders += [self.root / "vocabularies" / name for name in ("users", "item_features", "profile_features")]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write Parquet in one step, so that a task that is killed and run again leaves one whole file."""
-    aside = path.with_suffix(f".writing-{os.getpid()}")
-    dictionaries, encodings = [], {}
-    for field in table.schema:
-        is_list = pa.types.is_list(field.type)
-        kind = field.type.value_type if is_list else field.type
-        column = f"{field.name}.list.element" if is_list else field.name
-        if pa.types.is_int64(kind):
-            encodings[column] = "DELTA_BINARY_PACKED"  # ascending, as times and indices are: smaller, and faster read
-        elif not pa.types.is_primitive(kind):
-            dictionaries.append(column)  # text; numbers are written a third faster without
-    pq.write_table(table, aside, compression="zstd", use_dictionary=dictionaries or False, column_encoding=encodings)
-    aside.rename(path)
 
 
 @dataclass(frozen=True)
@@ -204,16 +212,26 @@ class Dataset:
         return pq.read_table(self.layout.vocabulary(name))
 
     def split_files(self, split: SplitName) -> list[str]:
-        """The Parquet files of a split, in user order; there is at least one, perhaps without rows."""
+        """The Parquet files of a split, to be read by `part_files.read_part`; there is at least one, perhaps empty."""
         return sorted(str(path) for path in self.layout.sequences(split).glob("part-*.parquet"))
 
     def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The files of a split as Arrow tables, one after the other, in user order."""
-        return (pq.read_table(file, columns=columns) for file in self.split_files(split))
+        """The files of a split as Arrow tables, one after the other; in user order unless something was appended."""
+        return (read_part(file, columns) for file in self.split_files(split))
 
     def table(self, split: SplitName, columns: Sequence[str] | None = None) -> pa.Table:
         """A split as one Arrow table."""
         return pa.concat_tables(self.tables(split, columns)).combine_chunks()
+
+    def rows_of(self, split: SplitName, users: Sequence[int]) -> pa.Table:
+        """The rows of some users, by index; those that the split lacks are left out."""
+        wanted = pa.array(users, pa.int64())
+        found: list[pa.Table] = []
+        for file in self.split_files(split):
+            here = pc.is_in(read_part(file, ["user"])["user"], value_set=wanted)
+            if pc.any(here, min_count=0).as_py() or not found:
+                found.append(read_part(file).filter(here))
+        return pa.concat_tables(found)
 
     def encoders(self, side: Side) -> list[FeatureEncoder]:
         """The fitted encoders of the item or profile features."""
@@ -275,5 +293,5 @@ def _update(state: Any, array: pa.Array) -> None:
         state.update(memoryview(buffer)[start : start + len(dense) * width] if buffer is not None else b"")
     else:
         text = array.cast(pa.string()).drop_null() if not pa.types.is_binary(kind) else array.drop_null()
-        state.update(pa.compute.binary_length(text).to_numpy(zero_copy_only=False).tobytes())
+        state.update(pc.binary_length(text).to_numpy(zero_copy_only=False).tobytes())
         state.update(b"".join(text.cast(pa.binary()).to_pylist()))

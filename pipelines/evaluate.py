@@ -134,7 +134,7 @@ def _per_user(dataset: Dataset, report: Report, ranking: Ranking) -> pa.Table:
 
 def _draw(report: Report, model: SavedModel, dataset: Dataset, split: SplitName, folder: Path) -> None:
     figures = {"bands": bands_figure(report)}
-    if (users := shown_users(model, pq.read_table(dataset.split_files(split)[0]), dataset)) is not None:
+    if (users := shown_users(model, next(dataset.tables(split)), dataset)) is not None:
         figures["coupling"] = coupling_figure(model, users)
         if (retrieved := retrieved_figure(model, users, dataset)) is not None:
             figures["retrieved"] = retrieved

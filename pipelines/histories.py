@@ -25,6 +25,7 @@ REPEAT = "repeat of the item before"
 RARE_ITEM = "item below min_item_events"
 SHORT_USER = "user below min_user_events"
 OLD = "older than the newest max_user_events"
+SETTLED = (REPEAT, RARE_ITEM, SHORT_USER, OLD)  # what `settle` drops; a later event can change it
 
 Int32s = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -85,6 +86,11 @@ class Histories:
         if self.type is not None:
             columns["type"] = self.type
         return pa.table(columns)
+
+    def of_users(self, users: pa.Array) -> Histories:
+        """The events of those of its users that are among `users`."""
+        stays = pc.is_in(self.users, value_set=users).to_numpy(zero_copy_only=False)
+        return self.of(stays, np.flatnonzero(stays[self.user]))
 
     def of(self, stays: Mask, kept: Rows) -> Histories:
         """The events number `kept`, all of them of users that stay, (U,); `items` is unchanged."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
+from pipelines.buckets import group
 from pipelines.clean_log import log_time_unit, read_log
 from pipelines.config import Config, DataConfig, EventSource
 from pipelines.core_items import find_core
@@ -30,11 +31,12 @@ from pipelines.dataset import (
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
+from pipelines.histories import write_arrow
 from pipelines.load_config import resolved
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
 from pipelines.progress import console
 from pipelines.session import ray_session
-from pipelines.sort_parts import sort_parts
+from pipelines.sort_parts import EVENTS_PER_PART, sort_parts
 from pipelines.sources import TEXT_FORMATS, fragments, lineage
 from pipelines.workspace import Workspace, swap, workspace
 from pipelines.write_parts import write_parts
@@ -53,7 +55,7 @@ def preprocess(config: Config) -> Dataset:
     data = config.data
     pieces = fragments(data.events, needed_columns(data.events))
     unit = log_time_unit(data.events, pieces)
-    cutoffs = _cutoffs(data, unit)
+    cutoffs = cutoffs_of(data, unit)
     item_rows = None if data.items is None else FeatureRows.read(data.items)
     profile_rows = None if data.profile is None else FeatureRows.read(data.profile)
     tables = [file for rows in (item_rows, profile_rows) if rows is not None for file in rows.files]
@@ -84,13 +86,16 @@ def _make(
     layout.create()
     log = read_log(data, pieces, unit, work, layout.quarantine)
     if item_rows is not None:
-        item_rows = item_rows.aligned(log.item_type, *_described(data.events, data.events.item, pieces))
+        item_rows = item_rows.aligned(log.item_type, *described(data.events, data.events.item, pieces))
     if profile_rows is not None:
-        profile_rows = profile_rows.aligned(log.user_type, *_described(data.events, data.events.user, pieces))
-    parts, duplicates = sort_parts(data, log, work, layout.events)
+        profile_rows = profile_rows.aligned(log.user_type, *described(data.events, data.events.user, pieces))
+    runs = group(log.bucket_counts, EVENTS_PER_PART)
+    parts, duplicates = sort_parts(data, log, runs, work, layout.events)
     for block in log.blocks:  # a resumed job finds every part on record
         Path(block).unlink(missing_ok=True)
     core = find_core(data, parts, work)
+    if core.rare is not None:
+        write_arrow(pa.table({"id": core.rare}), layout.rare_file)
     content = write_parts(data, unit, parts, core, item_rows, profile_rows, cutoffs, layout, work)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -112,6 +117,7 @@ def _make(
             "profile": [] if profile_rows is None else profile_rows.files,
         },
         versions={"ray": ray.__version__, "pyarrow": pa.__version__},
+        bucket_runs=[list(run) for run in runs],
     )
     layout.manifest.write_text(manifest.to_json(), encoding="utf-8")
 
@@ -123,12 +129,12 @@ def _key(config: Config, pieces: list[Fragment], tables: list[dict[str, object]]
     return {"schema": SCHEMA_VERSION, "settings": settings, "files": files, "tables": tables}
 
 
-def _described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:
+def described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:
     """A log column's name for an error, and whether its values are text without a type."""
     return f"column {column!r} of {source.path}", pieces[0].format in TEXT_FORMATS
 
 
-def _cutoffs(data: DataConfig, unit: TimeUnit) -> tuple[int, int] | None:
+def cutoffs_of(data: DataConfig, unit: TimeUnit) -> tuple[int, int] | None:
     """The temporal cut-offs in the unit of the dataset's times."""
     split = data.split
     if split.validation_from is None or split.test_from is None:

@@ -102,8 +102,7 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
     for split in reversed(SPLITS):
         missing = [index for index in indices if index not in found]
         if missing:
-            files = pyarrow.dataset.dataset(dataset.split_files(split))
-            table = files.to_table(filter=pc.field("user").isin(pa.array(missing, pa.int64())))
+            table = dataset.rows_of(split, missing)
             found |= {int(index): table.slice(row, 1) for row, index in enumerate(table["user"].to_pylist())}
     for user, index in zip(users, indices, strict=True):
         if index not in found:
@@ -134,7 +133,7 @@ def _with_targets(table: pa.Table) -> pa.Table:
 
 def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, latest: bool) -> int:
     """Write the lists of all users, those of the test split first; the number of rows."""
-    known = np.zeros(dataset.manifest.users, dtype=bool)
+    known = np.zeros(len(dataset.vocabulary("users")), dtype=bool)
     slices = [part for split in reversed(SPLITS) for part in slices_of(dataset, split, known)]
     arguments = (config.evaluate.top_n, config.evaluate.seen == "filter", latest)
     ids = dataset.vocabulary("users")["id"]

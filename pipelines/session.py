@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,8 @@ def _quiet_data() -> None:
 def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], description: str) -> Iterator[Any]:
     """Run one Ray task per tuple of arguments and yield the results in the order of the arguments.
 
+    Without a Ray session they run here, in threads.
+
     Parameters
     ----------
     task
@@ -134,6 +137,12 @@ def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], de
     UserError
         The one that a task raised, as if it had been raised here.
     """
+    if not ray.is_initialized():  # a job too small for a cluster
+        with progress(description, total=len(arguments)) as advance, ThreadPoolExecutor(cores()) as pool:
+            for result in pool.map(lambda each: task(*each), arguments):
+                advance(1)
+                yield result
+        return
     remote = ray.remote(task)
     references = [remote.remote(*each) for each in arguments]
     place = {reference: number for number, reference in enumerate(references)}
@@ -156,6 +165,11 @@ def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], de
                 ray.wait(waiting, num_returns=len(waiting), timeout=CANCEL_TIMEOUT_S)
             raise_user_error(error)
             raise
+
+
+def share(value: Any) -> Any:
+    """What stands for a large argument of many tasks: a copy in the object store, if there is a Ray session."""
+    return ray.put(value) if ray.is_initialized() else value
 
 
 def raise_user_error(error: BaseException) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.feather as feather
 
-from pipelines.buckets import group, read_buckets
+from pipelines.buckets import read_buckets
 from pipelines.clean_log import CleanLog, with_types
 from pipelines.config import DataConfig
-from pipelines.histories import DUPLICATE, item_counts, sort_events, write_arrow
+from pipelines.histories import DUPLICATE, Histories, item_counts, sort_events, write_arrow
 from pipelines.workspace import Workspace
 
 EVENTS_PER_PART = 2**19
@@ -25,20 +25,37 @@ EVENTS_PER_PART = 2**19
 
 @dataclass(frozen=True)
 class Part:
-    """A part's sorted events on disk, and the items that are in them."""
+    """A part's sorted events on disk, and the items that are in them.
+
+    segments : Arrow files of pipelines.histories; the first of the whole part, one more for each `--append`.
+    drop : whether equal events of several segments are one.
+    counts : Arrow file of events per item: id, count.
+    """
 
     number: int
-    path: str
-    counts: str  # Arrow file: id, count
+    segments: tuple[str, ...]
+    drop: bool
+    counts: str = ""
     users: int = 0
+
+    def read(self, users: pa.Array | None = None) -> Histories:
+        """The events, or those of some users."""
+        found = [Histories.read(Path(segment)) for segment in self.segments]
+        if users is not None:
+            found = [each.of_users(users) for each in found]
+        if len(found) == 1:
+            return found[0]
+        return sort_events(pa.concat_tables([each.events() for each in found]), self.drop)[0]
 
     def item_counts(self) -> pa.Table:
         """Events per item: columns id, count."""
         return feather.read_table(self.counts, memory_map=False)
 
 
-def sort_parts(data: DataConfig, log: CleanLog, work: Workspace, folder: Path) -> tuple[list[Part], Counter[str]]:
-    """Sort every part into a file of `folder`.
+def sort_parts(
+    data: DataConfig, log: CleanLog, runs: list[tuple[int, int]], work: Workspace, folder: Path
+) -> tuple[list[Part], Counter[str]]:
+    """Sort every part, a run of buckets, into a file of `folder`.
 
     Returns
     -------
@@ -47,26 +64,32 @@ def sort_parts(data: DataConfig, log: CleanLog, work: Workspace, folder: Path) -
     set_aside
         The duplicates dropped.
     """
-    runs = group(log.bucket_counts, EVENTS_PER_PART)
     counts = work.root / "sort"
     kinds = {"user": log.user_type, "item": log.item_type}
     drop = data.events.duplicates == "drop"
     parts = [
-        Part(number, str(folder / f"part-{number:05d}.arrow"), str(counts / f"counts-{number:05d}.arrow"))
+        Part(number, (str(folder / segment_name(number, 0)),), drop, str(counts / f"counts-{number:05d}.arrow"))
         for number in range(len(runs))
     ]
-    arguments = [(part, log.blocks, *run, kinds, drop) for part, run in zip(parts, runs, strict=True)]
+    arguments = [(part, log.blocks, *run, kinds) for part, run in zip(parts, runs, strict=True)]
     found = work.run("sort", _sort_part, arguments, "Sorting by user and time")
     parts = [replace(part, users=each["users"]) for part, each in zip(parts, found, strict=True)]
     return parts, +Counter({DUPLICATE: sum(each["duplicates"] for each in found)})
 
 
-def _sort_part(
-    part: Part, blocks: list[str], first: int, stop: int, kinds: dict[str, pa.DataType], drop: bool
-) -> dict[str, Any]:
-    """Task: gather a run of buckets from all blocks and sort it."""
-    events = pa.concat_tables([with_types(read_buckets(block, first, stop), kinds) for block in blocks])
-    histories, duplicates = sort_events(events, drop)
-    histories.write(Path(part.path))
+def segment_name(number: int, generation: int) -> str:
+    """Of a part's file of events: the first, or that of the generation-th `--append`."""
+    return f"part-{number:05d}-{generation:03d}.arrow"
+
+
+def bucket_events(blocks: list[str], first: int, stop: int, kinds: dict[str, pa.DataType]) -> pa.Table:
+    """A run of buckets out of all blocks, ids brought to one type."""
+    return pa.concat_tables([with_types(read_buckets(block, first, stop), kinds) for block in blocks])
+
+
+def _sort_part(part: Part, blocks: list[str], first: int, stop: int, kinds: dict[str, pa.DataType]) -> dict[str, Any]:
+    """Task: gather a part's events and sort them."""
+    histories, duplicates = sort_events(bucket_events(blocks, first, stop, kinds), part.drop)
+    histories.write(Path(part.segments[0]))
     write_arrow(item_counts(histories), Path(part.counts))
     return {"duplicates": duplicates, "users": len(histories.users)}

@@ -18,7 +18,6 @@ from itertools import groupby
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from mind_core.sequences import Samples, Sequences, all_targets, draw_targets
 from mind_core.training import seeded
 from pipelines.arrays import to_sequences
 from pipelines.config import TrainConfig
+from pipelines.part_files import part_size, read_part
 from pipelines.train_input import Step, count_labels, epoch_steps, rank_batch
 
 T = TypeVar("T")
@@ -207,12 +207,8 @@ class StreamInput:
 
 def part_of(number: int, file: str) -> Part:
     """A part's size, from the footer of its file."""
-    metadata = pq.read_metadata(file)
-    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
-    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
-    # an empty list counts as one value there, but then it has no sample either
-    events = sum(column.num_values for column in columns if column.path_in_schema.startswith("items."))
-    return Part(number, file, metadata.num_rows, events, events - metadata.num_rows)
+    users, events = part_size(file)
+    return Part(number, file, users, events, events - users)
 
 
 def share(samples: int, rank: int, ranks: int) -> tuple[int, int]:
@@ -318,7 +314,7 @@ class RayReader:
         columns = self.columns
 
         def read(file: pa.Table) -> pa.Table:
-            return pq.read_table(file["path"][0].as_py(), columns=columns)
+            return read_part(file["path"][0].as_py(), columns)
 
         files = [pa.table({"path": [part.path]}) for part in parts]
         dataset = ray.data.from_arrow(files).map_batches(read, batch_size=1, batch_format="pyarrow")

@@ -23,11 +23,13 @@ from ray.util import ActorPool
 from pipelines.artifact import load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.part_files import read_part
 from pipelines.progress import progress
 from pipelines.session import raise_user_error
 from pipelines.splits import SplitName
 
 SLICE_USERS = 1024
+BEHAVIOURS = ("times", "weights", "sessions", "gaps")  # columns of a sequence that no model reads
 CRASHES = 3  # of an actor, survived by starting it again
 
 
@@ -53,8 +55,8 @@ class Slice:
 
 @lru_cache(maxsize=1)  # consecutive slices are of one part
 def _part(file: str) -> pa.Table:
-    names = [name for name in pq.read_schema(file).names if name != "times"]
-    return pq.read_table(file, columns=names).combine_chunks()
+    names = [name for name in pq.read_schema(file).names if name not in BEHAVIOURS]
+    return read_part(file, names).combine_chunks()
 
 
 def slices_of(dataset: Dataset, split: SplitName, known: npt.NDArray[np.bool_] | None = None) -> list[Slice]:
@@ -66,7 +68,7 @@ def slices_of(dataset: Dataset, split: SplitName, known: npt.NDArray[np.bool_] |
     """
     slices = []
     for file in dataset.split_files(split):
-        users = pq.read_table(file, columns=["user"])["user"].to_numpy()
+        users = read_part(file, ["user"])["user"].to_numpy()
         for start in range(0, len(users), SLICE_USERS):
             here = users[start : start + SLICE_USERS]
             kept = None

@@ -6,7 +6,7 @@ The same code encodes at preprocessing and at serving, so it needs no Ray. Rows 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -89,6 +89,19 @@ class FeatureEncoder:
             }
         )
 
+    def after(self, old: FeatureEncoder) -> FeatureEncoder:
+        """This encoder with the rows of an older one, its own new values after them; scales and edges are the old ones.
+
+        A value that has become rare keeps its row.
+        """
+        if self.values is None or old.values is None:
+            return old
+        assert self.counts is not None, "a feature of values has counts"
+        new = pc.invert(pc.is_in(self.values, value_set=old.values.cast(self.values.type)))
+        values = pa.concat_arrays([old.values.cast(self.values.type), self.values.filter(new)])
+        counts = self.counts.take(pc.index_in(values, value_set=self.values)).fill_null(0)
+        return replace(self, values=values, counts=counts)
+
     def _rows(self, array: pa.Array) -> pa.Array:
         assert self.values is not None, "a categorical or multi feature has values"
         array, values = _blank_to_null(array), self.values
@@ -156,6 +169,25 @@ def build_items(counts: pa.Table, cold: pa.Array | None = None) -> pa.Table:
     ordered = counts.sort_by([("count", "descending"), ("id", "ascending")])
     index = np.arange(FIRST_ITEM, FIRST_ITEM + ordered.num_rows, dtype=np.int32)
     return pa.table({"index": index, "id": as_array(ordered["id"]), "count": as_array(ordered["count"])})
+
+
+def grow_items(vocabulary: pa.Table, change: pa.Table, cold: pa.Array | None) -> pa.Table:
+    """An item vocabulary with changed counts: every item keeps its row, new ones come after as in `build_items`.
+
+    change : columns id, count (to be added, possibly negative).
+    """
+    ids = as_array(vocabulary["id"])
+    place = pc.index_in(as_array(change["id"]), value_set=ids)
+    known = pc.is_valid(place)
+    counts = vocabulary["count"].to_numpy().copy()
+    counts[place.drop_null().to_numpy()] += change["count"].filter(known).to_numpy()
+    new = change.filter(pc.and_(pc.invert(known), pc.greater(change["count"], 0)))
+    if cold is not None:
+        cold = cold.filter(pc.invert(pc.is_in(cold, value_set=ids)))
+    added = build_items(new.select(["id", "count"]), cold)
+    index = np.arange(FIRST_ITEM, FIRST_ITEM + len(counts) + added.num_rows, dtype=np.int32)
+    all_ids = pa.concat_arrays([ids, as_array(added["id"]).cast(ids.type)])
+    return pa.table({"index": index, "id": all_ids, "count": np.concatenate([counts, added["count"].to_numpy()])})
 
 
 def encode_columns(encoders: list[FeatureEncoder], table: pa.Table, prefix: str) -> dict[str, pa.Array]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,28 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
-import ray
 
-from pipelines.behaviours import gap_buckets, sessions, time_since_last, type_weights
 from pipelines.config import DataConfig
 from pipelines.core_items import Core, settled
 from pipelines.dataset import (
+    NOTHING,
     SCHEMA_VERSION,
     FeatureInfo,
     Layout,
     SplitCounts,
     digest,
     feature_info,
-    write_table,
 )
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.histories import Histories, write_arrow
 from pipelines.ids import Int64s, Lookup, as_array
 from pipelines.normalise import TimeUnit
-from pipelines.session import run_tasks
+from pipelines.part_files import write_table
+from pipelines.sequences import split_rows
+from pipelines.session import run_tasks, share
 from pipelines.sort_parts import Part
-from pipelines.splits import SPLITS, first_occurrences, gather, split_users
+from pipelines.splits import SPLITS
 from pipelines.vocabulary import FIRST_ITEM, FeatureEncoder, build_items, encode_columns
 from pipelines.workspace import Workspace
 
@@ -93,7 +94,7 @@ def write_parts(
     profile_encoders = [] if profile_rows is None else _fit_profile(data, parts, core, profile_rows)
     counts = work.root / "write"
     lookup = Lookup(as_array(vocabulary["id"]))
-    shared = ray.put(Shared(data, unit, core.rare, lookup, profile_rows, profile_encoders, cutoffs, layout, counts))
+    shared = share(Shared(data, unit, core.rare, lookup, profile_rows, profile_encoders, cutoffs, layout, counts))
     first = np.cumsum([0, *core.users])
     arguments = [(part, int(first[part.number]), shared) for part in parts]
     written = work.run("write", _write_part, arguments, "Writing sequences")
@@ -101,7 +102,7 @@ def write_parts(
     for part in parts:
         found = feather.read_table(counts / f"train-{part.number:05d}.arrow", memory_map=False)
         train_count[found["place"].to_numpy()] += found["count"].to_numpy()
-    items, item_encoders = _item_table(vocabulary, train_count, item_rows)
+    items, item_encoders = item_table(vocabulary, train_count, item_rows)
     write_table(items, layout.items)
     write_table(vocabulary, layout.vocabulary("items"))
     for side, encoders in (("item", item_encoders), ("profile", profile_encoders)):
@@ -115,7 +116,7 @@ def write_parts(
     digests = [SCHEMA_VERSION, digest(items), repr(features), *(each for part in written for each in part["digests"])]
     return Content(
         sum((Counter(part["set_aside"]) for part in written), Counter()),
-        {split: _total([SplitCounts(**part["splits"][split]) for part in written]) for split in SPLITS},
+        {split: sum((SplitCounts(**part["splits"][split]) for part in written), NOTHING) for split in SPLITS},
         sum(part["events"] for part in written),
         sum(core.users),
         vocabulary.num_rows,
@@ -134,7 +135,7 @@ def cold_items(data: DataConfig, counted: pa.Table, rows: FeatureRows | None) ->
 
 def _fit_profile(data: DataConfig, parts: list[Part], core: Core, rows: FeatureRows) -> list[FeatureEncoder]:
     """Learn the profile features from the rows of users in the vocabulary."""
-    shared = ray.put((data, core.rare, rows))
+    shared = share((data, core.rare, rows))
     used = np.zeros(len(rows.ids), bool)
     for found in run_tasks(_profile_rows, [(part, shared) for part in parts], "Matching profiles"):
         used[found] = True
@@ -146,13 +147,13 @@ def _fit_profile(data: DataConfig, parts: list[Part], core: Core, rows: FeatureR
 def _profile_rows(part: Part, shared: tuple[DataConfig, pa.Array | None, FeatureRows]) -> Int64s:
     """Task: the profile table's rows of a part's users."""
     data, rare, rows = shared
-    histories, _ = settled(Histories.read(Path(part.path)), rare, data)
+    histories, _ = settled(part.read(), rare, data)
     return np.asarray(rows.find(histories.users).drop_null().to_numpy(), np.int64)
 
 
 def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
     """Task: write the sequences of a part's users."""
-    histories, set_aside = settled(Histories.read(Path(part.path)), shared.rare, shared.data)
+    histories, set_aside = settled(part.read(), shared.rare, shared.data)
     index = np.arange(first_user, first_user + len(histories.users))
     splits, train_items, digests = write_sequences(histories, index, part.number, shared)
     count = np.bincount(histories.user, minlength=len(histories.users)).astype(np.int64)
@@ -184,57 +185,28 @@ def write_sequences(
     -------
     splits, train_items (all items of the train rows), digests.
     """
-    data = shared.data
     items = (shared.items.places(histories.items)[histories.item] + FIRST_ITEM).astype(np.int32)
-    count = np.bincount(histories.user, minlength=len(histories.users))
-    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-    behaviours: dict[str, npt.NDArray[Any]] = {
-        "items": items,
-        "times": histories.time,
-        **_behaviours(histories, data, shared.unit),
-    }
     profile: dict[str, pa.Array] = {}
     if shared.profile is not None:
         profile = encode_columns(shared.profile_encoders, shared.profile.look_up(histories.users), "profile")
-    splits, digests = {}, []
-    train_items = np.array([], np.int32)
-    stretches = split_users(data.split, histories.users, offsets, histories.time, shared.cutoffs)
-    for split, cut in stretches.items():
-        columns = {
-            "user": pa.array(index[cut.user], pa.int64()),
-            **{name: gather(values, cut.start, cut.stop) for name, values in behaviours.items()},
-            "targets": first_occurrences(gather(items, cut.target_start, cut.target_stop)),
-            **{name: column.take(pa.array(cut.user)) for name, column in profile.items()},
-        }
-        table = pa.table(columns)
+    splits = split_rows(histories, items, index, shared.data, shared.unit, shared.cutoffs)
+    digests = []
+    for split, rows in splits.items():
+        table = rows.table
+        for name, column in profile.items():
+            table = table.append_column(name, column.take(pa.array(rows.user)))
         write_table(table, shared.layout.part(split, number))
         digests.append(digest(table))
-        known, wanted = columns["items"].values, columns["targets"].values
-        splits[split] = SplitCounts(len(cut.user), len(known), len(wanted), cut.skipped)
-        if split == "train":
-            train_items = known.to_numpy()
-    return splits, train_items, digests
+    return {split: rows.counts for split, rows in splits.items()}, splits["train"].items, digests
 
 
-def _behaviours(histories: Histories, data: DataConfig, unit: TimeUnit) -> dict[str, npt.NDArray[Any]]:
-    """What the configuration wants to know of each event beside its item and time."""
-    second = 1e6 if unit == "us" else 1
-    found: dict[str, npt.NDArray[Any]] = {}
-    if data.events.type_weights is not None:
-        assert histories.type is not None, "the configuration requires event_type"
-        found["weights"] = type_weights(histories.type, data.events.type_weights)
-    since_last = time_since_last(histories.user, histories.time)
-    if data.session_gap is not None:
-        found["sessions"] = sessions(histories.user, since_last, data.session_gap * second)
-    if data.time_gaps:
-        found["gaps"] = gap_buckets(since_last, second)
-    return found
-
-
-def _item_table(
-    vocabulary: pa.Table, train_count: Int64s, rows: FeatureRows | None
+def item_table(
+    vocabulary: pa.Table, train_count: Int64s, rows: FeatureRows | None, older: Sequence[FeatureEncoder] = ()
 ) -> tuple[pa.Table, list[FeatureEncoder]]:
-    """The item table of the dataset, and the encoders that its features went through."""
+    """The item table of the dataset, and the encoders that its features went through.
+
+    older : of the dataset that is appended to; their values keep their rows.
+    """
     columns = {
         "item": as_array(vocabulary["index"]),
         "id": as_array(vocabulary["id"]),
@@ -248,11 +220,8 @@ def _item_table(
     if not used.any():
         raise UserError(f"{rows.source.path}: no value of {rows.source.id!r} is an item of the log")
     encoders = rows.fit(used)
+    encoders = [encoder.after(old) for encoder, old in zip(encoders, older, strict=True)] if older else encoders
     raw = rows.look_up(columns["id"])
     columns |= encode_columns(encoders, raw, "feature")
     columns |= {f"show_{name}": as_array(raw[name]) for name in rows.source.show}
     return pa.table(columns), encoders
-
-
-def _total(counts: list[SplitCounts]) -> SplitCounts:
-    return SplitCounts(*(sum(values) for values in zip(*(astuple(each) for each in counts), strict=True)))

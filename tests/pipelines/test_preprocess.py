@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-import pipelines.sort_parts
+import pipelines.preprocess
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
@@ -127,7 +127,7 @@ def test_a_manifest_holds_no_credentials_and_is_the_same_under_others(tmp_path: 
 def test_content_does_not_depend_on_files_blocks_or_row_order(
     tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.sort_parts, "EVENTS_PER_PART", 500)  # several parts
+    monkeypatch.setattr(pipelines.preprocess, "EVENTS_PER_PART", 500)  # several parts
     table = shuffled_log(3000)
     one, seven = tmp_path / "one.parquet", tmp_path / "seven"
     pq.write_table(table, one)

@@ -1,0 +1,90 @@
+"""From the events of users to the rows of every split: the same code for a new dataset and for `--append`. No Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.behaviours import gap_buckets, sessions, time_since_last, type_weights
+from pipelines.config import DataConfig
+from pipelines.dataset import SplitCounts
+from pipelines.histories import Histories
+from pipelines.ids import Int64s
+from pipelines.normalise import TimeUnit
+from pipelines.splits import first_occurrences, gather, split_users
+
+Int32s = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Rows of one split: user, items, times, what the configuration wants beside them, targets.
+
+    user : (S,) which of the users each row is of.  skipped : users of the split without a row.
+    """
+
+    user: Int64s
+    table: pa.Table
+    skipped: int
+
+    @property
+    def counts(self) -> SplitCounts:
+        known, wanted = (self.table[name].combine_chunks() for name in ("items", "targets"))
+        return SplitCounts(len(self.user), len(known.values), len(wanted.values), self.skipped)
+
+    @property
+    def items(self) -> Int32s:
+        """All items of the histories, one after the other."""
+        values: Int32s = self.table["items"].combine_chunks().values.to_numpy()
+        return values
+
+
+def split_rows(
+    histories: Histories,
+    items: Int32s,
+    index: Int64s,
+    data: DataConfig,
+    unit: TimeUnit,
+    cutoffs: tuple[int, int] | None,
+) -> dict[str, SplitRows]:
+    """Cut every user's events into the splits.
+
+    Parameters
+    ----------
+    items : (E,) what stands for the events' items in the rows.
+    index : (U,) what stands for the users.
+    """
+    count = np.bincount(histories.user, minlength=len(histories.users))
+    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    behaviours: dict[str, npt.NDArray[Any]] = {"items": items, "times": histories.time}
+    behaviours |= _behaviours(histories, data, unit)
+    rows: dict[str, SplitRows] = {}
+    for split, cut in split_users(data.split, histories.users, offsets, histories.time, cutoffs).items():
+        columns = {
+            "user": pa.array(index[cut.user], pa.int64()),
+            **{name: gather(values, cut.start, cut.stop) for name, values in behaviours.items()},
+            "targets": first_occurrences(gather(items, cut.target_start, cut.target_stop)),
+        }
+        rows[split] = SplitRows(cut.user, pa.table(columns), cut.skipped)
+    return rows
+
+
+def _behaviours(histories: Histories, data: DataConfig, unit: TimeUnit) -> dict[str, npt.NDArray[Any]]:
+    """What the configuration wants to know of each event beside its item and time."""
+    second = 1e6 if unit == "us" else 1
+    found: dict[str, npt.NDArray[Any]] = {}
+    if data.events.type_weights is not None:
+        assert histories.type is not None, "the configuration requires event_type"
+        found["weights"] = type_weights(histories.type, data.events.type_weights)
+    if data.session_gap is None and not data.time_gaps:
+        return found
+    since_last = time_since_last(histories.user, histories.time)
+    if data.session_gap is not None:
+        found["sessions"] = sessions(histories.user, since_last, data.session_gap * second)
+    if data.time_gaps:
+        found["gaps"] = gap_buckets(since_last, second)
+    return found
