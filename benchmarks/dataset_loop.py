@@ -61,7 +61,7 @@ def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
     trainer = Trainer(
         build_model(config.model, data.dataset, seed),
         data.arrays.bags,
-        NegativeSampler(config.loss, data.arrays.counts),
+        NegativeSampler(config.loss, data.arrays.counts, cold=data.arrays.cold),
         config.optim,
         total_steps=0,
         seed=seed,

@@ -78,8 +78,8 @@ class LossConfig:
 
     scoring: Literal["best_match", "label_attention"] = "best_match"
     # best_match: the serving score, max over the interests, for label and negatives alike. label_attention: the paper
-    kind: Literal["sampled", "full"] = "sampled"  # full: exact softmax over the whole catalogue
-    uniform_negatives: int = 512  # shared by the batch, drawn uniformly
+    kind: Literal["sampled", "full"] = "sampled"  # full: exact softmax over all items but the cold
+    uniform_negatives: int = 512  # shared by the batch, drawn uniformly from all items but the cold
     popularity_negatives: int = 512  # shared by the batch, drawn with probability ~ count ** popularity_power
     popularity_power: float = 0.75  # alpha
     in_batch: bool = False  # the batch's other labels are negatives too

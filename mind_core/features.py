@@ -3,7 +3,8 @@
 Every feature of every entity is a *bag*: a few (row, weight) pairs into one embedding table. A category is one row of
 weight 1; a multi-valued feature is its values at weight 1/n (mean pooling); a standardised number x is a slope row of
 weight x and an intercept row of weight 1. Pooling an item's features is then a single weighted sum over rows, for
-behaviours, labels and negatives alike.
+behaviours, labels and negatives alike. A cold item, which training never sees, is made of feature rows alone: its own
+row would still be the random one that it started as.
 
 Value indices follow the dataset contract: 0 padding, 1 unknown, 2 missing, real values from 3. Row 0 of the table is
 the padding row: all zeros, never trained.
@@ -97,30 +98,41 @@ class Bags:
         return Bags(self.offsets.to(device), self.rows.to(device), self.weights.to(device))
 
 
-def item_bags(columns: list[FeatureColumn], items: int) -> Bags:
+def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = None) -> Bags:
     """One bag per item index: the mean of its id embedding and of each feature's embedding.
 
     Parameters
     ----------
     columns : features of the real items, entity i being item index i + FIRST_ITEM.
     items : V, number of item indices, padding and unknown included.
+    cold : (V,) bool, the real items that training never sees; None: there are none.
 
     Returns
     -------
-    Bags of length V. Bag 0 (padding) is empty; bag 1 (unknown) has the unknown row of the id and of every feature.
+    Bags of length V. Bag 0 (padding) is empty; bag 1 (unknown) has the unknown row of the id and of every feature. The
+    bag of a cold item is the mean of its features' embeddings, without any row that no other item has: nothing trains
+    such a row, and like an unknown value it contributes nothing. It is empty if nothing else is known of the item.
+
+    Raises
+    ------
+    ValueError
+        If a column has not one value per real item, or an item is cold and there are no features.
     """
-    ids = torch.arange(items)
-    parts = [(ids[1:], ids[1:], torch.ones(items - 1))]  # (item, row, weight) of the ids; row = item index
+    cold = torch.zeros(items, dtype=torch.bool) if cold is None else cold
+    if not columns and cold.any():
+        raise ValueError("cold items need features: their vectors are made of nothing else")
+    share = 1 / (len(columns) + (~cold).float())  # (V,), of each embedding in the mean
+    ids = (~cold).nonzero().squeeze(1)[1:]  # all but padding
+    parts = [(ids, ids, torch.ones(len(ids)))]  # (item, row, weight) of the ids; row = item index
     for column, start in zip(columns, row_offsets([c.spec for c in columns], items), strict=True):
         if len(column) != items - FIRST_ITEM:
             expected = items - FIRST_ITEM
             raise ValueError(f"feature {column.spec.name!r} has {len(column)} items, the catalogue {expected}")
-        entity, row, weight = _entries(column)
+        entity, row, weight = _trained(_entries(column), cold[FIRST_ITEM:], column.spec.rows)
         unknown_row = MISSING if column.spec.kind == "numeric" else UNKNOWN
         parts.append((entity + FIRST_ITEM, row + start, weight))
         parts.append((torch.tensor([UNKNOWN]), torch.tensor([unknown_row + start]), torch.ones(1)))
-    share = 1.0 / (len(columns) + 1)
-    return _csr(parts, items, share)
+    return _csr([(item, row, weight * share[item]) for item, row, weight in parts], items)
 
 
 def profile_bags(columns: list[FeatureColumn]) -> Bags:
@@ -133,7 +145,7 @@ def profile_bags(columns: list[FeatureColumn]) -> Bags:
     for feature, (column, start) in enumerate(zip(columns, row_offsets([c.spec for c in columns], 1), strict=True)):
         entity, row, weight = _entries(column)
         parts.append((entity * count + feature, row + start, weight))
-    return _csr(parts, len(columns[0]) * count, 1.0)
+    return _csr(parts, len(columns[0]) * count)
 
 
 def _entries(column: FeatureColumn) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,9 +169,20 @@ def _entries(column: FeatureColumn) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _csr(parts: list[tuple[Tensor, Tensor, Tensor]], bags: int, share: float) -> Bags:
+def _trained(entries: tuple[Tensor, Tensor, Tensor], cold: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The entries without those of rows that only `cold` entities (n,) have."""
+    if not cold.any():
+        return entries
+    entity, row, weight = entries
+    trained = torch.zeros(rows, dtype=torch.bool)
+    trained[row[~cold[entity]]] = True
+    kept = trained[row]
+    return entity[kept], row[kept], weight[kept]
+
+
+def _csr(parts: list[tuple[Tensor, Tensor, Tensor]], bags: int) -> Bags:
     entity, rows, weights = (torch.cat(column) for column in zip(*parts, strict=True))
     order = entity.argsort(stable=True)
     offsets = torch.zeros(bags + 1, dtype=torch.int64)
     torch.cumsum(torch.bincount(entity, minlength=bags), 0, out=offsets[1:])
-    return Bags(offsets, rows[order].contiguous(), (weights[order] * share).float())
+    return Bags(offsets, rows[order].contiguous(), weights[order].float())

@@ -1,9 +1,12 @@
 """Shared negatives: a few hundred items drawn once per step, and the expected count that logQ needs.
 
-The proposal is the mixture really drawn: n_u uniform draws, n_p draws ~ count^alpha, and the batch's own labels, which
-follow the label distribution. An item's expected count under it is
-``n_u / V + n_p * P_alpha(i) + B * P_label(i)``; subtracting its log from the logit makes the sampled softmax
+The proposal is the mixture really drawn: n_u uniform draws among M items, n_p draws ~ count^alpha, and the batch's own
+labels, which follow the label distribution. An item's expected count under it is
+``n_u / M + n_p * P_alpha(i) + B * P_label(i)``; subtracting its log from the logit makes the sampled softmax
 consistent with the full one (Bengio & Senecal 2008; Yi et al. 2019 for in-batch).
+
+M is all items but the cold ones. A cold item is never a label: as a negative it would be pushed away from every user,
+and with it the features that its vector is made of.
 """
 
 from __future__ import annotations
@@ -22,18 +25,33 @@ class NegativeSampler(nn.Module):
     ----------
     counts : (V,) events per item index in the training split, padding and unknown included.
     labels : (V,) how often each index is a label in an epoch; None: `counts`.
+    cold : (V,) bool, the items that training never sees and that are made of their features: never drawn. None: none.
+
+    Raises
+    ------
+    ValueError
+        If all items are cold.
     """
 
+    candidates: Tensor  # (M,) the item indices that can be drawn
+    drawable: Tensor  # (V,) bool, the same as a mask
     cumulative: Tensor  # (V - FIRST_ITEM + 1,) of P_alpha, from 0 to 1
     label_share: Tensor  # (V,) P_label, only with in-batch negatives
 
-    def __init__(self, config: LossConfig, counts: Tensor, labels: Tensor | None = None):
+    def __init__(self, config: LossConfig, counts: Tensor, labels: Tensor | None = None, cold: Tensor | None = None):
         super().__init__()
         self.config = config
-        self.items = len(counts) - FIRST_ITEM
+        drawn = torch.ones_like(counts, dtype=torch.bool) if cold is None else ~cold
+        drawn[:FIRST_ITEM] = False
+        if not drawn.any():
+            raise ValueError("every item is cold: there is nothing to draw negatives from")
+        self.register_buffer("drawable", drawn)
+        self.register_buffer("candidates", drawn.nonzero().squeeze(1))
+        self.last = int(self.candidates[-1])
         popularity = counts[FIRST_ITEM:].double() ** config.popularity_power
         if config.popularity_power > 0:
             popularity[counts[FIRST_ITEM:] == 0] = 0.0
+        popularity[~drawn[FIRST_ITEM:]] = 0.0
         share = popularity.div_(popularity.sum())
         self.register_buffer("cumulative", torch.cat([share.new_zeros(1), share.cumsum(0)]))
         if config.in_batch:
@@ -42,19 +60,20 @@ class NegativeSampler(nn.Module):
             self.register_buffer("label_share", torch.cat([share.new_zeros(FIRST_ITEM), share]))
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """(N,) negatives shared by the batch whose labels are `labels` (B,). kind: full gives every item once."""
+        """(N,) negatives shared by the batch whose labels are `labels` (B,). kind: full gives every candidate once."""
         device = labels.device
         if self.config.kind == "full":
-            return torch.arange(FIRST_ITEM, self.items + FIRST_ITEM, device=device)
+            return self.candidates
         parts = []
         if self.config.uniform_negatives:
             shape = (self.config.uniform_negatives,)
-            parts.append(torch.randint(0, self.items, shape, generator=generator, device=device) + FIRST_ITEM)
+            place = torch.randint(0, len(self.candidates), shape, generator=generator, device=device)
+            parts.append(self.candidates[place])
         if self.config.popularity_negatives:
             shape = (self.config.popularity_negatives,)
             uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-            place = torch.searchsorted(self.cumulative[1:], uniform, right=True).clamp_(max=self.items - 1)
-            parts.append(place + FIRST_ITEM)
+            place = torch.searchsorted(self.cumulative[1:], uniform, right=True)
+            parts.append((place + FIRST_ITEM).clamp_(max=self.last))
         if self.config.in_batch:
             parts.append(labels)
         return torch.cat(parts)
@@ -63,7 +82,9 @@ class NegativeSampler(nn.Module):
         """log of how often `items` are expected among one draw's negatives; 0 for the full softmax or without logQ."""
         if self.config.kind == "full" or not self.config.logq:
             return torch.zeros(items.shape, device=items.device)
-        expected = torch.full(items.shape, self.config.uniform_negatives / self.items, device=items.device).double()
+        each = self.config.uniform_negatives / len(self.candidates)
+        expected = torch.full(items.shape, each, device=items.device).double()
+        expected.masked_fill_(~self.drawable[items], 0.0)
         place = items.clamp(min=FIRST_ITEM) - FIRST_ITEM
         popularity = self.cumulative[place + 1] - self.cumulative[place]
         expected += self.config.popularity_negatives * popularity.masked_fill_(items < FIRST_ITEM, 0.0)

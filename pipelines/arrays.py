@@ -42,6 +42,16 @@ def train_counts(items: pa.Table) -> torch.Tensor:
     return torch.cat([counts.new_zeros(FIRST_ITEM), counts])
 
 
+def cold_mask(counts: torch.Tensor, features: list[FeatureSpec]) -> torch.Tensor:
+    """(V,) bool, the items that training never sees; none without `features`, from which they get their vectors.
+
+    counts : (V,) events per item index in the training split.
+    """
+    cold = counts == 0 if features else torch.zeros_like(counts, dtype=torch.bool)
+    cold[:FIRST_ITEM] = False
+    return cold
+
+
 def _feature_column(column: pa.ChunkedArray, spec: FeatureSpec) -> FeatureColumn:
     if spec.kind == "multi":
         values, offsets = _flat(column)

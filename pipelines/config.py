@@ -87,6 +87,12 @@ class FeatureTable(TableSource):
 class ItemTable(FeatureTable):
     cold_start: bool = False  # items that the log never names are part of the catalogue, with vectors from features
 
+    @model_validator(mode="after")
+    def cold_start_needs_features(self) -> ItemTable:
+        if self.cold_start and not self.features:
+            raise ValueError("cold_start=true: must be false without `features`, of which such items are made")
+        return self
+
 
 class Split(Section):
     protocol: Literal["leave_one_out", "temporal", "user_holdout"] = "leave_one_out"

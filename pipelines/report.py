@@ -15,7 +15,7 @@ from pipelines.ranking import Floats, Ints, ModelRanking, Ranking
 
 HISTORY_BANDS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
 POPULARITY_BANDS = ("head", "mid", "tail", "cold")
-HEAD, MID = 0.01, 0.20  # head: the most popular 1 % of items; mid: up to 20 %; tail: other items seen in training
+HEAD, MID = 0.01, 0.20  # head: the most popular 1 % of the items seen in training; mid: up to 20 %; tail: the rest
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 2**22  # of the bootstrap, to bound its memory
@@ -147,8 +147,9 @@ def popularity_bands(train_counts: Ints) -> Ints:
     """(items,) place in POPULARITY_BANDS; among equal counts the lower item index counts as the more popular."""
     order = np.argsort(-train_counts, kind="stable")
     band = np.full(len(train_counts), 2)
-    band[order[: math.ceil(MID * len(order))]] = 1
-    band[order[: math.ceil(HEAD * len(order))]] = 0
+    seen = np.count_nonzero(train_counts)
+    band[order[: math.ceil(MID * seen)]] = 1
+    band[order[: math.ceil(HEAD * seen)]] = 0
     band[train_counts == 0] = 3
     return band
 

@@ -211,7 +211,7 @@ def _publish(
 ) -> Path:
     """Write the artifact and log it as an MLflow model."""
     manifest = dataset.manifest
-    bags, counts = load_items(dataset)
+    bags, counts, _ = load_items(dataset)
     retriever = (
         PopularityRetriever(counts, config.model.max_history) if model is None else MINDRetriever.of(model, bags)
     )

@@ -15,7 +15,7 @@ from mind_core.evaluation import Targets
 from mind_core.features import Bags, item_bags
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
-from pipelines.arrays import feature_columns, feature_specs, to_sequences, to_targets, train_counts
+from pipelines.arrays import cold_mask, feature_columns, feature_specs, to_sequences, to_targets, train_counts
 from pipelines.dataset import Dataset
 from pipelines.ids import as_array, hash64
 
@@ -32,13 +32,14 @@ class TrainData:
     targets: Targets
     bags: Bags
     counts: torch.Tensor  # (V,) events per item index in the training split
+    cold: torch.Tensor  # (V,) bool, items that training never sees, made of their features
 
     def to(self, device: torch.device) -> TrainData:
         """The same on a device."""
         targets = Targets(self.targets.items.to(device), self.targets.offsets.to(device))
-        counts = self.counts.to(device)
         train = None if self.train is None else self.train.to(device)
-        return TrainData(train, self.validation.to(device), targets, self.bags.to(device), counts)
+        items = self.bags.to(device), self.counts.to(device), self.cold.to(device)
+        return TrainData(train, self.validation.to(device), targets, *items)
 
 
 def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard = WHOLE) -> MIND:
@@ -52,22 +53,21 @@ def load_data(dataset: Dataset, train: pa.Table | None, validation: pa.Table) ->
     """Flat arrays from the Arrow tables of the splits."""
     manifest = dataset.manifest
     profile = feature_specs(manifest.profile_features)
-    bags, counts = load_items(dataset)
     validation = validation.sort_by("user")
     return TrainData(
         None if train is None else to_sequences(train, profile),
         to_sequences(validation, profile),
         to_targets(validation),
-        bags,
-        counts,
+        *load_items(dataset),
     )
 
 
-def load_items(dataset: Dataset) -> tuple[Bags, torch.Tensor]:
-    """Each item's make-up, and its events in the training split (V,)."""
+def load_items(dataset: Dataset) -> tuple[Bags, torch.Tensor, torch.Tensor]:
+    """Each item's make-up, its events in the training split (V,), and whether it is cold (V,)."""
     items, manifest = dataset.items(), dataset.manifest
-    columns = feature_columns(items, feature_specs(manifest.item_features), "feature")
-    return item_bags(columns, manifest.item_rows), train_counts(items)
+    specs, counts = feature_specs(manifest.item_features), train_counts(items)
+    cold = cold_mask(counts, specs)
+    return item_bags(feature_columns(items, specs, "feature"), manifest.item_rows, cold), counts, cold
 
 
 def validation_rows(tables: Iterable[pa.Table], limit: int | None, seed: int) -> pa.Table:

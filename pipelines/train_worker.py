@@ -79,7 +79,7 @@ def train_loop(settings: dict[str, object]) -> None:
     trainer = Trainer(
         build_model(config.model, dataset, config.train.seed, shard).to(device),
         data.bags,
-        NegativeSampler(config.loss, data.counts, labels).to(device),
+        NegativeSampler(config.loss, data.counts, labels, data.cold).to(device),
         config.optim,
         total_steps=config.train.epochs * given.steps_per_epoch,
         seed=config.train.seed,

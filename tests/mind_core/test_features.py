@@ -101,6 +101,63 @@ def test_a_column_of_the_wrong_length_is_refused_by_name() -> None:
         item_bags([column], items=5)
 
 
+# --- cold items ---
+
+
+def test_a_cold_item_is_the_mean_of_its_features_without_its_own_row() -> None:
+    # given three real items, the last one cold: it shares its category and one of two tags with the others
+    columns = [
+        FeatureColumn(FeatureSpec("category", "categorical", 5), torch.tensor([4, 3, 4])),
+        FeatureColumn(FeatureSpec("tags", "multi", 6), torch.tensor([3, 4, 3, 5]), torch.tensor([0, 1, 2, 4])),
+    ]
+    cold = torch.tensor([False, False, False, False, True])
+    # when rows are laid out: 5 item ids, 5 categories from 5, 6 tags from 10
+    bags = item_bags(columns, items=5, cold=cold)
+    # then neither its own row 4 nor tag row 15, which nothing trains, is in its bag; a tag still weighs half
+    assert bag(bags, 4) == [(9, 0.5), (13, 0.25)]
+    assert bag(bags, 2) == [(2, pytest.approx(1 / 3)), (9, pytest.approx(1 / 3)), (13, pytest.approx(1 / 3))]
+
+
+def test_a_price_that_only_a_cold_item_lacks_says_nothing() -> None:
+    # the row of a missing price is as random as on the first day, when everything that is sold has one
+    columns = [
+        FeatureColumn(FeatureSpec("category", "categorical", 4), torch.tensor([3, 3])),
+        FeatureColumn(FeatureSpec("price", "numeric", 0), torch.tensor([1.5, math.nan])),
+    ]
+    bags = item_bags(columns, items=4, cold=torch.tensor([False, False, False, True]))
+    assert bag(bags, 3) == [(7, 0.5)]
+
+
+def test_a_cold_item_of_which_nothing_is_known_has_the_zero_vector() -> None:
+    columns = [FeatureColumn(FeatureSpec("category", "categorical", 5), torch.tensor([3, 4]))]
+    bags = item_bags(columns, items=4, cold=torch.tensor([False, False, False, True]))
+    assert bag(bags, 3) == []
+    assert torch.equal(pool_all(table_of(torch.randn(9, 4)), bags)[3], torch.zeros(4))
+
+
+def test_cold_items_without_features_are_refused() -> None:
+    with pytest.raises(ValueError, match="cold items need features"):
+        item_bags([], items=4, cold=torch.tensor([False, False, False, True]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(items=st.integers(3, 30), seed=st.integers(0, 1000), data=st.data())
+def test_cold_items_are_made_of_trained_rows_and_change_no_other_bag(
+    items: int, seed: int, data: st.DataObject
+) -> None:
+    columns = item_columns(items, seed)
+    cold = torch.tensor([False, False, *data.draw(st.lists(st.booleans(), min_size=items - 2, max_size=items - 2))])
+    bags, plain = item_bags(columns, items, cold), item_bags(columns, items)
+    warm = torch.arange(1, items)[~cold[1:]]
+    trained = {row for i in warm.tolist() if i > 1 for row, _ in bag(bags, i)}
+    for i in warm.tolist():
+        assert bag(bags, i) == bag(plain, i)
+    for i in cold.nonzero().squeeze(1).tolist():
+        known = [(row, weight) for row, weight in bag(plain, i) if row in trained]
+        assert [row for row, _ in bag(bags, i)] == [row for row, _ in known]
+        assert [w for _, w in bag(bags, i)] == pytest.approx([4 / 3 * w for _, w in known]), "a third, not a quarter"
+
+
 # --- against the reference ---
 
 

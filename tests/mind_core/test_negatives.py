@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from mind_core.config import LossConfig
@@ -17,6 +19,7 @@ from tests.mind_core.given import generator
 # six real items behind padding and unknown; item 4 was never seen, item 7 is the most popular
 COUNTS = torch.tensor([0, 0, 1, 2, 0, 4, 9, 64])
 ITEMS = torch.arange(2, 8)
+COLD = torch.arange(8) == 4
 
 MIXES = {
     "uniform": LossConfig(uniform_negatives=30, popularity_negatives=0),
@@ -33,10 +36,11 @@ def draw_labels(g: torch.Generator) -> Tensor:
     return torch.multinomial(COUNTS.double(), BATCH, replacement=True, generator=g)
 
 
+@pytest.mark.parametrize("cold", [None, COLD], ids=["no cold items", "a cold item"])
 @pytest.mark.parametrize("mix", MIXES)
-def test_expected_count_is_the_frequency_really_drawn(mix: str) -> None:
+def test_expected_count_is_the_frequency_really_drawn(mix: str, cold: Tensor | None) -> None:
     # given many draws, each for a batch whose labels follow the counts
-    sampler, g, draws = NegativeSampler(MIXES[mix], COUNTS), generator(7), 4000
+    sampler, g, draws = NegativeSampler(MIXES[mix], COUNTS, cold=cold), generator(7), 4000
     drawn = torch.zeros(len(COUNTS), dtype=torch.float64)
     for _ in range(draws):
         drawn += torch.bincount(sampler.draw(draw_labels(g), g), minlength=len(COUNTS))
@@ -46,6 +50,7 @@ def test_expected_count_is_the_frequency_really_drawn(mix: str) -> None:
     error = 5 * (expected / draws).sqrt() + 1e-9
     assert ((drawn[2:] / draws - expected).abs() <= error).all()
     assert drawn[:2].sum() == 0, "padding and unknown are never negatives"
+    assert cold is None or drawn[cold].sum() == 0
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -99,6 +104,67 @@ def test_an_item_without_events_is_never_drawn_by_popularity() -> None:
 
 def test_an_item_that_cannot_be_drawn_has_a_finite_correction() -> None:
     assert NegativeSampler(MIXES["popularity"], COUNTS).log_expected_count(torch.tensor([0, 1, 4]), 1).isfinite().all()
+
+
+# --- cold items ---
+
+
+def test_cold_items_are_never_drawn_and_the_uniform_share_is_of_the_others() -> None:
+    config = LossConfig(uniform_negatives=10, popularity_negatives=0)
+    sampler = NegativeSampler(config, COUNTS, cold=COLD)
+    assert set(torch.cat([sampler.draw(ITEMS[:1], generator(i)) for i in range(100)]).tolist()) == {2, 3, 5, 6, 7}
+    assert sampler.log_expected_count(ITEMS[ITEMS != 4], 1).tolist() == pytest.approx([math.log(10 / 5)] * 5, abs=1e-6)
+
+
+def test_power_zero_leaves_cold_items_out() -> None:
+    config = LossConfig(uniform_negatives=0, popularity_negatives=5, popularity_power=0.0)
+    sampler = NegativeSampler(config, COUNTS, cold=COLD)
+    assert torch.allclose(sampler.log_expected_count(ITEMS[ITEMS != 4], 1), torch.zeros(5), atol=1e-6)
+    assert 4 not in torch.cat([sampler.draw(ITEMS[:1], generator(i)) for i in range(100)])
+
+
+def test_full_is_every_item_but_the_cold() -> None:
+    sampler = NegativeSampler(LossConfig(kind="full"), COUNTS, cold=COLD)
+    assert sampler.draw(torch.tensor([5]), generator()).tolist() == [2, 3, 5, 6, 7]
+
+
+def test_without_cold_items_the_uniform_draws_are_those_of_the_whole_range() -> None:
+    """Runs on datasets without cold items repeat what they drew before there were any."""
+    config = LossConfig(uniform_negatives=50, popularity_negatives=0)
+    drawn = NegativeSampler(config, COUNTS, cold=torch.zeros(8).bool()).draw(ITEMS, generator(3))
+    assert torch.equal(drawn, torch.randint(0, 6, (50,), generator=generator(3)) + 2)
+
+
+def test_a_catalogue_of_cold_items_is_refused() -> None:
+    with pytest.raises(ValueError, match="every item is cold"):
+        NegativeSampler(LossConfig(), torch.zeros(4), cold=torch.tensor([False, False, True, True]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    counts=st.lists(st.integers(0, 20), min_size=1, max_size=12).filter(any),
+    power=st.sampled_from([0.0, 0.5, 0.75, 1.0]),
+    in_batch=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_draws_and_expected_counts_are_those_of_a_catalogue_without_the_cold_items(
+    counts: list[int], power: float, in_batch: bool, seed: int
+) -> None:
+    config = LossConfig(uniform_negatives=20, popularity_negatives=20, popularity_power=power, in_batch=in_batch)
+    every = torch.tensor([0, 0, *counts])
+    cold = (every == 0) & (torch.arange(len(every)) >= 2)
+    warm = (~cold).nonzero().squeeze(1)  # place in the smaller catalogue -> item index
+    sampler, smaller = NegativeSampler(config, every, cold=cold), NegativeSampler(config, every[warm])
+    labels = torch.randint(2, len(warm), (BATCH,), generator=generator(seed))
+    drawn = sampler.draw(warm[labels], generator(seed))
+    assert torch.equal(drawn, warm[smaller.draw(labels, generator(seed))])
+    assert not cold[drawn].any()
+    expected = sampler.log_expected_count(warm[2:], BATCH)
+    assert torch.equal(expected, smaller.log_expected_count(torch.arange(2, len(warm)), BATCH))
+    total = 20 + 20 + (BATCH if in_batch else 0)
+    assert sampler.log_expected_count(torch.arange(2, len(every)), BATCH).exp().sum().item() == pytest.approx(
+        total, rel=1e-5
+    )
 
 
 def test_in_batch_negatives_are_the_batchs_labels_after_the_drawn_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +13,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mind_core.config import LossConfig, OptimConfig
+from mind_core.features import item_bags
 from mind_core.inference import MINDRetriever, recommend
+from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, all_targets, full_histories, windows
 from mind_core.training import Trainer, learning_rate_factor, seeded
-from tests.mind_core.given import World, batches, planted_interests, random_sequences, sequences_of, trainer, world
+from tests.mind_core.given import (
+    World,
+    batches,
+    item_columns,
+    planted_interests,
+    random_sequences,
+    sequences_of,
+    trainer,
+    world,
+)
 
 ITEMS = 40
 Step = tuple[Trainer, World]
@@ -60,6 +72,31 @@ def test_the_padding_rows_never_change(kind: str, table_optimizer: Any) -> None:
     for table in ("item_table.weight", "profile_table.weight"):
         assert torch.equal(after[table][0], torch.zeros_like(after[table][0]))
         assert not torch.equal(after[table], before[table]), "the others did change"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_the_same_whatever_cold_items_are_like(kind: str) -> None:
+    """They are no negatives: no user is pushed away from them, nor from the features that they share with others."""
+    outcomes = []
+    for amount in (1.0, 100.0):
+        # given sequences that leave the last ten items out, and cold items of small or of huge vectors
+        w = world(random_sequences(30, ITEMS - 10, 12, seed=9), ITEMS)
+        cold = w.counts == 0
+        cold[:2] = False
+        assert cold.sum() >= 10
+        bags = item_bags(item_columns(ITEMS), ITEMS, cold)
+        loud = torch.where(torch.repeat_interleave(cold, bags.offsets.diff()), amount, 1.0)
+        bags = replace(bags, weights=bags.weights * loud)
+        sampler = NegativeSampler(KINDS[kind], w.counts, cold=cold)
+        t = Trainer(w.model, bags, sampler, OptimConfig(table_learning_rate=0.05), total_steps=100)
+        before = weights(w)["item_table.weight"]
+        # when trained
+        losses = run(t, w, batches(w.sequences, 16, 10))
+        outcomes.append((losses, weights(w)))
+        # then their own rows are as on the first day
+        assert torch.equal(w.model.item_table.weight[:ITEMS][cold], before[:ITEMS][cold])
+    assert outcomes[0][0] == outcomes[1][0]
+    assert same(outcomes[0][1], outcomes[1][1])
 
 
 def test_only_rows_of_a_steps_items_change() -> None:

@@ -178,6 +178,11 @@ def test_the_bootstrap_interval_holds_the_difference_and_is_repeatable() -> None
 def test_popularity_bands_are_head_mid_tail_and_cold() -> None:
     counts = np.array([0, *range(100, 0, -1)])
     bands = popularity_bands(counts)
-    assert [int((bands == band).sum()) for band in range(4)] == [2, 19, 79, 1]
+    assert [int((bands == band).sum()) for band in range(4)] == [1, 19, 80, 1]
     assert bands[1] == 0
     assert bands[0] == 3
+
+
+def test_popularity_bands_are_shares_of_the_items_seen_in_training() -> None:
+    counts = np.concatenate([np.arange(100, 0, -1), np.zeros(900, np.int64)])
+    assert [int((popularity_bands(counts) == band).sum()) for band in range(4)] == [1, 19, 80, 900]

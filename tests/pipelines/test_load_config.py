@@ -149,6 +149,10 @@ def test_mistake_in_the_file_names_file_key_value_and_what_is_allowed(conf: Path
         ("data.split.held_out=0.6", "--set data.split.held_out=0.6: must be below 0.5"),
         ("data.split.test_from=1", "--set data.split: validation_from and test_from belong to protocol: temporal"),
         ("data.split.test_from=[1]", "--set data.split.test_from=[1]: must be text (in quotes) or a number"),
+        (
+            "data.items={path: i.csv, id: item, cold_start: true}",
+            "--set data.items.cold_start=true: must be false without `features`",
+        ),
         ("preset=x", "--set preset='x': must be one of default"),
     ],
 )
