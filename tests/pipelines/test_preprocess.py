@@ -1,10 +1,6 @@
 """The stage as a whole, on one local Ray cluster."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.preprocess import preprocess
 from pipelines.summary import print_summary
+from pipelines.workspace import workspace
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(120)]
 Configured = Callable[..., Config]
@@ -258,29 +255,76 @@ def test_an_empty_log_is_refused(tmp_path: Path, configured: Configured) -> None
             preprocess(configured(tmp_path / name))
 
 
-KILLED = """
-import sys, time
-import pipelines.preprocess as stage
-from pipelines.config import Config
-def hang(*args): print("writing", flush=True); time.sleep(60)
-stage.write_parts = hang
-data = {"events": {"path": sys.argv[1]}}
-stage.preprocess(Config.model_validate({"name": "tiny", "home": sys.argv[2], "data": data}))
-"""
+def test_a_failed_job_is_gone_on_with_where_it_was(
+    tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.preprocess, "EVENTS_PER_PART", 500)
+    pq.write_table(shuffled_log(3000), tmp_path / "log.parquet")
+    config = configured(tmp_path / "log.parquet", min_item_events=5)
+    expected = preprocess(config.model_copy(update={"name": "whole"})).manifest
+    work = config.dataset_path.with_name(".tiny.work")
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines.preprocess, "write_parts", fail)
+        with pytest.raises(RuntimeError):
+            preprocess(config)
+    assert not config.dataset_path.exists()
+    sorted_at = {file.name: file.stat().st_mtime_ns for file in (work / "dataset" / "events").glob("part-*")}
+    manifest = preprocess(config).manifest
+    assert manifest.fingerprint == expected.fingerprint
+    assert manifest.set_aside == expected.set_aside
+    events = config.dataset_path / "events"
+    assert {file.name: file.stat().st_mtime_ns for file in events.glob("part-*")} == sorted_at, "not sorted anew"
+    assert not work.exists()
+
+    # and work for other settings, or over another log, is not gone on with
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines.preprocess, "write_parts", fail)
+        with pytest.raises(RuntimeError):
+            preprocess(config)
+    assert preprocess(configured(tmp_path / "log.parquet")).manifest.events > manifest.events
 
 
-@pytest.mark.slow
-def test_a_killed_job_leaves_nothing_that_looks_finished(tmp_path: Path, configured: Configured) -> None:
+def test_two_jobs_do_not_write_one_dataset(tmp_path: Path, configured: Configured) -> None:
     config = configured(log(tmp_path / "log.parquet"))
-    job = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path / "log.parquet"), config.home], stdout=subprocess.PIPE
-    )
-    assert job.stdout is not None
-    assert job.stdout.readline() == b"writing\n"
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    time.sleep(0.1)
-    with pytest.raises(UserError, match="no dataset"):
-        Dataset.open(config.dataset_path)
+    with workspace(config.dataset_path, {"other": 1}), pytest.raises(UserError, match="another mind preprocess"):
+        preprocess(config)
     assert preprocess(config).manifest.events == 9
-    assert os.listdir(config.dataset_path.parent) == ["tiny"]
+
+
+def test_rows_that_are_no_good_can_be_looked_at(tmp_path: Path, configured: Configured) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n1,a,10\n,b,12\n2,b,noon\n3,c\n4,d,13\n")
+    dataset = preprocess(configured(path))
+    rows = pq.read_table(dataset.layout.quarantine).to_pylist()
+    assert [(row["reason"], row["user"], row["item"], row["time"], row["line"]) for row in rows] == [
+        ("missing user", None, "b", "12", None),
+        ("time cannot be parsed", "2", "b", "noon", None),
+        ("unreadable row", None, None, None, "3,c"),
+    ]
+    assert {row["file"] for row in rows} == {str(path)}
+    pq.write_table(pa.table({"user": [1], "item": [2], "time": [3]}), tmp_path / "good.parquet")
+    assert not list(preprocess(configured(tmp_path / "good.parquet")).layout.quarantine.iterdir())
+
+
+def test_sequences_may_say_more_of_each_behaviour(tmp_path: Path, configured: Configured) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time,kind\n1,a,0,view\n1,b,30,buy\n1,c,31,\n1,d,95,cart\n2,a,5,buy\n")
+    events = {"event_type": "kind", "type_weights": {"buy": 4.0, "cart": 2.0}}
+    holdout = {"protocol": "temporal", "validation_from": 1000, "test_from": 1001}
+    dataset = preprocess(configured(path, events=events, session_gap=60, time_gaps=True, split=holdout))
+    rows = {len(row["items"]): row for row in dataset.table("train").to_pylist()}
+    assert rows[4]["weights"] == [1.0, 4.0, 1.0, 2.0]
+    assert rows[4]["sessions"] == [0, 0, 0, 1]
+    assert rows[4]["gaps"] == [0, 5, 2, 7]
+    assert (rows[1]["weights"], rows[1]["sessions"], rows[1]["gaps"]) == ([4.0], [0], [0])
+    newest = preprocess(configured(path, events={"event_type": "kind"}, max_user_events=2, split=holdout))
+    ids = dict(zip(newest.items()["item"].to_pylist(), newest.items()["id"].to_pylist(), strict=True))
+    assert sorted([ids[item] for item in row["items"]] for row in newest.table("train").to_pylist()) == [
+        ["a"],
+        ["c", "d"],
+    ]
+    assert newest.manifest.set_aside == {"older than the newest max_user_events": 2}

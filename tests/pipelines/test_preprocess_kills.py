@@ -1,0 +1,116 @@
+"""kill -9 of a worker, and of the driver, in the middle of each pass: the same dataset in the end."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.dataset import Dataset
+from pipelines.errors import UserError
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(240)]
+
+JOB = """
+import sys
+import pipelines.preprocess as stage
+from pipelines.config import Config
+stage.EVENTS_PER_PART = 20_000
+data = {"events": {"path": sys.argv[1]}, "min_item_events": 3}
+print(stage.preprocess(Config.model_validate({"name": "log", "home": sys.argv[2], "data": data})).manifest.fingerprint)
+"""
+PASSES = ("read", "sort", "write")
+FILES = 24
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600,000 events in 24 files: a pass takes long enough to be caught in its middle."""
+    folder = tmp_path_factory.mktemp("log")
+    rng = np.random.default_rng(0)
+    for number in range(FILES):
+        columns = {"user": rng.integers(0, 9000, 25_000), "item": rng.integers(0, 40_000, 25_000),
+                   "time": rng.integers(0, 10**6, 25_000)}  # fmt: skip
+        pq.write_table(pa.table(columns), folder / f"{number:02d}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fingerprint(log: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return finished(start(log, tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def start(log: Path, home: Path) -> subprocess.Popen[str]:
+    token = home.with_name("token")
+    token.write_text("0" * 64)
+    environment = os.environ | {"RAY_AUTH_TOKEN_PATH": str(token)}
+    command = [sys.executable, "-c", JOB, str(log), str(home)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finished(job: subprocess.Popen[str]) -> str:
+    said, complaint = job.communicate(timeout=120)
+    assert job.returncode == 0, complaint
+    return said.splitlines()[-1]  # Ray speaks of the killed worker before
+
+
+def recorded(home: Path, stage: str) -> list[Path]:
+    return sorted((home / "datasets" / ".log.work" / stage).glob("*.json"))
+
+
+def wait_for(job: subprocess.Popen[str], home: Path, stage: str) -> None:
+    """Until a few tasks of the pass are done."""
+    while len(recorded(home, stage)) < 3:
+        assert job.poll() is None, f"ended before it could be killed in {stage}"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("stage", PASSES)
+def test_a_killed_worker_is_replaced(stage: str, log: Path, home: Path, fingerprint: str) -> None:
+    job = start(log, home)
+    wait_for(job, home, stage)
+    killed = 0
+    while not killed:  # Ray's agents are called ray:: too; a worker bears the name of its task
+        assert job.poll() is None, "no worker could be caught at work"
+        for each in psutil.Process(job.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if each.name().startswith("ray::_rec"):
+                    each.kill()
+                    killed += 1
+    assert finished(job) == fingerprint
+
+
+@pytest.mark.parametrize("stage", PASSES)
+def test_a_killed_driver_leaves_nothing_torn_and_is_gone_on_with(
+    stage: str, log: Path, home: Path, fingerprint: str
+) -> None:
+    job = start(log, home)
+    wait_for(job, home, stage)
+    tree = psutil.Process(job.pid).children(recursive=True)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    psutil.wait_procs(tree, timeout=60)  # Ray ends with its driver
+    done = {file: file.stat().st_mtime_ns for file in recorded(home, stage)}
+    assert done
+    with pytest.raises(UserError, match="no dataset"):
+        Dataset.open(home / "datasets" / "log")
+
+    again = start(log, home)
+    while again.poll() is None and len(recorded(home, stage)) <= len(done):
+        time.sleep(0.002)
+    assert all(file.stat().st_mtime_ns == at for file, at in done.items() if file.exists()), "done twice"
+    assert finished(again) == fingerprint
+    assert os.listdir(home / "datasets") == ["log"]
