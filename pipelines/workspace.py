@@ -1,7 +1,7 @@
 """The unfinished dataset: a folder beside the finished one that a killed job leaves and the next one goes on with.
 
-    .NAME.work/key.json             what the work is for: settings, files, code; another key starts anew
-    .NAME.work/STAGE/NNNNN.json     written by a task after all else that it wrote: that task is done
+    .NAME.work-HASH/key.json            what the work is for: settings and files; HASH is of it
+    .NAME.work-HASH/STAGE/NNNNN.json    written by a task after all else that it wrote: that task is done
 
 A task writes its files under names of its own, aside and then renamed, so it may be killed and run again at any time.
 No result lies in the driver's memory alone: killing the driver loses at most the tasks under way.
@@ -9,6 +9,7 @@ No result lies in the driver's memory alone: killing the driver loses at most th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -82,14 +83,18 @@ def workspace(target: Path, key: Json) -> Iterator[Workspace]:
         If another process is at work on the same folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    root = target.with_name(f".{target.name}.work")
+    # a name of its own: tasks that outlive a killed driver for a moment write to nobody else's folder
+    digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+    root = target.with_name(f".{target.name}.work-{digest}")
     busy = f"{target}: another mind preprocess is writing this dataset; wait for it to end"
     with exclusive(target.with_name(f".{target.name}.lock"), busy):
         recall(target)
         record = root / "key.json"
         resumed = record.is_file() and read_json(record) == key
+        for other in target.parent.glob(f".{target.name}.work-*"):
+            if not resumed or other != root:
+                shutil.rmtree(other, ignore_errors=True)
         if not resumed:
-            shutil.rmtree(root, ignore_errors=True)
             root.mkdir()
             write_json(key, record)
         try:
