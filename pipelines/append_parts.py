@@ -27,7 +27,6 @@ from pipelines.normalise import TimeUnit
 from pipelines.part_files import supersede, write_table
 from pipelines.sequences import SplitRows, split_rows
 from pipelines.sort_parts import Part, bucket_events, segment_name
-from pipelines.splits import SPLITS
 from pipelines.vocabulary import FIRST_ITEM
 from pipelines.write_parts import Shared, write_sequences
 
@@ -149,13 +148,10 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     write_table(users, change.layout.users(own))
     gone = old_index[known.places(as_array(was["id"]))]
     _recount(old_files, gone, index[~is_new], count[~is_new], change.layout)
-    for split in SPLITS:
-        for old in old_files:
-            file = change.layout.part(split, old)
-            if file.exists():
-                rows = np.flatnonzero(np.isin(pq.read_table(file, columns=["user"])["user"].to_numpy(), gone))
-                if len(rows):
-                    supersede(file, rows)
+    for old in old_files:
+        file = change.layout.part("train", old)
+        if len(gone) and file.exists():
+            supersede(file, gone)
     places, occurrences = np.unique(train_items, return_counts=True)
     write_arrow(
         pa.table({"place": places.astype(np.int64) - FIRST_ITEM, "count": occurrences}),

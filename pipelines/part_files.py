@@ -1,7 +1,7 @@
 """The files of a split: how they are written, and how they are read without the rows that `--append` has superseded.
 
     <dataset>/sequences/<split>/part-NNNNN.parquet
-    <dataset>/superseded/<split>/part-NNNNN.parquet     rows of that file that a later file holds anew: row
+    <dataset>/superseded/part-NNNNN.parquet           users whose rows in those files a later file holds anew: user
 
 A superseded row stays where it is: rewriting the whole file for it would cost what a new dataset costs.
 """
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.ids import Int64s
+from pipelines.ids import Int64s, as_array
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -37,34 +37,33 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def superseded_file(file: str | Path) -> Path:
-    """Where the superseded rows of a split's file are listed, if there are any."""
+    """Where the superseded users of a split's file are listed, if there are any."""
     path = Path(file)
-    return path.parent.parent.parent / "superseded" / path.parent.name / path.name
+    return path.parent.parent.parent / "superseded" / path.name
 
 
-def superseded(file: str | Path) -> Int64s:
-    """The superseded rows of a split's file, ascending."""
+def superseded(file: str | Path) -> pa.Array:
+    """The users, by index, whose rows of a split's file do not count."""
     listed = superseded_file(file)
-    rows: Int64s = pq.read_table(listed)["row"].to_numpy() if listed.exists() else np.zeros(0, np.int64)
-    return rows
+    return as_array(pq.read_table(listed)["user"]) if listed.exists() else pa.array([], pa.int64())
 
 
-def supersede(file: Path, rows: Int64s) -> None:
-    """Take rows of a file out of the dataset; those that are listed already are listed once."""
+def supersede(file: Path, users: Int64s) -> None:
+    """Take users' rows out of a split's file, and of the other splits' files of its name."""
     listed = superseded_file(file)
-    listed.parent.mkdir(parents=True, exist_ok=True)
-    write_table(pa.table({"row": np.union1d(rows, superseded(file)).astype(np.int64)}), listed)
+    listed.parent.mkdir(exist_ok=True)
+    known = superseded(file).to_numpy()
+    write_table(pa.table({"user": np.union1d(users, known).astype(np.int64)}), listed)
 
 
 def read_part(file: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a split's file that count."""
-    table = pq.read_table(file, columns=columns)
-    rows = superseded(file)
-    if not len(rows):
-        return table
-    counts = np.ones(table.num_rows, bool)
-    counts[rows] = False
-    return table.filter(pa.array(counts))
+    gone = superseded(file)
+    if not len(gone):
+        return pq.read_table(file, columns=columns)
+    table = pq.read_table(file, columns=None if columns is None else list({"user": None, **dict.fromkeys(columns)}))
+    table = table.filter(pc.invert(pc.is_in(table["user"], value_set=gone)))
+    return table if columns is None else table.select(columns)
 
 
 def part_size(file: str | Path) -> tuple[int, int]:
