@@ -80,7 +80,7 @@ def _append(dataset: Dataset, layout: Layout, data: DataConfig, pieces: list[Fra
     generation, vocabulary = manifest.appended + 1, dataset.vocabulary("items")
     cutoffs = cutoffs_of(data, unit)
     log = read_log(data, pieces, unit, work, layout.quarantine, f"{generation:03d}-")
-    kinds = _types(log, data, pieces, vocabulary, dataset.vocabulary("users"))
+    kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": vocabulary["id"].type})
     runs = manifest.bucket_runs
     sort = [(number, *run, log.blocks, kinds, layout, generation, data) for number, run in enumerate(runs)]
     segments = work.run("segments", write_segment, sort, "Sorting the new events")
@@ -119,7 +119,7 @@ def _append(dataset: Dataset, layout: Layout, data: DataConfig, pieces: list[Fra
     writing = share(
         (change, Shared(data, unit, None, lookup, profile_rows, profile_encoders, cutoffs, layout, work.root / "write"))
     )
-    first = dataset.vocabulary("users").num_rows + np.cumsum([0, *(each.new_users for each in found)])
+    first = dataset.user_rows() + np.cumsum([0, *(each.new_users for each in found)])
     arguments = [(part.number, int(start), writing) for part, start in zip(touched, first, strict=False)]
     written = work.run("write", rewrite_part, arguments, "Writing sequences")
 
@@ -217,10 +217,9 @@ def _require_new(dataset: Dataset, pieces: list[Fragment]) -> None:
 
 
 def _types(
-    log: CleanLog, data: DataConfig, pieces: list[Fragment], items: pa.Table, users: pa.Table
+    log: CleanLog, data: DataConfig, pieces: list[Fragment], kinds: dict[str, pa.DataType]
 ) -> dict[str, pa.DataType]:
-    """The dataset's types of ids, to which the log's are brought."""
-    kinds = {"user": users["id"].type, "item": items["id"].type}
+    """The dataset's types of ids, to which the log's can be brought."""
     for side, found in (("user", log.user_type), ("item", log.item_type)):
         if found != kinds[side] and not pa.types.is_string(kinds[side]):
             where, _ = described(data.events, getattr(data.events, side), pieces)

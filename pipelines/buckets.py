@@ -8,6 +8,7 @@ what was written. A user's bucket is a function of the id alone: a later log's e
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -53,7 +54,7 @@ def write_block(events: pa.Table, path: Path) -> Int64s:
     offsets = np.concatenate([[0], np.cumsum(counts)])
     table = events.take(pa.array(order)).combine_chunks()
     table = table.replace_schema_metadata({_OFFSETS: json.dumps(offsets.tolist())})
-    aside = path.with_suffix(".writing")
+    aside = path.with_suffix(f".writing-{os.getpid()}")
     with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)  # not compressed, so that it can be mapped
     aside.rename(path)

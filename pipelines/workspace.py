@@ -107,6 +107,8 @@ def workspace(target: Path, key: Json) -> Iterator[Workspace]:
 
 def swap(folder: Path, target: Path) -> None:
     """Put `folder` in the place of `target`, which stays readable until then."""
+    for torn in folder.rglob("*.writing-*"):  # of tasks that were killed
+        torn.unlink()
     replaced = target.with_name(f".{target.name}.replaced")
     if target.exists():
         target.rename(replaced)

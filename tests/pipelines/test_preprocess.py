@@ -100,6 +100,8 @@ def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path,
         "events",
         "items",
         "manifest.json",
+        "quality.html",
+        "quality.json",
         "quarantine",
         "sequences",
         "vocabularies",
@@ -273,8 +275,11 @@ def test_a_failed_job_is_gone_on_with_where_it_was(
     assert not config.dataset_path.exists()
     (work,) = config.dataset_path.parent.glob(".tiny.work-*")
     sorted_at = {file.name: file.stat().st_mtime_ns for file in (work / "dataset" / "events").glob("part-*")}
+    torn = work / "dataset" / "vocabularies" / "users" / "part-00001.writing-77"
+    torn.write_bytes(b"PAR1")  # of a worker killed while it wrote
     manifest = preprocess(config).manifest
     assert manifest.fingerprint == expected.fingerprint
+    assert len(Dataset.open(config.dataset_path).vocabulary("users")) == manifest.users
     assert manifest.set_aside == expected.set_aside
     events = config.dataset_path / "events"
     assert {file.name: file.stat().st_mtime_ns for file in events.glob("part-*")} == sorted_at, "not sorted anew"
