@@ -7,6 +7,7 @@
     vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
     vocabularies/{item_features,profile_features}/<name>.parquet       index, value, count
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
+    quality.json, quality.html         the data quality report, see pipelines.quality
     events/part-NNNNN.arrow            clean events before anything is dropped, see pipelines.histories: for --append
 
 A sequence may also have, for each of its items, what pipelines.behaviours describes: weights, sessions, gaps. Item and
@@ -125,6 +126,14 @@ class Layout:
         return self.root / "manifest.json"
 
     @property
+    def quality(self) -> Path:
+        return self.root / "quality.json"
+
+    @property
+    def quality_page(self) -> Path:
+        return self.root / "quality.html"
+
+    @property
     def items(self) -> Path:
         return self.root / "items" / "part-00000.parquet"
 
@@ -210,6 +219,14 @@ class Dataset:
     def vocabulary(self, name: str) -> pa.Table:
         """Items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
         return pq.read_table(self.layout.vocabulary(name))
+
+    def user_rows(self) -> int:
+        """Rows of the user vocabulary; from footers, as it may be large."""
+        return sum(pq.read_metadata(file).num_rows for file in self.layout.vocabulary("users").glob("part-*.parquet"))
+
+    def user_type(self) -> pa.DataType:
+        """Of the user ids."""
+        return pq.read_schema(self.layout.users(0)).field("id").type
 
     def split_files(self, split: SplitName) -> list[str]:
         """The Parquet files of a split, to be read by `part_files.read_part`; there is at least one, perhaps empty."""

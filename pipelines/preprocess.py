@@ -35,6 +35,7 @@ from pipelines.histories import write_arrow
 from pipelines.load_config import resolved
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
 from pipelines.progress import console
+from pipelines.quality import write_quality
 from pipelines.session import ray_session
 from pipelines.sort_parts import EVENTS_PER_PART, sort_parts
 from pipelines.sources import TEXT_FORMATS, fragments, lineage
@@ -119,6 +120,7 @@ def _make(
         versions={"ray": ray.__version__, "pyarrow": pa.__version__},
         bucket_runs=[list(run) for run in runs],
     )
+    write_quality(layout, manifest, content.stats, content.test_items, config.dataset_path)
     layout.manifest.write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.progress import output
+from pipelines.quality import Quality
 from pipelines.tracking import open_run
 
 
@@ -46,6 +47,12 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
     )
     console.print(f"{manifest.users:,} users, {manifest.items:,} items{'; features: ' + features if features else ''}")
     console.print(f"written to {dataset.path}", soft_wrap=True)
+    quality = Quality.read(dataset.layout)
+    if quality is None or quality.fingerprint != manifest.fingerprint:  # --append makes no report
+        return
+    console.print(f"data quality: {dataset.layout.quality_page}", soft_wrap=True)
+    for check in quality.warnings:
+        console.print(f"  {check.level}: {check.name}: {check.found}", markup=False, soft_wrap=True)
 
 
 def record_summary(config: Config, dataset: Dataset) -> None:
@@ -61,3 +68,8 @@ def record_summary(config: Config, dataset: Dataset) -> None:
         sizes = {"users": manifest.users, "items": manifest.items, "events": manifest.events}
         run.log_dataset(manifest.name, manifest.fingerprint, source, "preprocessing", sizes)
         run.log_artifact(dataset.layout.manifest)
+        quality = Quality.read(dataset.layout)
+        if quality is not None and quality.fingerprint == manifest.fingerprint:  # --append makes no report
+            run.log_metrics(quality.metrics(), 0)
+            run.log_artifact(dataset.layout.quality)
+            run.log_artifact(dataset.layout.quality_page)

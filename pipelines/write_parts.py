@@ -31,11 +31,13 @@ from pipelines.feature_rows import FeatureRows
 from pipelines.histories import Histories, write_arrow
 from pipelines.ids import Int64s, Lookup, as_array
 from pipelines.normalise import TimeUnit
-from pipelines.part_files import write_table
+from pipelines.part_files import read_part, write_table
+from pipelines.part_stats import Stats, part_stats
+from pipelines.quality import unknown_test_items
 from pipelines.sequences import split_rows
 from pipelines.session import run_tasks, share
 from pipelines.sort_parts import Part
-from pipelines.splits import SPLITS
+from pipelines.splits import SPLITS, split_users
 from pipelines.vocabulary import FIRST_ITEM, FeatureEncoder, build_items, encode_columns
 from pipelines.workspace import Workspace
 
@@ -54,6 +56,8 @@ class Content:
     item_features: tuple[FeatureInfo, ...]
     profile_features: tuple[FeatureInfo, ...]
     fingerprint: str
+    stats: list[Stats]  # of the parts
+    test_items: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Shared:
     profile_encoders: list[FeatureEncoder]
     cutoffs: tuple[int, int] | None
     layout: Layout
-    counts: Path  # folder of the parts' counts of items in train
+    counts: Path  # folder of the parts' counts of items in train, and of the items that are test targets
 
 
 def write_parts(
@@ -98,10 +102,11 @@ def write_parts(
     first = np.cumsum([0, *core.users])
     arguments = [(part, int(first[part.number]), shared) for part in parts]
     written = work.run("write", _write_part, arguments, "Writing sequences")
-    train_count = np.zeros(vocabulary.num_rows, np.int64)
-    for part in parts:
-        found = feather.read_table(counts / f"train-{part.number:05d}.arrow", memory_map=False)
-        train_count[found["place"].to_numpy()] += found["count"].to_numpy()
+    train_count, test_count = np.zeros((2, vocabulary.num_rows), np.int64)
+    for total, name in ((train_count, "train"), (test_count, "test")):
+        for part in parts:
+            found = feather.read_table(counts / f"{name}-{part.number:05d}.arrow", memory_map=False)
+            total[found["place"].to_numpy()] += found["count"].to_numpy()
     items, item_encoders = item_table(vocabulary, train_count, item_rows)
     write_table(items, layout.items)
     write_table(vocabulary, layout.vocabulary("items"))
@@ -123,6 +128,8 @@ def write_parts(
         features["item"],
         features["profile"],
         hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest(),
+        [part["stats"] for part in written],
+        unknown_test_items(train_count, test_count),
     )
 
 
@@ -159,16 +166,21 @@ def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
     count = np.bincount(histories.user, minlength=len(histories.users)).astype(np.int64)
     users = pa.table({"index": index, "id": histories.users, "count": count})
     write_table(users, shared.layout.users(part.number))
-    places, occurrences = np.unique(train_items, return_counts=True)
-    write_arrow(
-        pa.table({"place": places.astype(np.int64) - FIRST_ITEM, "count": occurrences}),
-        shared.counts / f"train-{part.number:05d}.arrow",
-    )
+    targets = as_array(read_part(str(shared.layout.part("test", part.number)), ["targets"])["targets"])
+    for name, items in (("train", train_items), ("test", targets.flatten().to_numpy())):
+        places, occurrences = np.unique(items, return_counts=True)
+        write_arrow(
+            pa.table({"place": places.astype(np.int64) - FIRST_ITEM, "count": occurrences}),
+            shared.counts / f"{name}-{part.number:05d}.arrow",
+        )
+    offsets = np.concatenate([[0], np.cumsum(count)])
+    stretches = split_users(shared.data.split, histories.users, offsets, histories.time, shared.cutoffs)
     return {
         "set_aside": dict(set_aside),
         "splits": {name: asdict(counts) for name, counts in splits.items()},
         "events": len(histories.item),
         "digests": [*digests, digest(users)],
+        "stats": part_stats(histories, stretches, shared.unit),
     }
 
 
