@@ -11,6 +11,7 @@ the values of profile features.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -35,14 +36,17 @@ from pipelines.histories import DUPLICATE, SETTLED, write_arrow
 from pipelines.ids import Lookup, as_array
 from pipelines.load_config import resolved
 from pipelines.normalise import needed_columns
-from pipelines.part_files import write_table
+from pipelines.part_files import write_table, write_text
+from pipelines.part_stats import merge_stats, without
 from pipelines.preprocess import UNCOUNTED, cutoffs_of, described
+from pipelines.quality import write_quality
+from pipelines.sequences import COUNTED
 from pipelines.session import cluster_address, ray_session, share
 from pipelines.sources import fragments, lineage
 from pipelines.splits import SPLITS
 from pipelines.vocabulary import grow_items
 from pipelines.workspace import Workspace, swap, workspace
-from pipelines.write_parts import Shared, cold_items, item_table
+from pipelines.write_parts import Shared, add_occurrences, cold_items, item_table
 
 INLINE_BYTES = 64 * 2**20  # a smaller log is not worth starting Ray for
 
@@ -123,14 +127,17 @@ def _append(dataset: Dataset, layout: Layout, data: DataConfig, pieces: list[Fra
     arguments = [(part.number, int(start), writing) for part, start in zip(touched, first, strict=False)]
     written = work.run("write", rewrite_part, arguments, "Writing sequences")
 
-    train_count = np.zeros(grown.num_rows, np.int64)
-    old_count = dataset.items()["train_count"].to_numpy()
-    train_count[: len(old_count)] = old_count
+    occurrences = np.zeros((2, grown.num_rows), np.int64)  # of train, of test
+    old_counts = dataset.items()["train_count"], _arrow(dataset.layout.test_count)["test_count"]
+    for count, old_count in zip(occurrences, old_counts, strict=True):
+        count[: len(old_count)] = old_count.to_numpy()
     for part in touched:
-        gone = _arrow(folder / f"train-{part.number:05d}.arrow")
-        np.subtract.at(train_count, lookup.places(as_array(gone["id"])), gone["count"].to_numpy())
-        added = _arrow(work.root / "write" / f"train-{part.number:05d}.arrow")
-        train_count[added["place"].to_numpy()] += added["count"].to_numpy()
+        gone = _arrow(folder / f"rows-{part.number:05d}.arrow")
+        place = lookup.places(as_array(gone["id"]))
+        for count, (split, _) in zip(occurrences, COUNTED, strict=True):
+            count[place] -= gone[split].to_numpy()
+        add_occurrences(occurrences, work.root / "write" / f"items-{part.number:05d}.arrow")
+    train_count, test_count = occurrences
     items, encoders = item_table(grown, train_count, item_rows, dataset.encoders("item"))
     write_table(items, layout.items)
     write_table(grown, layout.vocabulary("items"))
@@ -162,7 +169,15 @@ def _append(dataset: Dataset, layout: Layout, data: DataConfig, pieces: list[Fra
         sources=manifest.sources | {"events": manifest.sources["events"] + lineage(pieces, log.rows_by_file)},
         appended=generation,
     )
-    layout.manifest.write_text(after.to_json(), encoding="utf-8")
+    stats = merge_stats(
+        [
+            json.loads(dataset.layout.stats.read_text("utf-8")),
+            *(without(each.stats) for each in found),
+            *(each["stats"] for each in written),
+        ]
+    )
+    write_quality(layout, after, stats, test_count, dataset.path)
+    write_text(after.to_json(), layout.manifest)
 
 
 def _arrow(file: Path) -> pa.Table:

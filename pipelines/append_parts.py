@@ -25,9 +25,9 @@ from pipelines.histories import Histories, item_counts, sort_events, write_arrow
 from pipelines.ids import Int64s, Lookup, UInt64s, as_array, hash64
 from pipelines.normalise import TimeUnit
 from pipelines.part_files import supersede, write_table
-from pipelines.sequences import SplitRows, split_rows
+from pipelines.part_stats import Stats, part_stats
+from pipelines.sequences import item_occurrences, split_rows, stretches
 from pipelines.sort_parts import Part, bucket_events, segment_name
-from pipelines.vocabulary import FIRST_ITEM
 from pipelines.write_parts import Shared, write_sequences
 
 ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -58,6 +58,7 @@ class Touched:
     """What becomes of a part's users that change: differences to what was, but for set_aside.
 
     set_aside : by what a later event can change, of all users of the part.  removed : what their rows were, by split.
+    stats : of what they were.
     """
 
     events: int
@@ -66,6 +67,7 @@ class Touched:
     duplicates: int
     set_aside: dict[str, int]
     removed: dict[str, dict[str, int]]
+    stats: Stats
 
 
 def part_of(number: int, layout: Layout, data: DataConfig) -> Part:
@@ -114,7 +116,9 @@ def touch_part(part: Part, change: Change) -> dict[str, Any]:
     less = less.set_column(1, "count", pc.negate(less["count"]))
     write_arrow(pa.concat_tables([more, less]), change.folder / f"items-{name}")
     rows = split_rows(was, was.item, np.arange(len(was.users)), change.data, change.unit, change.cutoffs)
-    write_arrow(_train_items(rows["train"], was.items), change.folder / f"train-{name}")
+    occurrences = item_occurrences(rows)
+    occurrences = occurrences.set_column(0, "id", was.items.take(occurrences["item"]))
+    write_arrow(occurrences, change.folder / f"rows-{name}")
     known = Lookup(_vocabulary(part.number, change)["id"])
     found = Touched(
         len(now.item) - len(was.item),
@@ -123,6 +127,7 @@ def touch_part(part: Part, change: Change) -> dict[str, Any]:
         duplicates,
         dict(set_aside),
         {split: asdict(each.counts) for split, each in rows.items()},
+        part_stats(was, stretches(rows), change.unit),
     )
     return asdict(found)
 
@@ -142,7 +147,7 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     is_new = place < 0
     old_index = vocabulary["index"].to_numpy()
     index = np.where(is_new, first_new + np.cumsum(is_new) - 1, old_index[place] if len(old_index) else 0)
-    splits, train_items, digests = write_sequences(now, index, own, writing)
+    rows, digests = write_sequences(now, index, own, writing)
     count = np.bincount(now.user, minlength=len(now.users)).astype(np.int64)
     users = pa.table({"index": index[is_new], "id": now.users.filter(pa.array(is_new)), "count": count[is_new]})
     write_table(users, change.layout.users(own))
@@ -152,14 +157,11 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
         file = change.layout.part("train", old)
         if len(gone) and file.exists():
             supersede(file, gone)
-    places, occurrences = np.unique(train_items, return_counts=True)
-    write_arrow(
-        pa.table({"place": places.astype(np.int64) - FIRST_ITEM, "count": occurrences}),
-        writing.counts / f"train-{number:05d}.arrow",
-    )
+    write_arrow(item_occurrences(rows), writing.counts / f"items-{number:05d}.arrow")
     return {
-        "splits": {split: asdict(counts) for split, counts in splits.items()},
+        "splits": {split: asdict(each.counts) for split, each in rows.items()},
         "digests": [*digests, digest(users)],
+        "stats": part_stats(now, stretches(rows), change.unit),
     }
 
 
@@ -185,12 +187,6 @@ def _user_hashes(histories: Histories) -> UInt64s:
     order = (np.arange(len(event)) - np.repeat(start, np.diff([*start, len(event)]))).astype(np.uint64)
     hashes: UInt64s = np.add.reduceat(hash64(pa.array((event + order * ODD).view(np.int64))), start)
     return hashes
-
-
-def _train_items(rows: SplitRows, items: pa.Array) -> pa.Table:
-    """How often each item stands in the histories: columns id, count."""
-    count = np.bincount(rows.items, minlength=len(items))
-    return pa.table({"id": items.filter(pa.array(count > 0)), "count": count[count > 0]})
 
 
 def _vocabulary(number: int, change: Change) -> dict[str, Any]:

@@ -152,6 +152,16 @@ class Layout:
         return self.root / "events"
 
     @property
+    def stats(self) -> Path:
+        """What the quality report was made of, for that of an append: pipelines.part_stats, merged."""
+        return self.events / "stats.json"
+
+    @property
+    def test_count(self) -> Path:
+        """How often each item is a test target, by vocabulary order."""
+        return self.events / "test-count.arrow"
+
+    @property
     def rare_file(self) -> Path:
         return self.events / "rare.arrow"
 

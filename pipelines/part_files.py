@@ -36,6 +36,13 @@ def write_table(table: pa.Table, path: Path) -> None:
     aside.rename(path)
 
 
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in one step; a link to the file that had its name keeps its own content."""
+    aside = path.with_suffix(f".writing-{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
 def superseded_file(file: str | Path) -> Path:
     """Where the superseded users of a split's file are listed, if there are any."""
     path = Path(file)

@@ -114,6 +114,28 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
     }
 
 
+def without(stats: Stats) -> Stats:
+    """What takes users out again: ``merge_stats([all, without(some)])``; leasts and greatests stay as they are."""
+
+    def turned(histogram: list[list[int]]) -> list[list[int]]:
+        return [[row[0], *(-count for count in row[1:])] for row in histogram]
+
+    lengths, gaps, time = stats["lengths"], stats["gaps"], stats["time"]
+    counts = {name: -count for name, count in stats["split"].items() if name not in ("train_last", "test_first")}
+    return {
+        "lengths": {
+            "users": -lengths["users"],
+            "events": -lengths["events"],
+            "max": 0,
+            "histogram": turned(lengths["histogram"]),
+        },
+        "gaps": {"same_time": -gaps["same_time"], "histogram": turned(gaps["histogram"])},
+        "time": time | {"first": None, "last": None, "bins": turned(time["bins"])},
+        "leaks": {rule: -count for rule, count in stats["leaks"].items()},
+        "split": {"train_last": None, "test_first": None, **counts},
+    }
+
+
 def bin_width(unit: TimeUnit, level: int) -> int:
     """Of the time bins, in hours ("us": an hour, a day, 7, 28 or 364 days, ten times more, ...) or numbers (2^level).
 
@@ -318,11 +340,12 @@ def _slots(key: Int64s) -> Int64s:
 
 
 def _added(histograms: Sequence[list[list[int]]]) -> list[list[int]]:
-    """Rows of the same bin become one, their counts added; ascending."""
+    """Rows of the same bin become one, their counts added; ascending, without bins that hold nothing."""
     total: dict[int, Counter[int]] = {}
     for row in (row for histogram in histograms for row in histogram):
         total.setdefault(row[0], Counter()).update(dict(enumerate(row[1:])))
-    return [[place, *(counts[column] for column in range(len(counts)))] for place, counts in sorted(total.items())]
+    rows = [[place, *(counts[column] for column in range(len(counts)))] for place, counts in sorted(total.items())]
+    return [row for row in rows if any(row[1:])]
 
 
 def _least(values: list[int | None]) -> int | None:

@@ -34,6 +34,7 @@ from pipelines.formats import Fragment
 from pipelines.histories import write_arrow
 from pipelines.load_config import resolved
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
+from pipelines.part_files import write_text
 from pipelines.progress import console
 from pipelines.quality import write_quality
 from pipelines.session import ray_session
@@ -120,8 +121,8 @@ def _make(
         versions={"ray": ray.__version__, "pyarrow": pa.__version__},
         bucket_runs=[list(run) for run in runs],
     )
-    write_quality(layout, manifest, content.stats, content.test_items, config.dataset_path)
-    layout.manifest.write_text(manifest.to_json(), encoding="utf-8")
+    write_quality(layout, manifest, content.stats, content.test_count, config.dataset_path)
+    write_text(manifest.to_json(), layout.manifest)
 
 
 def _key(config: Config, pieces: list[Fragment], tables: list[dict[str, object]]) -> dict[str, object]:

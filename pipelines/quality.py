@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.dataset import Layout, Manifest
 from pipelines.drift import Check, drift, level, octaves
+from pipelines.histories import write_arrow
 from pipelines.ids import Int64s
 from pipelines.normalise import MALFORMED
-from pipelines.part_stats import Stats, bin_width, merge_stats, tick
+from pipelines.part_files import write_text
+from pipelines.part_stats import Stats, bin_width, tick
 from pipelines.quality_html import page
 
 SCHEMA_VERSION = 1
@@ -96,10 +99,8 @@ class Quality:
         return {f"quality/{name}": float(value) for name, value in numbers.items()}
 
 
-def write_quality(
-    layout: Layout, manifest: Manifest, stats: Sequence[Stats], test_items: dict[str, int], previous: Path
-) -> Quality:
-    """Write quality.json and quality.html into a dataset's folder.
+def write_quality(layout: Layout, manifest: Manifest, stats: Stats, test_count: Int64s, previous: Path) -> Quality:
+    """Write quality.json and quality.html into a dataset's folder, and what `--append` must know to write the next.
 
     Parameters
     ----------
@@ -108,16 +109,19 @@ def write_quality(
     manifest
         Of the dataset.
     stats
-        Of its parts, from `part_stats`.
-    test_items
-        From `unknown_test_items`.
+        Of all users: `part_stats`, merged.
+    test_count
+        (items,) how often each is a test target.
     previous
         Folder of the dataset that it replaces, if there is one.
     """
-    counts = pq.read_table(layout.items, columns=["count"])["count"].to_numpy()
-    quality = assemble(manifest, merge_stats(stats), counts, test_items, _raw(Layout(previous).quality))
-    layout.quality.write_text(quality.to_json(), encoding="utf-8")
-    layout.quality_page.write_text(page(quality), encoding="utf-8")
+    items = pq.read_table(layout.items, columns=["count", "train_count"])
+    test_items = unknown_test_items(items["train_count"].to_numpy(), test_count)
+    quality = assemble(manifest, stats, items["count"].to_numpy(), test_items, _raw(Layout(previous).quality))
+    write_text(quality.to_json(), layout.quality)
+    write_text(page(quality), layout.quality_page)
+    write_text(json.dumps(stats), layout.stats)
+    write_arrow(pa.table({"test_count": test_count}), layout.test_count)
     return quality
 
 

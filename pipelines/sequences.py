@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from pipelines.dataset import SplitCounts
 from pipelines.histories import Histories
 from pipelines.ids import Int64s
 from pipelines.normalise import TimeUnit
-from pipelines.splits import first_occurrences, gather, split_users
+from pipelines.splits import Stretches, first_occurrences, gather, split_users
 
 Int32s = npt.NDArray[np.int32]
 
@@ -24,22 +24,20 @@ Int32s = npt.NDArray[np.int32]
 class SplitRows:
     """Rows of one split: user, items, times, what the configuration wants beside them, targets.
 
-    user : (S,) which of the users each row is of.  skipped : users of the split without a row.
+    cut : which of the users each of the S rows is of, and its stretches of their events.
     """
 
-    user: Int64s
+    cut: Stretches
     table: pa.Table
-    skipped: int
 
     @property
     def counts(self) -> SplitCounts:
         known, wanted = (self.table[name].combine_chunks() for name in ("items", "targets"))
-        return SplitCounts(len(self.user), len(known.values), len(wanted.values), self.skipped)
+        return SplitCounts(len(self.cut.user), len(known.values), len(wanted.values), self.cut.skipped)
 
-    @property
-    def items(self) -> Int32s:
-        """All items of the histories, one after the other."""
-        values: Int32s = self.table["items"].combine_chunks().values.to_numpy()
+    def values(self, column: Literal["items", "targets"]) -> Int32s:
+        """All members of a column's lists, one after the other."""
+        values: Int32s = self.table[column].combine_chunks().values.to_numpy()
         return values
 
 
@@ -69,8 +67,28 @@ def split_rows(
             **{name: gather(values, cut.start, cut.stop) for name, values in behaviours.items()},
             "targets": first_occurrences(gather(items, cut.target_start, cut.target_stop)),
         }
-        rows[split] = SplitRows(cut.user, pa.table(columns), cut.skipped)
+        rows[split] = SplitRows(cut, pa.table(columns))
     return rows
+
+
+COUNTED: tuple[tuple[str, Literal["items", "targets"]], ...] = (("train", "items"), ("test", "targets"))
+"""What is counted by item: the histories of train, for the negatives; the targets of test, for the quality report."""
+
+
+def item_occurrences(rows: dict[str, SplitRows]) -> pa.Table:
+    """How often each item stands in what is COUNTED: columns item, train, test, where either is above 0."""
+    found = {split: np.unique(rows[split].values(column), return_counts=True) for split, column in COUNTED}
+    some = np.union1d(*(items for items, _ in found.values()))
+    counts = {}
+    for split, (items, occurrences) in found.items():
+        counts[split] = np.zeros(len(some), np.int64)
+        counts[split][np.searchsorted(some, items)] = occurrences
+    return pa.table({"item": some, **counts})
+
+
+def stretches(rows: dict[str, SplitRows]) -> dict[str, Stretches]:
+    """The cuts of all splits."""
+    return {split: each.cut for split, each in rows.items()}
 
 
 def _behaviours(histories: Histories, data: DataConfig, unit: TimeUnit) -> dict[str, npt.NDArray[Any]]:

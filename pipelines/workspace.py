@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.locks import exclusive
+from pipelines.part_files import write_text
 from pipelines.session import run_tasks
 
 Json = dict[str, Any]
@@ -60,9 +60,7 @@ def _recorded(task: Callable[..., Json], file: Path, *arguments: Any) -> Json:
 
 def write_json(value: Any, file: Path) -> None:
     """Write in one step: aside, then renamed."""
-    aside = file.with_suffix(f".writing-{os.getpid()}")
-    aside.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    aside.replace(file)
+    write_text(json.dumps(value, ensure_ascii=False), file)
 
 
 def read_json(file: Path) -> Any:

@@ -31,13 +31,12 @@ from pipelines.feature_rows import FeatureRows
 from pipelines.histories import Histories, write_arrow
 from pipelines.ids import Int64s, Lookup, as_array
 from pipelines.normalise import TimeUnit
-from pipelines.part_files import read_part, write_table
-from pipelines.part_stats import Stats, part_stats
-from pipelines.quality import unknown_test_items
-from pipelines.sequences import split_rows
+from pipelines.part_files import write_table
+from pipelines.part_stats import Stats, merge_stats, part_stats
+from pipelines.sequences import COUNTED, SplitRows, item_occurrences, split_rows, stretches
 from pipelines.session import run_tasks, share
 from pipelines.sort_parts import Part
-from pipelines.splits import SPLITS, split_users
+from pipelines.splits import SPLITS
 from pipelines.vocabulary import FIRST_ITEM, FeatureEncoder, build_items, encode_columns
 from pipelines.workspace import Workspace
 
@@ -56,8 +55,8 @@ class Content:
     item_features: tuple[FeatureInfo, ...]
     profile_features: tuple[FeatureInfo, ...]
     fingerprint: str
-    stats: list[Stats]  # of the parts
-    test_items: dict[str, int]
+    stats: Stats  # of all parts
+    test_count: Int64s  # (items,) how often each is a test target
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Shared:
     profile_encoders: list[FeatureEncoder]
     cutoffs: tuple[int, int] | None
     layout: Layout
-    counts: Path  # folder of the parts' counts of items in train, and of the items that are test targets
+    counts: Path  # folder of the parts' counts by item
 
 
 def write_parts(
@@ -102,11 +101,10 @@ def write_parts(
     first = np.cumsum([0, *core.users])
     arguments = [(part, int(first[part.number]), shared) for part in parts]
     written = work.run("write", _write_part, arguments, "Writing sequences")
-    train_count, test_count = np.zeros((2, vocabulary.num_rows), np.int64)
-    for total, name in ((train_count, "train"), (test_count, "test")):
-        for part in parts:
-            found = feather.read_table(counts / f"{name}-{part.number:05d}.arrow", memory_map=False)
-            total[found["place"].to_numpy()] += found["count"].to_numpy()
+    occurrences = np.zeros((2, vocabulary.num_rows), np.int64)  # of train, of test
+    for part in parts:
+        add_occurrences(occurrences, counts / f"items-{part.number:05d}.arrow")
+    train_count, test_count = occurrences
     items, item_encoders = item_table(vocabulary, train_count, item_rows)
     write_table(items, layout.items)
     write_table(vocabulary, layout.vocabulary("items"))
@@ -128,8 +126,8 @@ def write_parts(
         features["item"],
         features["profile"],
         hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest(),
-        [part["stats"] for part in written],
-        unknown_test_items(train_count, test_count),
+        merge_stats([part["stats"] for part in written]),
+        test_count,
     )
 
 
@@ -162,31 +160,23 @@ def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
     """Task: write the sequences of a part's users."""
     histories, set_aside = settled(part.read(), shared.rare, shared.data)
     index = np.arange(first_user, first_user + len(histories.users))
-    splits, train_items, digests = write_sequences(histories, index, part.number, shared)
+    rows, digests = write_sequences(histories, index, part.number, shared)
     count = np.bincount(histories.user, minlength=len(histories.users)).astype(np.int64)
     users = pa.table({"index": index, "id": histories.users, "count": count})
     write_table(users, shared.layout.users(part.number))
-    targets = as_array(read_part(str(shared.layout.part("test", part.number)), ["targets"])["targets"])
-    for name, items in (("train", train_items), ("test", targets.flatten().to_numpy())):
-        places, occurrences = np.unique(items, return_counts=True)
-        write_arrow(
-            pa.table({"place": places.astype(np.int64) - FIRST_ITEM, "count": occurrences}),
-            shared.counts / f"{name}-{part.number:05d}.arrow",
-        )
-    offsets = np.concatenate([[0], np.cumsum(count)])
-    stretches = split_users(shared.data.split, histories.users, offsets, histories.time, shared.cutoffs)
+    write_arrow(item_occurrences(rows), shared.counts / f"items-{part.number:05d}.arrow")
     return {
         "set_aside": dict(set_aside),
-        "splits": {name: asdict(counts) for name, counts in splits.items()},
+        "splits": {split: asdict(each.counts) for split, each in rows.items()},
         "events": len(histories.item),
         "digests": [*digests, digest(users)],
-        "stats": part_stats(histories, stretches, shared.unit),
+        "stats": part_stats(histories, stretches(rows), shared.unit),
     }
 
 
 def write_sequences(
     histories: Histories, index: Int64s, number: int, shared: Shared
-) -> tuple[dict[str, SplitCounts], Int32s, list[str]]:
+) -> tuple[dict[str, SplitRows], list[str]]:
     """Write the users' rows as part `number` of every split.
 
     Parameters
@@ -195,7 +185,7 @@ def write_sequences(
 
     Returns
     -------
-    splits, train_items (all items of the train rows), digests.
+    The rows, without profiles, and their digests.
     """
     items = (shared.items.places(histories.items)[histories.item] + FIRST_ITEM).astype(np.int32)
     profile: dict[str, pa.Array] = {}
@@ -206,10 +196,18 @@ def write_sequences(
     for split, rows in splits.items():
         table = rows.table
         for name, column in profile.items():
-            table = table.append_column(name, column.take(pa.array(rows.user)))
+            table = table.append_column(name, column.take(pa.array(rows.cut.user)))
         write_table(table, shared.layout.part(split, number))
         digests.append(digest(table))
-    return {split: rows.counts for split, rows in splits.items()}, splits["train"].items, digests
+    return splits, digests
+
+
+def add_occurrences(total: Int64s, file: Path) -> None:
+    """Add what `item_occurrences` of a part's rows found to (2, items) counts in train and test, in place."""
+    found = feather.read_table(file, memory_map=False)
+    place = found["item"].to_numpy() - FIRST_ITEM
+    for row, (split, _) in zip(total, COUNTED, strict=True):
+        row[place] += found[split].to_numpy()
 
 
 def item_table(

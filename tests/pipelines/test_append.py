@@ -15,6 +15,7 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.preprocess import preprocess
+from pipelines.quality import Quality
 from pipelines.splits import SPLITS
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(120)]
@@ -124,6 +125,17 @@ def test_appended_days_equal_one_dataset_of_all_days(
     for key in right:
         assert left[key] == right[key], key
     assert left["total"] == left["counts"][0], "every row is accounted for"
+    reports = [Quality.read(dataset.layout) for dataset in (appended, whole)]
+    assert reports[0] is not None
+    assert reports[1] is not None
+    assert reports[0].drift, "against the dataset before"
+    same = ("rows_read", "set_aside", "events", "users", "splits", "lengths", "gaps")
+    assert [getattr(reports[0], key) for key in same] == [getattr(reports[1], key) for key in same]
+    assert reports[0].time["bins"] == reports[1].time["bins"]
+    # an append does not know the earliest test target any more when that of a user has moved on
+    checks = [[each for each in report.leakage if "arliest test" not in each.name] for report in reports if report]
+    assert checks[0] == checks[1]
+    assert len(checks[0]) == len(reports[0].leakage) - 1
 
 
 def test_an_append_leaves_the_files_of_untouched_users_alone(tmp_path: Path, configured: Configured) -> None:
