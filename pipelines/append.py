@@ -215,7 +215,8 @@ def _require_same_settings(config: Config, dataset: Dataset) -> None:
         kept = {name: value for name, value in data.items() if name not in UNCOUNTED}
         return kept | {"events": {name: value for name, value in kept["events"].items() if name != "path"}}
 
-    given, made = settings(resolved(config)["data"]), settings(dataset.manifest.config)
+    made = settings(dataset.config.model_dump(mode="json"))  # with defaults for settings that are newer than it
+    given = settings(DataConfig.model_validate(resolved(config)["data"]).model_dump(mode="json"))
     others = [name for name in given if given[name] != made.get(name)]
     if others:
         raise UserError(

@@ -21,9 +21,10 @@ def type_weights(types: pa.Array, weights: dict[str, float]) -> Floats:
 
 
 def time_since_last(user: Int32s, time: Int64s) -> Int64s:
-    """(E,) of events sorted by user and time; -1 at a user's first."""
+    """(E,) of events sorted by user and time; -1 at a user's first, and no more than 64 bits hold."""
     since = np.full(len(time), -1)
-    since[1:] = np.where(user[1:] == user[:-1], time[1:] - time[:-1], -1)
+    apart = np.minimum(np.diff(time.view(np.uint64)), np.uint64(2**63 - 1)).view(np.int64)  # signed, it would overflow
+    since[1:] = np.where(user[1:] == user[:-1], apart, -1)
     return since
 
 

@@ -42,12 +42,13 @@ class CleanLog:
 
 
 def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
-    """From the first block with a time in it."""
+    """That of the settings, else from the first block with a time in it."""
+    if source.time_unit is not None:
+        return "us"
     for piece in pieces:
         for block in read_blocks(piece, source, [source.time]):
             if block.table[source.time].null_count < block.table.num_rows:
                 return time_unit(block.table[source.time], f"{piece.path}: time column {source.time!r}")
-            break
     return "number"
 
 

@@ -23,7 +23,10 @@ class Section(BaseModel):
 
 
 class TableSource(Section):
-    """Where a table lies and how to read it. `path` may be a file, a folder or a glob; local or any pyarrow.fs URI."""
+    """Where a table lies and how to read it. `path` may be a file, a folder or a glob; local or any pyarrow.fs URI.
+
+    Folders named ``key=value`` (Hive partitions) are columns as those in the file are.
+    """
 
     path: str
     format: Literal["parquet", "csv", "jsonl", "sessions"] | None = None  # None: from the file's suffix
@@ -52,7 +55,9 @@ class Exclusion(Section):
 class EventSource(TableSource):
     user: str = "user"
     item: str = "item"
-    time: str = "time"  # timestamp, date, number (epoch, or a mere order; a fraction is cut off), or ISO text
+    time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
+    # microseconds. None: numbers are a mere order, a fraction is cut off
     tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all

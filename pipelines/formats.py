@@ -26,6 +26,7 @@ from pipelines.errors import UserError
 
 BLOCK_BYTES = 16 * 2**20  # of text per block
 BLOCK_ROWS = 2**20  # of Parquet per block
+BLANK_BYTES = 1024  # a compressed file of nothing is smaller: a header, at most with the file's name
 SESSION_COLUMNS = ("user", "item", "time")
 _NO_CHARACTER = "\x1f"  # ASCII unit separator: stands for a long delimiter, and splits nothing in a session line
 _NULLS = ["", "NULL", "null", "NaN", "nan"]
@@ -43,6 +44,7 @@ class Fragment:
     size_bytes: int
     modified_ns: int = 0  # 0 where the file system does not say
     row_groups: tuple[int, ...] = ()  # Parquet only
+    partition: tuple[tuple[str, str | None], ...] = ()  # columns that the path gives: the same value in every row
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,20 @@ def reading(path: str, file_format: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read as {file_format}: {text.splitlines()[0]}{hint}") from None
 
 
+def is_blank(fragment: Fragment) -> bool:
+    """Whether a text file holds not a byte, once decompressed."""
+    if fragment.size_bytes > BLANK_BYTES:
+        return False
+    with reading(fragment.path, fragment.format), _stream(fragment) as raw:
+        return not raw.read(1)
+
+
 def column_names(fragment: Fragment, source: TableSource) -> list[str]:
-    """The columns that the fragment's file has; for JSON lines, those of its first block."""
+    """The columns of the fragment's file, and those of its path; not of JSON lines, where each line has its own."""
+    return list(dict.fromkeys([*_columns_inside(fragment, source), *dict(fragment.partition)]))
+
+
+def _columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
     if fragment.format == "sessions":
         return list(SESSION_COLUMNS)
     if fragment.format == "csv" and source.columns is not None:
@@ -75,33 +89,43 @@ def column_names(fragment: Fragment, source: TableSource) -> list[str]:
     with reading(fragment.path, fragment.format):
         if fragment.format == "parquet":
             return list(pq.read_schema(fragment.path, filesystem=fragment.filesystem).names)
-        if fragment.format == "csv":
-            with _stream(fragment) as raw:
-                return list(_open_csv(raw, source, None, []).schema.names)
-        return list(next(_json_blocks(fragment), Block(pa.table({}))).table.column_names)
+        with _stream(fragment) as raw:
+            return list(_open_csv(raw, source, None, []).schema.names)
 
 
 def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
     """Yield the fragment's rows, `columns` only, in file order.
+
+    What the file has no value for is taken from the path, see `pipelines.sources.partition`.
 
     Raises
     ------
     UserError
         If the file lacks a column (the text lists those it has) or cannot be read.
     """
-    if fragment.format != "jsonl":  # a JSON line may leave out a key: that is a missing value, not a missing column
-        require_columns(fragment.path, column_names(fragment, source), columns)
-    with reading(fragment.path, fragment.format):
-        if fragment.format == "parquet":
-            yield from _parquet_blocks(fragment, columns)
-        elif fragment.format == "csv":
-            with _stream(fragment) as raw:
-                yield from _csv_blocks(raw, source, columns)
-        elif fragment.format == "sessions":
-            yield from _session_blocks(fragment, source, columns)
-        else:
+    given = dict(fragment.partition)
+    if fragment.format == "jsonl":  # a line may leave out a key: that is a missing value, not a missing column
+        with reading(fragment.path, fragment.format):
             for block in _json_blocks(fragment):
-                yield Block(_with_columns(block.table, columns), block.unreadable)
+                yield Block(_with_columns(block.table, columns, given), block.unreadable)
+        return
+    inside = _columns_inside(fragment, source)
+    require_columns(fragment.path, [*inside, *given], columns)
+    # CSV: no column at all would mean all of them
+    wanted = [name for name in columns if name in inside] or inside[:1]
+    with reading(fragment.path, fragment.format):
+        for block in _table_blocks(fragment, source, wanted):
+            yield Block(_with_columns(block.table, columns, given), block.unreadable)
+
+
+def _table_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
+    if fragment.format == "parquet":
+        yield from _parquet_blocks(fragment, columns)
+    elif fragment.format == "sessions":
+        yield from _session_blocks(fragment, source, columns)
+    else:
+        with _stream(fragment) as raw:
+            yield from _csv_blocks(raw, source, columns)
 
 
 def require_columns(path: str, present: list[str], wanted: list[str]) -> None:
@@ -244,6 +268,24 @@ def _is_json_object(line: bytes) -> bool:
         return False
 
 
-def _with_columns(table: pa.Table, columns: list[str]) -> pa.Table:
+def _with_columns(table: pa.Table, columns: list[str], given: dict[str, str | None]) -> pa.Table:
+    """These columns in this order; `given` are those of the path."""
     present = set(table.column_names)
-    return pa.table({c: table[c] if c in present else pa.nulls(table.num_rows) for c in columns})
+
+    def column(name: str) -> Any:
+        value = given.get(name)
+        if name in present:
+            return _filled(table[name], value)
+        return pa.nulls(table.num_rows) if value is None else pa.repeat(pa.scalar(value), table.num_rows)
+
+    return pa.table({name: column(name) for name in columns})
+
+
+def _filled(column: Any, value: str | None) -> Any:
+    """Nulls replaced by the path's value, as a number where the column holds numbers."""
+    if value is None or not column.null_count:
+        return column
+    try:
+        return column.fill_null(pa.scalar(value).cast(column.type))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return column.cast(pa.string()).fill_null(value)

@@ -43,17 +43,25 @@ def canonical(column: Any, where: str) -> pa.Array:
     Parameters
     ----------
     column
-        Arrow array of integers, whole floats, text or 16-byte UUIDs.
+        Arrow array of integers, whole floats or decimals, text (also as bytes in UTF-8) or 16-byte UUIDs.
     where
         Names the file and column in an error.
 
     Raises
     ------
     UserError
-        For any other type, or for floats with a fraction.
+        For any other type, for numbers with a fraction or above 2^63, or for bytes that are no text.
     """
     array = as_array(column)
     kind = array.type
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
+        return _uuid_text(array)
+    if _is_bytes(kind):  # how some writers of Parquet store text
+        try:
+            array = array.cast(pa.string())
+        except pa.ArrowInvalid:
+            raise UserError(f"{where}: bytes that are no UTF-8 text; write ids as text, e.g. in hex") from None
+        kind = array.type
     if pa.types.is_string(kind):
         return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
     if pa.types.is_uint64(kind):
@@ -63,14 +71,19 @@ def canonical(column: Any, where: str) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(array), pa.int64())
     if pa.types.is_floating(kind):  # integers with gaps, as pandas writes them
-        finite = pc.if_else(pc.is_finite(array), array, pa.scalar(None, kind))
+        array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, kind))
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         try:
-            return finite.cast(pa.int64())
+            return array.cast(pa.int64())
         except pa.ArrowInvalid:
             raise UserError(f"{where}: ids with a fraction or above 2^63; ids must be integers or text") from None
-    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
-        return _uuid_text(array)
     raise UserError(f"{where}: type {kind} cannot be an id; ids must be integers, text or UUIDs")
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    """Whether values are bytes, of whatever layout."""
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
 
 
 def _uuid_text(array: pa.Array) -> pa.Array:
@@ -145,6 +158,9 @@ class Lookup:
             values = ids.to_numpy(zero_copy_only=False)
             self.order = np.argsort(values)
             self.ascending = values[self.order]
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def places(self, ids: pa.Array) -> Int64s:
         """(n,) the place of each id, -1 where there is none; fastest where `ids` ascend."""

@@ -1,4 +1,5 @@
 import datetime as dt
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pipelines.config import EventSource
 from pipelines.errors import UserError
 from pipelines.histories import Histories, item_counts, settle, sort_events
-from pipelines.normalise import normalise, parse_times, time_unit
+from pipelines.normalise import EpochUnit, normalise, parse_times, time_unit
 
 DAY_US = 86_400_000_000
 
@@ -52,6 +53,83 @@ def test_bad_times_are_null_and_the_rest_stands() -> None:
     parsed = parse_times(column, "us", "").to_pylist()
     assert parsed[:5] == [DAY_US, None, None, None, None]
     assert parsed[5] == 253402214400 * 1_000_000
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+def test_epoch_numbers_become_microseconds(unit: EpochUnit, per_second: int) -> None:
+    second, expected = 1_700_000_000, 1_700_000_000 * 10**6
+    number = second * per_second
+    for column in (
+        pa.array([number, None]),
+        pa.array([number, None], pa.uint64()),
+        pa.array([float(number), float("nan")]),
+        pa.array([Decimal(number), None], pa.decimal128(38, 0)),
+        pa.array([f" {number} ", None]),
+        pa.array([f"+{number}.0", "soon"]),
+        pa.array(["2023-11-14T22:13:20Z", None]),  # says itself what it is
+        pa.array([dt.datetime(2023, 11, 14, 22, 13, 20), None]),
+    ):
+        assert parse_times(column, "us", "", unit).to_pylist() == [expected, None], column
+
+
+def test_fractions_of_epoch_numbers_are_kept_to_the_microsecond() -> None:
+    for column in (
+        pa.array([1_700_000_000.123456, -1.25]),
+        pa.array(["1700000000.123456", "-1.25"]),
+        pa.array([Decimal("1700000000.123456"), Decimal("-1.250000")]),
+    ):
+        assert parse_times(column, "us", "", "s").to_pylist() == [1_700_000_000_123_456, -1_250_000]
+    assert parse_times(pa.array(["7.", "-0.5"]), "us", "", "ms").to_pylist() == [7000, -500]
+    assert parse_times(pa.array([1_999, -1]), "us", "", "ns").to_pylist() == [1, -1]
+
+
+def test_times_beyond_int64_microseconds_are_null() -> None:
+    last = 2**63 - 1
+    for column in (
+        pa.array([1, last, -last - 1]),
+        pa.array([1, last, 2**64 - 1], pa.uint64()),
+        pa.array([1, 1e300, float("-inf")]),
+        pa.array(["1", str(last), "9" * 50]),
+        pa.array([Decimal(1), Decimal(10**30), Decimal(last)]),
+        pa.array([1, last, -last - 1], pa.timestamp("s")),
+    ):
+        assert parse_times(column, "us", "", "s").to_pylist() == [10**6, None, None], column
+    assert parse_times(pa.array([1, 2**31 - 1], pa.date32()), "us", "").to_pylist() == [DAY_US, None]
+    assert parse_times(pa.array([1, 2**64 - 1], pa.uint64()), "number", "").to_pylist() == [1, None]
+    assert parse_times(pa.array(["1", str(last), str(last + 1)]), "number", "").to_pylist() == [1, last, None]
+
+
+@given(st.lists(st.integers(-(2**70), 2**70) | st.none()), st.sampled_from(["s", "ms", "us"]))
+def test_epoch_text_equals_integer_arithmetic(numbers: list[int | None], unit: EpochUnit) -> None:
+    scale = {"s": 10**6, "ms": 10**3, "us": 1}[unit]
+    limit = (2**63 - 1) // scale - 1
+    expected = [None if n is None or abs(n) > limit else n * scale for n in numbers]
+    text = pa.array([None if n is None else str(n) for n in numbers], pa.string())
+    assert parse_times(text, "us", "", unit).to_pylist() == expected
+
+
+def test_iso_text_of_every_writer_is_read() -> None:
+    texts = ["1970-01-02 00:00:00 UTC", "1970-01-02t00:00:00z", " 1970-01-02 ", "1970-01-01T19:00:00-0500",
+             "1970-01-02T00:00:00.000000999Z", "9999-12-31", "0001-01-01", "1700000000"]  # fmt: skip
+    parsed = parse_times(pa.array(texts), "us", "").to_pylist()
+    assert parsed == [*[DAY_US] * 5, 253402214400 * 10**6, -62135596800 * 10**6, None]
+
+
+def test_another_kind_of_time_than_the_log_began_with_is_an_error() -> None:
+    for column, unit, message in (
+        (pa.array([1]), "us", "1.parquet: time: holds numbers, but the log began with instants; set time_unit"),
+        (pa.array([1], pa.timestamp("s")), "number", "1.parquet: time: holds timestamps, but"),
+        (pa.array([[1]]), "number", "1.parquet: time: holds list"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse_times(column, unit, "1.parquet: time")
+
+
+def test_a_log_in_epoch_seconds_is_cleaned_into_instants() -> None:
+    block = pa.table({"user": [1, 2, 3], "item": [1, 1, 1], "time": ["1.5", "x", "1970-01-02"]})
+    found = normalise(block, source(time_unit="s"), "us", "log")
+    assert found.events["time"].to_pylist() == [1_500_000, DAY_US]
+    assert found.set_aside == {"time cannot be parsed": 1}
 
 
 def test_every_row_is_kept_or_has_one_reason() -> None:

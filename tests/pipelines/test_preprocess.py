@@ -293,6 +293,25 @@ def test_a_failed_job_is_gone_on_with_where_it_was(
     assert preprocess(configured(tmp_path / "log.parquet")).manifest.events > manifest.events
 
 
+def test_epoch_times_and_partition_folders_reach_the_dataset(tmp_path: Path, configured: Configured) -> None:
+    for day, rows in (
+        ("2024-01-01", "1,a,1704067200\n1,b,1704067200.5\n"),
+        ("2024-01-02", "1,c,2024-01-02T00:00Z\n2,a,x\n"),
+    ):
+        folder = tmp_path / "log" / f"day={day}"
+        folder.mkdir(parents=True)
+        (folder / "part.csv").write_text(f"user,item,time\n{rows}")
+    split = {"protocol": "temporal", "validation_from": "2024-01-02", "test_from": "2024-01-03"}
+    late = {"column": "day", "values": ["2024-01-02"], "reason": "of the second day"}
+    dataset = preprocess(configured(tmp_path / "log", events={"time_unit": "s"}, split=split))
+    assert dataset.manifest.time_unit == "us"
+    assert dataset.table("train")["times"].to_pylist() == [[1704067200_000000, 1704067200_500000]]
+    assert dataset.manifest.splits["validation"].targets == 1
+    assert dataset.manifest.set_aside == {"time cannot be parsed": 1}
+    first = preprocess(configured(tmp_path / "log", events={"time_unit": "s", "exclude": [late]}, split=split))
+    assert first.manifest.set_aside == {"of the second day": 1, "time cannot be parsed": 1}
+
+
 def test_two_jobs_do_not_write_one_dataset(tmp_path: Path, configured: Configured) -> None:
     config = configured(log(tmp_path / "log.parquet"))
     with workspace(config.dataset_path, {"other": 1}), pytest.raises(UserError, match="another mind preprocess"):

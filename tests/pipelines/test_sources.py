@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import uuid
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,12 @@ def test_the_same_rows_come_from_parquet_csv_and_json_lines(tmp_path: Path) -> N
         for u, i, t in [*zip(*LOG.to_pydict().values(), strict=True)]
     )
     write(tmp_path / "log.jsonl", lines)
-    for name in ("log.parquet", "log.csv", "log.csv.gz", "log.csv.zst", "log.jsonl"):
+    write(tmp_path / "log.csv.bz2", bz2.compress((tmp_path / "log.csv").read_bytes()))
+    for suffix, codec in (("gz", "gzip"), ("zst", "zstd"), ("bz2", "bz2")):
+        with pa.output_stream(tmp_path / f"log.jsonl.{suffix}", compression=codec) as out:
+            out.write(lines.encode())
+    for name in ("log.parquet", *(f"log.{kind}{suffix}" for kind in ("csv", "jsonl")
+                                  for suffix in ("", ".gz", ".zst", ".bz2"))):  # fmt: skip
         assert read(tmp_path / name) == LOG.to_pylist(), name
 
 
@@ -112,6 +119,90 @@ def test_row_groups_become_fragments_of_bounded_size(tmp_path: Path, monkeypatch
     assert len(fragments(TableSource(path=str(tmp_path / "log.parquet")), ["user"])) == 3
 
 
+def write_partition(folder: Path, name: str) -> None:
+    """Rows of user 1 and 2, of item a or b, without another column."""
+    folder.mkdir(parents=True)
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"user": [1, 2], "item": ["a", "b"]}), folder / name)
+    elif name.endswith("csv"):
+        write(folder / name, "user,item\n1,a\n2,b\n")
+    else:
+        write(folder / name, '{"user": 1, "item": "a"}\n{"user": 2, "item": "b"}\n')
+
+
+@pytest.mark.parametrize("name", ["part.parquet", "part.csv", "part.jsonl"])
+def test_folders_named_key_value_are_columns(tmp_path: Path, name: str) -> None:
+    write_partition(tmp_path / "log" / "day=2024-01-01" / "shop=a%2Fb%20c", name)
+    write_partition(tmp_path / "log" / "day=__HIVE_DEFAULT_PARTITION__" / "shop=d=e", name)
+    expected = [
+        {"day": "2024-01-01", "user": 1, "shop": "a/b c"},
+        {"day": "2024-01-01", "user": 2, "shop": "a/b c"},
+        {"day": None, "user": 1, "shop": "d=e"},
+        {"day": None, "user": 2, "shop": "d=e"},
+    ]
+    wanted = ["day", "user", "shop"]
+    assert read(tmp_path / "log", wanted) == expected
+    assert read(tmp_path / "log" / "day=2*" / "*" / name, wanted) == expected[:2]
+    assert read(tmp_path / "log" / "day=2024-01-01", wanted) == expected[:2]
+    assert read(tmp_path / "log", ["day"]) == [{"day": row["day"]} for row in expected]  # nothing of the file itself
+    if name != "part.jsonl":
+        assert "the file has user, item, day, shop" in failure(tmp_path / "log", ["user", "month"])
+
+
+@pytest.mark.parametrize("name", ["part.parquet", "part.csv", "part.jsonl"])
+def test_a_column_of_the_file_is_not_replaced_by_one_of_its_path(tmp_path: Path, name: str) -> None:
+    write_partition(tmp_path / "user=7", name)
+    assert read(tmp_path, ["user"]) == [{"user": 1}, {"user": 2}]
+
+
+def test_what_a_row_leaves_out_comes_from_the_path(tmp_path: Path) -> None:
+    (tmp_path / "user=7").mkdir()
+    write(tmp_path / "user=7" / "log.jsonl", '{"user": 1, "item": "a"}\n{"item": "b"}\n')
+    assert read(tmp_path, ["user"]) == [{"user": 1}, {"user": 7}]
+
+
+def test_files_may_differ_in_the_order_number_and_width_of_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": pa.array([1], pa.int32()), "name": ["a"]}), tmp_path / "1.parquet")
+    names = pa.array(["b"], pa.large_string()).dictionary_encode()
+    pq.write_table(pa.table({"new": [0], "name": names, "id": [2**40]}), tmp_path / "2.parquet")
+    assert read(tmp_path, ["id", "name"]) == [{"id": 1, "name": "a"}, {"id": 2**40, "name": "b"}]
+
+
+def test_files_that_disagree_are_named_with_the_column(tmp_path: Path) -> None:
+    for folder, other in (("type", {"id": ["x"]}), ("lack", {"name": ["x"]})):
+        (tmp_path / folder).mkdir()
+        pq.write_table(pa.table({"id": [1]}), tmp_path / folder / "1.parquet")
+        pq.write_table(pa.table(other), tmp_path / folder / "2.parquet")
+    message = failure(tmp_path / "type", ["id"])
+    assert message.endswith("2.parquet: column 'id' holds string, but int64 in the files before it; store it with "
+                            "one type")  # fmt: skip
+    assert "2.parquet: no column 'id'; the file has name" in failure(tmp_path / "lack", ["id"])
+    mixed = write(tmp_path / "mixed.jsonl", '{"id": 1}\n{"id": "x"}\n')
+    assert "mixed.jsonl: cannot be read as jsonl: JSON parse error: Column(/id) changed" in failure(mixed, ["id"])
+
+
+def test_files_without_data_are_left_out_unless_all_are(tmp_path: Path) -> None:
+    pq.write_table(LOG.slice(0, 0), tmp_path / "0.parquet")
+    write(tmp_path / "0.csv", "")
+    write(tmp_path / "0.csv.gz", gzip.compress(b""))
+    write(tmp_path / "0.jsonl.gz", gzip.compress(b""))
+    write(tmp_path / "_SUCCESS", "")
+    for name in ("", "*", "0.parquet", "0.csv", "0.csv.gz", "0.jsonl.gz"):
+        assert "empty, no data in" in failure(tmp_path / name)
+    pq.write_table(LOG, tmp_path / "1.parquet")
+    assert read(tmp_path) == LOG.to_pylist()
+    (tmp_path / "hidden" / "_temporary").mkdir(parents=True)
+    write(tmp_path / "hidden" / "_temporary" / "part.csv", "user,item,time\n1,a,1\n")
+    assert "no such file" in failure(tmp_path / "hidden")
+    assert "no such file" in failure(tmp_path / "hidden" / "*.csv")
+    assert read(tmp_path / "hidden" / "_temporary" / "*.csv") == [{"user": 1, "item": "a", "time": 1}]
+
+
+def test_a_header_without_rows_is_a_table_without_rows(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "log.csv", "user,item,time\n")) == []
+    assert read(write(tmp_path / "log.jsonl", "\n\n")) == []
+
+
 def test_a_file_inside_an_installed_package_is_found() -> None:
     path = "package://numpy/_core/numeric.py"
     (piece,) = fragments(TableSource(path=path, format="jsonl"), [])
@@ -127,6 +218,8 @@ def test_errors_name_the_file_and_the_way_out(tmp_path: Path) -> None:
     assert "set format" in failure(write(tmp_path / "log.xlsx", "x"))
     whole = gzip.compress(b"user,item,time\n" + np.random.default_rng(0).bytes(9999).hex().encode())
     assert "cannot be read as csv" in failure(write(tmp_path / "cut.csv.gz", whole[: len(whole) // 2]), ["user"])
+    lines = gzip.compress(b'{"user": 1}\n' * 9999)
+    assert "cut.jsonl.gz: cannot be read as jsonl" in failure(write(tmp_path / "cut.jsonl.gz", lines[:-40]), ["user"])
     message = failure(write(tmp_path / "log.csv", "user,item,when\n1,a,1\n"))
     assert "'time'" in message
     assert "user, item, when" in message
@@ -142,7 +235,20 @@ def test_ids_of_every_type_come_to_a_canonical_one() -> None:
     assert canonical(pa.array(["a", "b"]).dictionary_encode(), "").to_pylist() == ["a", "b"]
     assert canonical(pa.array([key.bytes, None], pa.binary(16)), "").to_pylist() == [str(key), None]
     assert canonical(pa.array([2**64 - 1], pa.uint64()), "").to_pylist() == [2**64 - 1]
-    for bad in (pa.array([1.5]), pa.array([True]), pa.array([[1]])):
+    assert canonical(pa.array([key.bytes, None], pa.uuid()), "").to_pylist() == [str(key), None]
+    for kind in (pa.int8(), pa.uint8(), pa.uint32(), pa.float16(), pa.decimal128(38, 0), pa.decimal256(50, 1)):
+        ids = canonical(pa.array([7, None], kind), "")
+        assert (ids.type, ids.to_pylist()) == (pa.int64(), [7, None]), kind
+    for kind in (pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(2)):
+        for column in (pa.array(["ab", None], kind), pa.chunked_array([["ab"], [None]], kind)):
+            ids = canonical(column, "")
+            assert (ids.type, ids.to_pylist()) == (pa.string(), ["ab", None]), kind
+    assert canonical(pa.array([b"a", b"b"]).dictionary_encode(), "").to_pylist() == ["a", "b"]
+    wrong = (
+        pa.array([1.5]), pa.array([2.0**63]), pa.array([Decimal("1.5")]), pa.array([Decimal(2**63)]),
+        pa.array([True]), pa.array([[1]]), pa.array([b"\xff"]), pa.array([0], pa.date32()),
+    )  # fmt: skip
+    for bad in wrong:
         with pytest.raises(UserError, match="log: user"):
             canonical(bad, "log: user")
 
