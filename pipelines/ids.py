@@ -71,7 +71,10 @@ def canonical(column: Any, where: str) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(array), pa.int64())
     if pa.types.is_floating(kind):  # integers with gaps, as pandas writes them
-        array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, kind))
+        array = array.cast(pa.float64())
+        array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, pa.float64()))
+        if pc.any(pc.greater(pc.abs(array), 2.0**53), min_count=0).as_py():
+            raise UserError(f"{where}: floating-point ids above 2^53 are not exact; write them as integers or text")
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         try:
             return array.cast(pa.int64())

@@ -61,7 +61,8 @@ def time_unit(column: Any, where: str) -> TimeUnit:
         return "number"
     if pa.types.is_string(array.type):
         numbers = pc.sum(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py() or 0
-        return "number" if 2 * numbers >= max(1, len(array) - array.null_count) else "us"
+        given = len(array) - array.null_count - (pc.sum(pc.equal(array, "")).as_py() or 0)
+        return "number" if 2 * numbers >= given else "us"
     raise UserError(f"{where}: type {array.type} cannot be a time; use timestamps, dates, numbers or ISO text")
 
 
@@ -129,7 +130,7 @@ def _number(array: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     if pa.types.is_floating(kind):
         values = array.cast(pa.float64())
         values = pc.if_else(pc.less(pc.abs(values), 2.0**63), values, pa.scalar(None, pa.float64()))
-        whole = pc.floor(values)
+        whole = pc.trunc(values)
         return whole.cast(pa.int64()), pc.subtract(values, whole)
     if pa.types.is_integer(kind):
         if pa.types.is_uint64(kind):
@@ -252,9 +253,9 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
 
 def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:
     """The rows as text, block by block in the order of the reasons."""
-    rows = block.take(pa.array(np.concatenate([np.zeros(0, np.int64), *(found for _, found in bad)])))
+    rows = pa.array(np.concatenate([np.zeros(0, np.int64), *(found for _, found in bad)]))
     reasons = pa.concat_arrays([pa.array([], pa.string()), *(pa.array([reason] * len(found)) for reason, found in bad)])
-    texts = {name: as_text(column) for name, column in zip(rows.column_names, rows.columns, strict=True)}
+    texts = {name: as_text(as_array(block[name]).take(rows)) for name in block.column_names}
     return pa.table({"reason": reasons, **texts})
 
 

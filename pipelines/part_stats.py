@@ -167,15 +167,23 @@ def _gaps(time: Int64s, stop: Int64s, unit: TimeUnit) -> tuple[int, int, list[li
 
     From one user's last event to the next one's first is no gap: those few are counted and taken off again.
     """
-    between = time[stop[:-1]] - time[stop[:-1] - 1]
+    between = _difference(time[stop[:-1] - 1], time[stop[:-1]])
     count = -_buckets(between, unit)
     same_time = -np.count_nonzero(between == 0)
     for first in range(0, len(time), CHUNK):
-        gap = np.diff(time[first : first + CHUNK + 1])
+        part = time[first : first + CHUNK + 1]
+        gap = _difference(part[:-1], part[1:])
         count += _buckets(gap, unit)
         same_time += np.count_nonzero(gap == 0)
     histogram = [[int(place), int(count[place])] for place in np.flatnonzero(count) if place]
     return int(count[0]), int(same_time), histogram
+
+
+def _difference(earlier: Int64s, later: Int64s) -> Int64s:
+    """From one time to the next, -1 where it is before; at most 2^63 - 1, however far apart they are."""
+    forward = np.minimum(later.view(np.uint64) - earlier.view(np.uint64), np.uint64(2**63 - 1)).astype(np.int64)
+    difference: Int64s = np.where(later < earlier, -1, forward)
+    return difference
 
 
 def _buckets(gap: Int64s, unit: TimeUnit) -> Int64s:

@@ -18,7 +18,7 @@ from pipelines.dataset import SCHEMA_VERSION, Layout, Manifest, SplitCounts
 from pipelines.drift import drift, psi
 from pipelines.histories import Histories
 from pipelines.normalise import TimeUnit
-from pipelines.part_stats import MAX_TIME_BINS, Stats, merge_stats, part_stats
+from pipelines.part_stats import MAX_TIME_BINS, Stats, merge_stats, part_stats, without
 from pipelines.quality import Quality, assemble, popularity, quantiles, unknown_test_items, write_quality
 from pipelines.quality_html import page
 from pipelines.splits import Stretches, split_users
@@ -269,12 +269,11 @@ def test_the_page_is_made_for_any_range_of_times(unit: TimeUnit, last: int) -> N
 
 
 def test_the_report_is_written_and_compared_with_the_one_before(tmp_path: Path) -> None:
-    stats = [stats_of(TWO, "leave_one_out")]
-    unknown = {"items": 1, "targets": 1, "unknown_items": 0, "unknown_targets": 0}
+    stats, unknown = stats_of(TWO, "leave_one_out"), np.array([0, 0, 1])
     folders = [Layout(tmp_path / name) for name in ("old", "new", "newest")]
     for layout in folders:
         layout.create()
-        pq.write_table(pa.table({"count": [3, 2, 2]}), layout.items)
+        pq.write_table(pa.table({"count": [3, 2, 2], "train_count": [2, 2, 0]}), layout.items)
     first = write_quality(folders[0], manifest(7), stats, unknown, tmp_path / "none")
     second = write_quality(folders[1], manifest(7), stats, unknown, folders[0].root)
     assert first.drift is None
@@ -284,3 +283,29 @@ def test_the_report_is_written_and_compared_with_the_one_before(tmp_path: Path) 
     folders[1].quality.write_text("{", encoding="utf-8")
     assert write_quality(folders[2], manifest(7), stats, unknown, folders[1].root).drift is None
     assert all(np.isfinite(value) for value in second.metrics().values())
+
+
+def test_times_at_the_ends_of_their_type_are_far_apart_not_equal() -> None:
+    histories = Histories(
+        pa.array([1]),
+        pa.array([7]),
+        np.zeros(3, np.int32),
+        np.zeros(3, np.int32),
+        np.array([-(2**63), -(2**63), 2**63 - 1]),
+    )
+    stretches = split_users(Split(), histories.users, np.array([0, 3]), histories.time, None)
+    stats = part_stats(histories, stretches, "number")
+    assert stats["gaps"]["same_time"] == 1
+    assert stats["leaks"]["events out of their order"] == 0
+
+
+def test_users_are_taken_out_again() -> None:
+    one, two = (
+        stats_of(histories([(3, 0), (0, 4 * DAY), (3, 5 * DAY)]), "leave_one_out"),
+        stats_of(TWO, "leave_one_out"),
+    )
+    left = merge_stats([merge_stats([one, two]), without(one)])
+    for name in ("gaps", "leaks"):
+        assert left[name] == two[name]
+    assert left["lengths"]["histogram"] == two["lengths"]["histogram"]
+    assert left["split"]["test_targets"] == two["split"]["test_targets"]
