@@ -10,9 +10,11 @@ the values of profile features.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,17 +25,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
+import pyarrow.parquet as pq
 
 from pipelines.append_parts import Change, Touched, part_of, rewrite_part, touch_part, write_segment
 from pipelines.clean_log import CleanLog, log_time_unit, read_log
 from pipelines.config import Config, DataConfig
 from pipelines.core_items import find_core, has_minimum, total
-from pipelines.dataset import Dataset, Layout, SplitCounts, digest, feature_info
+from pipelines.dataset import Dataset, Layout, Manifest, SplitCounts, digest, feature_info
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
 from pipelines.histories import DUPLICATE, SETTLED, write_arrow
-from pipelines.ids import Lookup, as_array
+from pipelines.ids import Int64s, Lookup, as_array
 from pipelines.load_config import resolved
 from pipelines.normalise import needed_columns
 from pipelines.part_files import write_table, write_text
@@ -42,13 +45,19 @@ from pipelines.preprocess import UNCOUNTED, cutoffs_of, described
 from pipelines.quality import write_quality
 from pipelines.sequences import COUNTED
 from pipelines.session import cluster_address, ray_session, share
+from pipelines.sort_parts import Part
 from pipelines.sources import fragments, lineage
 from pipelines.splits import SPLITS
-from pipelines.vocabulary import grow_items
-from pipelines.workspace import Workspace, swap, workspace
+from pipelines.vocabulary import FeatureEncoder, grow_items
+from pipelines.whole import whole
+from pipelines.workspace import Workspace, claimed, workspace
 from pipelines.write_parts import Shared, add_occurrences, cold_items, item_table
 
 INLINE_BYTES = 64 * 2**20  # a smaller log is not worth starting Ray for
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file systems without links
+
+Tables = dict[str, FeatureRows | None]
+"""The item and the profile table: "item", "user"."""
 
 
 def append(config: Config, path: str) -> Dataset:
@@ -60,124 +69,174 @@ def append(config: Config, path: str) -> Dataset:
         If there is no dataset, its settings are others, a file of the log is part of it already, or whatever is wrong
         with the log; the dataset stays as it was.
     """
-    dataset = Dataset.open(config.dataset_path)
-    _require_same_settings(config, dataset)
-    data = config.data.model_copy(update={"events": config.data.events.model_copy(update={"path": path})})
-    pieces = fragments(data.events, needed_columns(data.events))
-    _require_new(dataset, pieces)
-    files = [[piece.path, piece.size_bytes, piece.modified_ns, list(piece.row_groups)] for piece in pieces]
-    key = {"appended_to": dataset.manifest.fingerprint, "files": files}
-    with workspace(config.dataset_path, key) as work, _session(config, data, pieces):
-        folder = work.root / "dataset"
-        _link(config.dataset_path, folder)
-        _append(dataset, Layout(folder), data, pieces, work)
-        swap(folder, config.dataset_path)
-    return Dataset.open(config.dataset_path)
+    target = config.dataset_path
+    with claimed(target):
+        dataset = Dataset.open(target)
+        _require_same_settings(config, dataset)
+        data = config.data.model_copy(update={"events": config.data.events.model_copy(update={"path": path})})
+        pieces = [  # files go on being numbered: the users of session lines are, by file and line
+            replace(piece, number=piece.number + dataset.manifest.file_numbers)
+            for piece in fragments(data.events, needed_columns(data.events))
+        ]
+        _require_new(dataset, pieces)
+        tables = {
+            side: None if source is None else FeatureRows.read(source)
+            for side, source in (("item", data.items), ("user", data.profile))
+        }
+        files = [[piece.path, piece.size_bytes, piece.modified_ns, list(piece.row_groups)] for piece in pieces]
+        read = [rows.files for rows in tables.values() if rows is not None]
+        key = {"appended_to": dataset.manifest.fingerprint, "files": files, "tables": read}
+        with workspace(target, key) as work, _session(config, data, pieces):
+            _link(target, work.folder)
+            _append(dataset, data, pieces, tables, work)
+            work.publish()
+    return Dataset.open(target)
 
 
-def _append(dataset: Dataset, layout: Layout, data: DataConfig, pieces: list[Fragment], work: Workspace) -> None:
-    """Bring the linked copy of a dataset at `layout` to its new state."""
-    manifest = dataset.manifest
+def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: Tables, work: Workspace) -> None:
+    """Bring the linked copy of a dataset to its new state. What was is read from the dataset itself."""
+    manifest, layout = dataset.manifest, Layout(work.folder)
     unit = log_time_unit(data.events, pieces)
     if unit != manifest.time_unit:
         raise UserError(f"{data.events.path}: its times are of another kind than the dataset's; make the dataset anew")
-    generation, vocabulary = manifest.appended + 1, dataset.vocabulary("items")
-    cutoffs = cutoffs_of(data, unit)
+    generation, runs = manifest.appended + 1, manifest.bucket_runs
     log = read_log(data, pieces, unit, work, layout.quarantine, f"{generation:03d}-")
-    kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": vocabulary["id"].type})
-    runs = manifest.bucket_runs
-    sort = [(number, *run, log.blocks, kinds, layout, generation, data) for number, run in enumerate(runs)]
+    kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": dataset.vocabulary("items")["id"].type})
+    blocks = share(log.blocks)
+    sort = [(number, *run, blocks, kinds, layout, generation, data) for number, run in enumerate(runs)]
     segments = work.run("segments", write_segment, sort, "Sorting the new events")
     parts = [part_of(number, layout, data) for number in range(len(runs))]
     minimum = has_minimum(data)
-    core = find_core(data, parts, work) if minimum else None
+    rare = find_core(data, parts, work).rare if minimum else None
     change = Change(
         data,
         unit,
-        cutoffs,
+        cutoffs_of(data, unit),
         layout,
         work.root / "touch",
         generation,
         len(runs),
         minimum,
-        layout.rare(),
-        core and core.rare,
+        dataset.layout.rare(),
+        rare,
     )
     touched = [part for part, found in zip(parts, segments, strict=True) if minimum or found["events"]]
     shared = share(change)
-    found = [
-        Touched(**each)
-        for each in work.run("touch", touch_part, [(part, shared) for part in touched], "Finding who changes")
-    ]
-    folder = change.folder
-    deltas = total(_arrow(folder / f"items-{part.number:05d}.arrow") for part in touched)
-    item_rows = None if data.items is None else FeatureRows.read(data.items)
-    if item_rows is not None:
-        item_rows = item_rows.aligned(kinds["item"], *described(data.events, data.events.item, pieces))
-    profile_rows = None if data.profile is None else FeatureRows.read(data.profile)
-    if profile_rows is not None:
-        profile_rows = profile_rows.aligned(kinds["user"], *described(data.events, data.events.user, pieces))
-    grown = grow_items(vocabulary, deltas, cold_items(data, vocabulary, item_rows))
-    lookup = Lookup(as_array(grown["id"]))
-    profile_encoders = dataset.encoders("profile")
-    writing = share(
-        (change, Shared(data, unit, None, lookup, profile_rows, profile_encoders, cutoffs, layout, work.root / "write"))
+    asked = [(part, shared) for part in touched]
+    found = [Touched(**each) for each in work.run("touch", touch_part, asked, "Finding who changes")]
+    tables = {
+        side: rows and rows.aligned(kinds[side], *described(data.events, getattr(data.events, side), pieces))
+        for side, rows in tables.items()
+    }
+    vocabulary, written = _rewrite(dataset, change, touched, found, tables, work)
+    encoders, test_count = _write_items(dataset, change, touched, vocabulary, tables["item"], work)
+    if minimum:
+        write_arrow(pa.table({"id": pa.array([], kinds["item"]) if rare is None else rare}), layout.rare_file)
+    duplicates = Counter({DUPLICATE: sum(each["duplicates"] for each in segments)})
+    after = replace(
+        _counted(manifest, found, written, log.set_aside + duplicates),
+        rows_read=manifest.rows_read + log.rows_read,
+        items=vocabulary.num_rows,
+        item_features=tuple(feature_info(encoder) for encoder in encoders),
+        fingerprint=_fingerprint(manifest, layout, written),
+        sources={
+            "events": manifest.sources["events"] + lineage(pieces, log.rows_by_file),
+            "items": [] if tables["item"] is None else tables["item"].files,
+            "profile": [] if tables["user"] is None else tables["user"].files,
+        },
+        appended=generation,
+        file_numbers=1 + max(piece.number for piece in pieces),
     )
-    first = dataset.user_rows() + np.cumsum([0, *(each.new_users for each in found)])
-    arguments = [(part.number, int(start), writing) for part, start in zip(touched, first, strict=False)]
-    written = work.run("write", rewrite_part, arguments, "Writing sequences")
+    before = json.loads(dataset.layout.stats.read_text("utf-8"))
+    gone, come = [without(each.stats) for each in found], [each["stats"] for each in written]
+    write_quality(layout, after, merge_stats([before, *gone, *come]), test_count, dataset.path)
+    write_text(after.to_json(), layout.manifest)
 
-    occurrences = np.zeros((2, grown.num_rows), np.int64)  # of train, of test
+
+def _rewrite(
+    dataset: Dataset,
+    change: Change,
+    touched: list[Part],
+    found: list[Touched],
+    tables: Tables,
+    work: Workspace,
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """The grown item vocabulary, and what `rewrite_part` wrote of each part."""
+    deltas = total(_arrow(change.folder / f"items-{part.number:05d}.arrow") for part in touched)
+    old = dataset.vocabulary("items")
+    vocabulary = grow_items(old, deltas, cold_items(change.data, old, tables["item"]))
+    writing = Shared(
+        change.data,
+        change.unit,
+        None,
+        Lookup(as_array(vocabulary["id"])),
+        tables["user"],
+        dataset.encoders("profile"),
+        change.cutoffs,
+        change.layout,
+        work.root / "write",
+    )
+    shared = share((change, writing))
+    first = dataset.user_rows() + np.cumsum([0, *(each.new_users for each in found)])
+    arguments = [(part.number, int(start), shared) for part, start in zip(touched, first, strict=False)]
+    return vocabulary, work.run("write", rewrite_part, arguments, "Writing sequences")
+
+
+def _write_items(
+    dataset: Dataset,
+    change: Change,
+    touched: list[Part],
+    vocabulary: pa.Table,
+    rows: FeatureRows | None,
+    work: Workspace,
+) -> tuple[list[FeatureEncoder], Int64s]:
+    """Write the item table and the vocabularies; the item features, and how often each item is a test target."""
+    occurrences = np.zeros((2, vocabulary.num_rows), np.int64)  # of train, of test
     old_counts = dataset.items()["train_count"], _arrow(dataset.layout.test_count)["test_count"]
     for count, old_count in zip(occurrences, old_counts, strict=True):
         count[: len(old_count)] = old_count.to_numpy()
+    lookup = Lookup(as_array(vocabulary["id"]))
     for part in touched:
-        gone = _arrow(folder / f"rows-{part.number:05d}.arrow")
+        gone = _arrow(change.folder / f"rows-{part.number:05d}.arrow")
         place = lookup.places(as_array(gone["id"]))
         for count, (split, _) in zip(occurrences, COUNTED, strict=True):
             count[place] -= gone[split].to_numpy()
         add_occurrences(occurrences, work.root / "write" / f"items-{part.number:05d}.arrow")
-    train_count, test_count = occurrences
-    items, encoders = item_table(grown, train_count, item_rows, dataset.encoders("item"))
-    write_table(items, layout.items)
-    write_table(grown, layout.vocabulary("items"))
+    items, encoders = item_table(vocabulary, occurrences[0], rows, dataset.encoders("item"))
+    write_table(items, change.layout.items)
+    write_table(vocabulary, change.layout.vocabulary("items"))
     for encoder in encoders:
         if (table := encoder.table()) is not None:
-            write_table(table, layout.vocabulary(f"item_features/{encoder.name}"))
-    if core is not None:
-        rare = pa.array([], kinds["item"]) if core.rare is None else core.rare
-        write_arrow(pa.table({"id": rare}), layout.rare_file)
+            write_table(table, change.layout.vocabulary(f"item_features/{encoder.name}"))
+    return encoders, occurrences[1]
+
+
+def _counted(
+    manifest: Manifest, found: list[Touched], written: list[dict[str, Any]], set_aside: Counter[str]
+) -> Manifest:
+    """With the counts of events, users, splits and rows set aside brought up to date."""
     splits = dict(manifest.splits)
     for split in SPLITS:
         for old, new in zip(found, written, strict=True):
             splits[split] += SplitCounts(**new["splits"][split]) - SplitCounts(**old.removed[split])
-    digests = [manifest.fingerprint, digest(items), *(each for part in written for each in part["digests"])]
-    kept = {reason: count for reason, count in manifest.set_aside.items() if reason not in SETTLED}
-    settled = [Counter(each.set_aside) for each in found]
-    duplicates = sum(each["duplicates"] for each in segments) + sum(each.duplicates for each in found)
-    set_aside = sum(settled, Counter(kept) + log.set_aside + Counter({DUPLICATE: duplicates}))
-    after = replace(
+    reasons = Counter({reason: count for reason, count in manifest.set_aside.items() if reason not in SETTLED})
+    reasons += set_aside
+    for each in found:
+        reasons += Counter(each.set_aside) + Counter({DUPLICATE: each.duplicates})
+    return replace(
         manifest,
-        rows_read=manifest.rows_read + log.rows_read,
-        set_aside=dict(sorted((+set_aside).items())),
+        set_aside=dict(sorted(reasons.items())),
         events=manifest.events + sum(each.events for each in found),
         users=manifest.users + sum(each.users for each in found),
-        items=grown.num_rows,
         splits=splits,
-        item_features=tuple(feature_info(encoder) for encoder in encoders),
-        fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
-        sources=manifest.sources | {"events": manifest.sources["events"] + lineage(pieces, log.rows_by_file)},
-        appended=generation,
     )
-    stats = merge_stats(
-        [
-            json.loads(dataset.layout.stats.read_text("utf-8")),
-            *(without(each.stats) for each in found),
-            *(each["stats"] for each in written),
-        ]
-    )
-    write_quality(layout, after, stats, test_count, dataset.path)
-    write_text(after.to_json(), layout.manifest)
+
+
+def _fingerprint(manifest: Manifest, layout: Layout, written: list[dict[str, Any]]) -> str:
+    """Of what was, and of what was written."""
+    digests = [manifest.fingerprint, digest(pq.read_table(layout.items))]
+    digests += [each for part in written for each in part["digests"]]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _arrow(file: Path) -> pa.Table:
@@ -197,15 +256,19 @@ def _session(config: Config, data: DataConfig, pieces: list[Fragment]) -> Iterat
 
 def _link(source: Path, target: Path) -> None:
     """A copy of a dataset that shares its files: whoever changes one puts a new file in its place."""
-    for file in source.rglob("*"):
+    target.mkdir(exist_ok=True)
+    for file in sorted(source.rglob("*")):
         place = target / file.relative_to(source)
         if file.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
+            place.mkdir(exist_ok=True)
         elif file != Layout(source).manifest and not place.exists():
             try:
                 os.link(file, place)
-            except OSError:  # a file system without links
-                place.write_bytes(file.read_bytes())
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                with whole(place) as aside:
+                    shutil.copyfile(file, aside)
 
 
 def _require_same_settings(config: Config, dataset: Dataset) -> None:
@@ -226,10 +289,13 @@ def _require_same_settings(config: Config, dataset: Dataset) -> None:
 
 
 def _require_new(dataset: Dataset, pieces: list[Fragment]) -> None:
-    known = {(source["path"], source["bytes"]) for source in dataset.manifest.sources["events"]}
+    known = {source["path"]: source["bytes"] for source in dataset.manifest.sources["events"]}
     for source in lineage(pieces, Counter()):
-        if (source["path"], source["bytes"]) in known:
-            raise UserError(f"{source['path']}: is part of the dataset {dataset.path} already; append new files only")
+        if source["path"] in known:
+            changed = "" if source["bytes"] == known[source["path"]] else ", though it has changed since"
+            raise UserError(
+                f"{source['path']}: is part of the dataset {dataset.path} already{changed}; append files of new rows"
+            )
 
 
 def _types(

@@ -2,8 +2,8 @@
 
 A part's clean events of the new log become one more segment of its `events/`. The users whose sequences change are
 written to files numbered generation * parts + part, and their old rows are superseded (pipelines.part_files). With
-minimum counts, or another setting by which an event may bring back or push out others, every event of the part is read;
-without, only the new ones and their users' old ones.
+minimum counts, or another setting by which an event may bring back or push out others, every event of the part is
+sorted anew; without, only the new ones and their users' old ones.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Touched:
 
 def part_of(number: int, layout: Layout, data: DataConfig) -> Part:
     """A part with all its segments."""
-    files = sorted(layout.events.glob(segment_name(number, 0).replace("000.arrow", "*.arrow")))
+    files = sorted(layout.events.glob(f"part-{number:05d}-*.arrow"))
     return Part(number, tuple(map(str, files)), data.events.duplicates == "drop")
 
 
@@ -95,8 +95,9 @@ def write_segment(
 
 def touch_part(part: Part, change: Change) -> dict[str, Any]:
     """Task: find a part's users that change, and what changes with them; nothing of the dataset is written."""
-    new = part.segments[-1:] if part.segments[-1].endswith(segment_name(part.number, change.generation)) else ()
-    before = Part(part.number, part.segments[: len(part.segments) - len(new)], part.drop)
+    own = str(change.layout.events / segment_name(part.number, change.generation))
+    new = [segment for segment in part.segments if segment == own]
+    before = Part(part.number, tuple(segment for segment in part.segments if segment != own), part.drop)
     if new:
         added = Histories.read(Path(new[0]))
         raw_was = before.read(None if change.minimum else added.users)

@@ -8,7 +8,6 @@ what was written. A user's bucket is a function of the id alone: a later log's e
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.ids import WHOLE_NUMBER, Int64s, UInt64s, as_array, hash64
+from pipelines.whole import whole
 
 BUCKETS = 1024  # by the hash's highest ten bits
 LONG = 10**18  # the first whole number that ids.WHOLE_NUMBER does not match
@@ -54,10 +54,8 @@ def write_block(events: pa.Table, path: Path) -> Int64s:
     offsets = np.concatenate([[0], np.cumsum(counts)])
     table = events.take(pa.array(order)).combine_chunks()
     table = table.replace_schema_metadata({_OFFSETS: json.dumps(offsets.tolist())})
-    aside = path.with_suffix(f".writing-{os.getpid()}")
-    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with whole(path) as aside, pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)  # not compressed, so that it can be mapped
-    aside.rename(path)
     return counts
 
 

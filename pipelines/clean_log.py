@@ -74,7 +74,7 @@ def read_log(
     for piece, part in zip(pieces, found, strict=True):
         rows_by_file[piece.number] += part["rows_read"]
         set_aside.update(part["set_aside"])
-    _stop_if_bad(data, rows_by_file.total(), set_aside)
+    _stop_if_bad(data, rows_by_file.total(), set_aside, quarantine)
     counts = np.sum([part["bucket_counts"] for part in found], axis=0)
     if not counts.sum():
         listed = ", ".join(f"{count:,} {reason}" for reason, count in set_aside.items())
@@ -173,7 +173,7 @@ def _own_type(ids: pa.ChunkedArray, file_format: str) -> pa.DataType:
     return pa.int64() if whole else ids.type
 
 
-def _stop_if_bad(data: DataConfig, rows_read: int, set_aside: Counter[str]) -> None:
+def _stop_if_bad(data: DataConfig, rows_read: int, set_aside: Counter[str], quarantine: Path) -> None:
     if rows_read == 0:
         raise UserError(f"{data.events.path}: empty log, it has no row")
     bad = {reason: set_aside[reason] for reason in MALFORMED if set_aside[reason]}
@@ -181,5 +181,6 @@ def _stop_if_bad(data: DataConfig, rows_read: int, set_aside: Counter[str]) -> N
         listed = ", ".join(f"{count:,} {reason}" for reason, count in bad.items())
         raise UserError(
             f"{data.events.path}: {sum(bad.values()):,} of {rows_read:,} rows cannot be used ({listed}), more "
-            f"than data.max_bad_fraction={data.max_bad_fraction}; mend the log or raise the limit"
+            f"than data.max_bad_fraction={data.max_bad_fraction}; look at them in {quarantine}, then mend the log or "
+            "raise the limit: the same command goes on"
         )

@@ -8,7 +8,10 @@
     vocabularies/{item_features,profile_features}/<name>.parquet       index, value, count
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
     quality.json, quality.html         the data quality report, see pipelines.quality
-    events/part-NNNNN.arrow            clean events before anything is dropped, see pipelines.histories: for --append
+    events/                            for --append: the parts' clean events, before anything is dropped
+    superseded/part-NNNNN.parquet      see pipelines.part_files
+
+After an --append, a user whose sequences have changed has one row that counts, and superseded ones.
 
 A sequence may also have, for each of its items, what pipelines.behaviours describes: weights, sessions, gaps. Item and
 feature rows: see pipelines.vocabulary. Reading needs no Ray.
@@ -92,6 +95,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     bucket_runs: list[list[int]] = field(default_factory=list)  # of each part: first and last + 1, pipelines.buckets
     appended: int = 0  # times that --append was run
+    file_numbers: int = 0  # files of the log are numbered from 0; the next one's number
 
     @property
     def item_rows(self) -> int:
@@ -228,7 +232,8 @@ class Dataset:
 
     def vocabulary(self, name: str) -> pa.Table:
         """Items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
-        return pq.read_table(self.layout.vocabulary(name))
+        table = pq.read_table(self.layout.vocabulary(name))
+        return table.sort_by("index") if name == "users" and self.manifest.appended else table
 
     def user_rows(self) -> int:
         """Rows of the user vocabulary; from footers, as it may be large."""

@@ -6,7 +6,6 @@ each pass works on integer codes whatever the ids are.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 
 from pipelines.ids import Int64s, as_array, rank
+from pipelines.whole import whole
 
 DUPLICATE = "duplicate"
 REPEAT = "repeat of the item before"
@@ -108,9 +108,8 @@ class Histories:
 
 def write_arrow(table: pa.Table, path: Path) -> None:
     """Write an Arrow file in one step: aside, then renamed."""
-    aside = path.with_suffix(f".writing-{os.getpid()}")
-    feather.write_feather(table, aside, compression="lz4", chunksize=max(1, table.num_rows))
-    aside.rename(path)
+    with whole(path) as aside:
+        feather.write_feather(table, aside, compression="lz4", chunksize=max(1, table.num_rows))
 
 
 def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[Histories, int]:

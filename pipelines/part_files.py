@@ -8,7 +8,6 @@ A superseded row stays where it is: rewriting the whole file for it would cost w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.ids import Int64s, as_array
+from pipelines.whole import whole
 
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write Parquet in one step, so that a task that is killed and run again leaves one whole file."""
-    aside = path.with_suffix(f".writing-{os.getpid()}")
     dictionaries, encodings = [], {}
     for field in table.schema:
         is_list = pa.types.is_list(field.type)
@@ -32,15 +31,16 @@ def write_table(table: pa.Table, path: Path) -> None:
             encodings[column] = "DELTA_BINARY_PACKED"  # ascending, as times and indices are: smaller, and faster read
         elif not pa.types.is_primitive(kind):
             dictionaries.append(column)  # text; numbers are written a third faster without
-    pq.write_table(table, aside, compression="zstd", use_dictionary=dictionaries or False, column_encoding=encodings)
-    aside.rename(path)
+    with whole(path) as aside:
+        pq.write_table(
+            table, aside, compression="zstd", use_dictionary=dictionaries or False, column_encoding=encodings
+        )
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file in one step; a link to the file that had its name keeps its own content."""
-    aside = path.with_suffix(f".writing-{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    """Write a text file in one step."""
+    with whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def superseded_file(file: str | Path) -> Path:

@@ -40,7 +40,7 @@ from pipelines.quality import write_quality
 from pipelines.session import ray_session
 from pipelines.sort_parts import EVENTS_PER_PART, sort_parts
 from pipelines.sources import TEXT_FORMATS, fragments, lineage
-from pipelines.workspace import Workspace, swap, workspace
+from pipelines.workspace import Workspace, claimed, workspace
 from pipelines.write_parts import write_parts
 
 UNCOUNTED = {"max_bad_fraction"}  # settings that change no file of the dataset
@@ -52,7 +52,7 @@ def preprocess(config: Config) -> Dataset:
     Raises
     ------
     UserError
-        For whatever is wrong with the input; nothing half-written stays.
+        For whatever is wrong with the input; an older dataset stays as it was.
     """
     data = config.data
     pieces = fragments(data.events, needed_columns(data.events))
@@ -62,14 +62,14 @@ def preprocess(config: Config) -> Dataset:
     profile_rows = None if data.profile is None else FeatureRows.read(data.profile)
     tables = [file for rows in (item_rows, profile_rows) if rows is not None for file in rows.files]
     with (
+        claimed(config.dataset_path),
         workspace(config.dataset_path, _key(config, pieces, tables)) as work,
         ray_session(config.ray, workers=config.train.workers),
     ):
         if work.resumed:
             console.print(f"going on with the unfinished work of {config.dataset_path.name}")
-        folder = work.root / "dataset"
-        _make(config, pieces, unit, cutoffs, item_rows, profile_rows, work, folder)
-        swap(folder, config.dataset_path)
+        _make(config, pieces, unit, cutoffs, item_rows, profile_rows, work)
+        work.publish()
     return Dataset.open(config.dataset_path)
 
 
@@ -81,10 +81,9 @@ def _make(
     item_rows: FeatureRows | None,
     profile_rows: FeatureRows | None,
     work: Workspace,
-    folder: Path,
 ) -> None:
     """All four passes, and the manifest."""
-    data, layout = config.data, Layout(folder)
+    data, layout = config.data, Layout(work.folder)
     layout.create()
     log = read_log(data, pieces, unit, work, layout.quarantine)
     if item_rows is not None:
@@ -120,6 +119,7 @@ def _make(
         },
         versions={"ray": ray.__version__, "pyarrow": pa.__version__},
         bucket_runs=[list(run) for run in runs],
+        file_numbers=1 + max(piece.number for piece in pieces),
     )
     write_quality(layout, manifest, content.stats, content.test_count, config.dataset_path)
     write_text(manifest.to_json(), layout.manifest)

@@ -18,6 +18,7 @@ from pipelines.buckets import read_buckets
 from pipelines.clean_log import CleanLog, with_types
 from pipelines.config import DataConfig
 from pipelines.histories import DUPLICATE, Histories, item_counts, sort_events, write_arrow
+from pipelines.session import share
 from pipelines.workspace import Workspace
 
 EVENTS_PER_PART = 2**19
@@ -71,7 +72,8 @@ def sort_parts(
         Part(number, (str(folder / segment_name(number, 0)),), drop, str(counts / f"counts-{number:05d}.arrow"))
         for number in range(len(runs))
     ]
-    arguments = [(part, log.blocks, *run, kinds) for part, run in zip(parts, runs, strict=True)]
+    blocks = share(log.blocks)
+    arguments = [(part, blocks, *run, kinds) for part, run in zip(parts, runs, strict=True)]
     found = work.run("sort", _sort_part, arguments, "Sorting by user and time")
     parts = [replace(part, users=each["users"]) for part, each in zip(parts, found, strict=True)]
     return parts, +Counter({DUPLICATE: sum(each["duplicates"] for each in found)})
@@ -79,7 +81,7 @@ def sort_parts(
 
 def segment_name(number: int, generation: int) -> str:
     """Of a part's file of events: the first, or that of the generation-th `--append`."""
-    return f"part-{number:05d}-{generation:03d}.arrow"
+    return f"part-{number:05d}-{generation:06d}.arrow"
 
 
 def bucket_events(blocks: list[str], first: int, stop: int, kinds: dict[str, pa.DataType]) -> pa.Table:

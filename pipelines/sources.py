@@ -136,6 +136,7 @@ def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, A
         files[piece.number] = {
             "path": piece.path if scheme == "local" else f"{scheme}://{piece.path}",
             "bytes": piece.size_bytes,
+            "modified_ns": piece.modified_ns,
             "rows": rows[piece.number],
         }
     return list(files.values())

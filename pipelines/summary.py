@@ -48,7 +48,7 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
     console.print(f"{manifest.users:,} users, {manifest.items:,} items{'; features: ' + features if features else ''}")
     console.print(f"written to {dataset.path}", soft_wrap=True)
     quality = Quality.read(dataset.layout)
-    if quality is None or quality.fingerprint != manifest.fingerprint:  # --append makes no report
+    if quality is None:
         return
     console.print(f"data quality: {dataset.layout.quality_page}", soft_wrap=True)
     for check in quality.warnings:
@@ -69,7 +69,7 @@ def record_summary(config: Config, dataset: Dataset) -> None:
         run.log_dataset(manifest.name, manifest.fingerprint, source, "preprocessing", sizes)
         run.log_artifact(dataset.layout.manifest)
         quality = Quality.read(dataset.layout)
-        if quality is not None and quality.fingerprint == manifest.fingerprint:  # --append makes no report
+        if quality is not None:
             run.log_metrics(quality.metrics(), 0)
             run.log_artifact(dataset.layout.quality)
             run.log_artifact(dataset.layout.quality_page)

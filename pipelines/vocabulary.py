@@ -97,9 +97,10 @@ class FeatureEncoder:
         if self.values is None or old.values is None:
             return old
         assert self.counts is not None, "a feature of values has counts"
-        new = pc.invert(pc.is_in(self.values, value_set=old.values.cast(self.values.type)))
-        values = pa.concat_arrays([old.values.cast(self.values.type), self.values.filter(new)])
-        counts = self.counts.take(pc.index_in(values, value_set=self.values)).fill_null(0)
+        kind = self.values.type if self.values.type == old.values.type else pa.string()
+        before, now = old.values.cast(kind), self.values.cast(kind)
+        values = pa.concat_arrays([before, now.filter(pc.invert(pc.is_in(now, value_set=before)))])
+        counts = self.counts.take(pc.index_in(values, value_set=now)).fill_null(0)
         return replace(self, values=values, counts=counts)
 
     def _rows(self, array: pa.Array) -> pa.Array:
@@ -183,7 +184,8 @@ def grow_items(vocabulary: pa.Table, change: pa.Table, cold: pa.Array | None) ->
     counts[place.drop_null().to_numpy()] += change["count"].filter(known).to_numpy()
     new = change.filter(pc.and_(pc.invert(known), pc.greater(change["count"], 0)))
     if cold is not None:
-        cold = cold.filter(pc.invert(pc.is_in(cold, value_set=ids)))
+        there = pa.concat_arrays([ids, as_array(new["id"]).cast(ids.type)])
+        cold = cold.filter(pc.invert(pc.is_in(cold, value_set=there)))
     added = build_items(new.select(["id", "count"]), cold)
     index = np.arange(FIRST_ITEM, FIRST_ITEM + len(counts) + added.num_rows, dtype=np.int32)
     all_ids = pa.concat_arrays([ids, as_array(added["id"]).cast(ids.type)])

@@ -18,20 +18,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import UserError
 from pipelines.locks import exclusive
 from pipelines.part_files import write_text
 from pipelines.session import run_tasks
+from pipelines.whole import TORN
 
 Json = dict[str, Any]
+KEY = "key.json"  # without it a work folder is rubbish
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder, and whether it holds work of an earlier process."""
+    """The folder, what it is work on, and whether an earlier process began it."""
 
     root: Path
+    target: Path
     resumed: bool
+
+    @property
+    def folder(self) -> Path:
+        """Of what will take the target's place."""
+        return self.root / "dataset"
 
     def run(self, stage: str, task: Callable[..., Json], arguments: Sequence[tuple[Any, ...]], what: str) -> list[Json]:
         """Results of ``task(*arguments)``, one per tuple, in order; those that are on record are not run again.
@@ -49,6 +56,22 @@ class Workspace:
         work = [(task, files[number], *arguments[number]) for number in missing]
         fresh = dict(zip(missing, run_tasks(_recorded, work, what), strict=True)) if missing else {}
         return [fresh[number] if number in fresh else read_json(file) for number, file in enumerate(files)]
+
+    def has_results(self) -> bool:
+        """Whether any task is done."""
+        return any(self.root.glob("*/[0-9]*.json"))
+
+    def publish(self) -> None:
+        """Put `folder` in the place of the target, which stays readable until then, and end the work."""
+        for torn in self.folder.rglob(TORN):  # of tasks that were killed
+            torn.unlink(missing_ok=True)
+        (self.root / KEY).unlink()  # from here on there is nothing to go on with
+        replaced = self.target.with_name(f".{self.target.name}.replaced")
+        if self.target.exists():
+            self.target.rename(replaced)
+        self.folder.rename(self.target)
+        shutil.rmtree(replaced, ignore_errors=True)
+        discard(self.root)
 
 
 def _recorded(task: Callable[..., Json], file: Path, *arguments: Any) -> Json:
@@ -69,54 +92,62 @@ def read_json(file: Path) -> Any:
 
 
 @contextmanager
-def workspace(target: Path, key: Json) -> Iterator[Workspace]:
-    """The work on the folder `target`, alone.
-
-    Work of the same `key` is gone on with. A user's mistake removes it, as the next attempt will be another one;
-    whatever else ends the block leaves it.
+def claimed(target: Path) -> Iterator[None]:
+    """The folder `target` for this process alone; and whole, whatever the process before was killed at.
 
     Raises
     ------
     UserError
-        If another process is at work on the same folder.
+        If another process is at work on it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own: tasks that outlive a killed driver for a moment write to nobody else's folder
-    digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
-    root = target.with_name(f".{target.name}.work-{digest}")
     busy = f"{target}: another mind preprocess is writing this dataset; wait for it to end"
     with exclusive(target.with_name(f".{target.name}.lock"), busy):
         recall(target)
-        record = root / "key.json"
-        resumed = record.is_file() and read_json(record) == key
-        for other in target.parent.glob(f".{target.name}.work-*"):
-            if not resumed or other != root:
-                shutil.rmtree(other, ignore_errors=True)
-        if not resumed:
-            root.mkdir()
-            write_json(key, record)
-        try:
-            yield Workspace(root, resumed)
-        except UserError:
-            shutil.rmtree(root, ignore_errors=True)
-            raise
-        shutil.rmtree(root, ignore_errors=True)
+        yield
 
 
-def swap(folder: Path, target: Path) -> None:
-    """Put `folder` in the place of `target`, which stays readable until then."""
-    for torn in folder.rglob("*.writing-*"):  # of tasks that were killed
-        torn.unlink()
-    replaced = target.with_name(f".{target.name}.replaced")
-    if target.exists():
-        target.rename(replaced)
-    folder.rename(target)
-    shutil.rmtree(replaced, ignore_errors=True)
+@contextmanager
+def workspace(target: Path, key: Json) -> Iterator[Workspace]:
+    """The work on a claimed folder, ended by `Workspace.publish`.
+
+    Work of the same `key` is gone on with; that of others is removed. Whatever else ends the block leaves what was
+    done: a time-out, a limit that can be raised, a kill.
+    """
+    # a name of its own: tasks that outlive a killed driver for a moment write to nobody else's folder
+    digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+    root = target.with_name(f".{target.name}.work-{digest}")
+    resumed = (root / KEY).is_file() and read_json(root / KEY) == key
+    for other in _unfinished(target):
+        if not resumed or other != root:
+            discard(other)
+    if not resumed:
+        root.mkdir()
+        write_json(key, root / KEY)
+    work = Workspace(root, target, resumed)
+    try:
+        yield work
+    finally:
+        if not work.has_results():
+            discard(root)
+
+
+def _unfinished(target: Path) -> list[Path]:
+    return list(target.parent.glob(f".{target.name}.work-*"))
+
+
+def discard(root: Path) -> None:
+    """Remove a work folder; half removed, it is none."""
+    (root / KEY).unlink(missing_ok=True)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def recall(target: Path) -> None:
-    """Mend what a `swap` killed between its steps has left."""
+    """Mend what a `publish` killed between its steps has left."""
     replaced = target.with_name(f".{target.name}.replaced")
     if replaced.exists() and not target.exists():  # the only copy
         replaced.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
+    for root in _unfinished(target):
+        if not (root / KEY).exists():
+            discard(root)

@@ -96,6 +96,10 @@ def settled_items(found: dict[str, Any]) -> dict[str, Any]:
     return found | {"items": {id_: counts for id_, counts in found["items"].items() if counts != (0, 0)}}
 
 
+def write_groups(path: Path, ids: list[Any]) -> None:
+    pq.write_table(pa.table({"id": ids, "group": [f"g{n % 7}" for n in range(len(ids))]}), path)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_appended_days_equal_one_dataset_of_all_days(
     name: str, tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
@@ -105,11 +109,13 @@ def test_appended_days_equal_one_dataset_of_all_days(
     settings = dict(SETTINGS[name])
     for side, ids in (("items", range(200)), ("profile", [f"u{n}" for n in range(120)])):
         if side in settings:
-            path = tmp_path / f"{side}.parquet"
-            pq.write_table(pa.table({"id": ids, "group": [f"g{n % 7}" for n in range(len(ids))]}), path)
-            settings[side] = {**settings[side], "path": str(path)}
+            settings[side] = {**settings[side], "path": str(tmp_path / f"{side}.parquet")}
+            write_groups(tmp_path / f"{side}.parquet", list(ids)[:-80])
     config = configured(files[0], **settings)
     first = preprocess(config)
+    for side, ids in (("items", range(200)), ("profile", [f"u{n}" for n in range(120)])):
+        if side in settings:  # the catalogue grows, too
+            write_groups(tmp_path / f"{side}.parquet", list(ids))
     rows = dict(zip(first.items()["id"].to_pylist(), first.items()["item"].to_pylist(), strict=True))
     for file in files[1:]:
         append(config, str(file))
@@ -172,4 +178,33 @@ def test_mistakes_of_an_append_are_one_line_and_change_nothing(tmp_path: Path, c
     with pytest.raises(UserError, match=r"data\.min_item_events"):
         append(configured(files[0], min_item_events=2), str(files[1]))
     assert Dataset.open(config.dataset_path).manifest == before
-    assert [path.name for path in config.dataset_path.parent.iterdir()] == ["tiny"]
+    assert [path.name for path in config.dataset_path.parent.iterdir() if not path.name.startswith(".")] == ["tiny"]
+    with files[0].open("ab") as file:
+        file.write(b"grown")
+    with pytest.raises(UserError, match=r"changed since|cannot be read"):
+        append(config, str(files[0]))
+
+
+def test_session_lines_of_two_logs_are_different_users(tmp_path: Path, configured: Configured) -> None:
+    for name, text in (("first", "a b c\nb c\n"), ("second", "a c\nc b a\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    config = configured(tmp_path / "first.txt", events={"format": "sessions"})
+    preprocess(config)
+    dataset = append(config, str(tmp_path / "second.txt"))
+    assert dataset.manifest.users == 4
+    assert sorted(dataset.vocabulary("users")["count"].to_pylist()) == [2, 2, 3, 3]
+
+
+def test_names_sort_wrongly_and_nothing_depends_on_it(
+    tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given parts whose file numbers outgrow their five digits
+    monkeypatch.setattr(pipelines.preprocess, "EVENTS_PER_PART", 100)
+    files = days(tmp_path)
+    config = configured(files[0])
+    dataset = preprocess(config)
+    manifest = dataset.layout.manifest
+    manifest.write_text(manifest.read_text().replace('"appended": 0', '"appended": 19998'))
+    appended = append(config, str(files[1]))
+    assert any(len(Path(file).name) > len("part-00000.parquet") for file in appended.split_files("train"))
+    assert appended.vocabulary("users")["index"].to_pylist() == list(range(len(appended.vocabulary("users"))))

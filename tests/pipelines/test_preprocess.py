@@ -1,6 +1,8 @@
 """The stage as a whole, on one local Ray cluster."""
 
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.preprocess import preprocess
 from pipelines.summary import print_summary
-from pipelines.workspace import workspace
+from pipelines.workspace import Workspace, claimed
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(120)]
 Configured = Callable[..., Config]
@@ -35,6 +37,11 @@ def log(path: Path, rows: list[tuple[Any, Any, Any]] = ROWS) -> Path:
     user, item, time = zip(*rows, strict=True)
     pq.write_table(pa.table({"user": user, "item": item, "time": time}), path)
     return path
+
+
+def visible(folder: Path) -> list[str]:
+    """Without unfinished work."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
 def shuffled_log(rows: int, seed: int = 0) -> pa.Table:
@@ -235,7 +242,7 @@ def test_mistakes_are_one_line_and_the_old_dataset_stays(
         preprocess(configured(path, **change))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert os.listdir(folder.parent) == ["tiny"]
+    assert visible(folder.parent) == ["tiny"]
     assert (folder / "manifest.json").read_text() == "an older one"
 
 
@@ -246,7 +253,7 @@ def test_an_error_inside_a_worker_is_the_same_one_line(tmp_path: Path, configure
     (folder / "2.csv").write_text("user,thing,time\n1,a,1\n")
     with pytest.raises(UserError, match=r"2\.csv: no column 'item'; the file has user, thing, time$"):
         preprocess(configured(folder))
-    assert not (tmp_path / "home" / "datasets").exists() or not os.listdir(tmp_path / "home" / "datasets")
+    assert not visible(tmp_path / "home" / "datasets")
 
 
 def test_an_empty_log_is_refused(tmp_path: Path, configured: Configured) -> None:
@@ -314,9 +321,66 @@ def test_epoch_times_and_partition_folders_reach_the_dataset(tmp_path: Path, con
 
 def test_two_jobs_do_not_write_one_dataset(tmp_path: Path, configured: Configured) -> None:
     config = configured(log(tmp_path / "log.parquet"))
-    with workspace(config.dataset_path, {"other": 1}), pytest.raises(UserError, match="another mind preprocess"):
+    with claimed(config.dataset_path), pytest.raises(UserError, match="another mind preprocess"):
         preprocess(config)
     assert preprocess(config).manifest.events == 9
+
+
+def test_a_limit_can_be_raised_without_reading_the_log_again(
+    tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = log(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="quarantine") as error:
+        preprocess(configured(path, max_bad_fraction=0.1))
+    folder = re.findall(r"in (\S+quarantine)", str(error.value))[0]
+    assert len(pq.read_table(folder)) == 3
+    (work,) = (tmp_path / "home" / "datasets").glob(".tiny.work-*")
+    read = (work / "read" / "00000.json").stat().st_mtime_ns
+    monkeypatch.setattr(Workspace, "publish", lambda self: None)  # to look at it once more
+    with pytest.raises(UserError, match="no dataset"):
+        preprocess(configured(path, max_bad_fraction=0.5))
+    assert (work / "read" / "00000.json").stat().st_mtime_ns == read
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_a_kill_while_the_dataset_is_replaced_loses_nothing(
+    step: int, tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the old one is moved away, before the new one takes its place, and before each removal."""
+    config = configured(log(tmp_path / "log.parquet"))
+    old = preprocess(config).manifest
+    more = configured(log(tmp_path / "more.parquet", [*ROWS, ("eve", "a", 5), ("eve", "b", 6)]))
+    expected = preprocess(more.model_copy(update={"name": "expected"}))
+    steps = 0
+
+    def killed(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps > step:
+                raise KeyboardInterrupt
+            return real(*arguments, **more)
+
+        return call
+
+    with monkeypatch.context() as patch:
+
+        def publish(self: Workspace) -> None:
+            patch.setattr(Path, "rename", killed(Path.rename))
+            patch.setattr(shutil, "rmtree", killed(shutil.rmtree))
+            real_publish(self)
+
+        real_publish = Workspace.publish
+        patch.setattr(Workspace, "publish", publish)
+        with pytest.raises(KeyboardInterrupt):
+            preprocess(more)
+    if step == 0:
+        assert Dataset.open(config.dataset_path).manifest == old
+    again = preprocess(more)
+    assert again.manifest.fingerprint == expected.manifest.fingerprint
+    assert again.table("train").equals(expected.table("train"))
+    assert again.vocabulary("users").equals(expected.vocabulary("users"))
+    assert sorted(os.listdir(config.dataset_path.parent)) == ["expected", "tiny"]
 
 
 def test_rows_that_are_no_good_can_be_looked_at(tmp_path: Path, configured: Configured) -> None:
