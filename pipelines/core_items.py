@@ -63,7 +63,7 @@ def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:
             )
         few = as_array(counts.filter(pc.less(counts["count"], data.min_item_events))["id"])
         if not len(few):
-            return Core(counts, rare, users)
+            return Core(counts, None if rare is None else rare.sort(), users)
         rare = few if rare is None else pa.concat_arrays([rare, few])
         rounds += 1
         counts, users = _count(data, parts, rare, rounds)

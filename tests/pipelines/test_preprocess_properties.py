@@ -307,7 +307,7 @@ def assert_clear(error: UserError, folder: Path) -> None:
     assert len(text.splitlines()) == 1
     assert str(folder) in text or "data." in text
     datasets = folder / "home" / "datasets"
-    assert not datasets.exists() or not list(datasets.iterdir())
+    assert not datasets.exists() or not [each for each in datasets.iterdir() if not each.name.startswith(".")]
 
 
 # Random logs
