@@ -113,7 +113,6 @@ def _bring_a_token() -> None:
 def _quiet_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.shuffle_input_batch_bytes = 64 * 2**20  # default 1 GiB: memory of a shuffle's map task
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
 
