@@ -16,8 +16,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,16 +42,15 @@ from pipelines.part_stats import merge_stats, without
 from pipelines.preprocess import UNCOUNTED, cutoffs_of, described
 from pipelines.quality import write_quality
 from pipelines.sequences import COUNTED
-from pipelines.session import cluster_address, ray_session, share
+from pipelines.session import session_for, share
 from pipelines.sort_parts import Part
-from pipelines.sources import fragments, lineage
+from pipelines.sources import fragments, lineage, size_of
 from pipelines.splits import SPLITS
 from pipelines.vocabulary import FeatureEncoder, grow_items
 from pipelines.whole import whole
 from pipelines.workspace import Workspace, claimed, workspace
 from pipelines.write_parts import Shared, add_occurrences, cold_items, item_table
 
-INLINE_BYTES = 64 * 2**20  # a smaller log is not worth starting Ray for
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file systems without links
 
 Tables = dict[str, FeatureRows | None]
@@ -86,7 +83,8 @@ def append(config: Config, path: str) -> Dataset:
         files = [[piece.path, piece.size_bytes, piece.modified_ns, list(piece.row_groups)] for piece in pieces]
         read = [rows.files for rows in tables.values() if rows is not None]
         key = {"appended_to": dataset.manifest.fingerprint, "files": files, "tables": read}
-        with workspace(target, key) as work, _session(config, data, pieces):
+        size = _bytes_to_read(dataset, data, pieces)
+        with workspace(target, key) as work, session_for(config.ray, size, config.train.workers):
             _link(target, work.folder)
             _append(dataset, data, pieces, tables, work)
             work.publish()
@@ -243,15 +241,10 @@ def _arrow(file: Path) -> pa.Table:
     return feather.read_table(file, memory_map=False)
 
 
-@contextmanager
-def _session(config: Config, data: DataConfig, pieces: list[Fragment]) -> Iterator[None]:
-    """Ray, unless the work is a matter of seconds."""
-    small = sum({piece.number: piece.size_bytes for piece in pieces}.values()) <= INLINE_BYTES
-    if small and not has_minimum(data) and cluster_address(config.ray) is None:
-        yield
-    else:
-        with ray_session(config.ray, workers=config.train.workers):
-            yield
+def _bytes_to_read(dataset: Dataset, data: DataConfig, pieces: list[Fragment]) -> int:
+    """The new log; and all events, where an event can change what becomes of others."""
+    events = dataset.layout.events.glob("part-*.arrow") if has_minimum(data) else ()
+    return size_of(pieces) + sum(file.stat().st_size for file in events)
 
 
 def _link(source: Path, target: Path) -> None:

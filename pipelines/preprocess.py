@@ -37,9 +37,9 @@ from pipelines.normalise import TimeUnit, needed_columns, parse_times
 from pipelines.part_files import write_text
 from pipelines.progress import console
 from pipelines.quality import write_quality
-from pipelines.session import ray_session
+from pipelines.session import session_for
 from pipelines.sort_parts import EVENTS_PER_PART, sort_parts
-from pipelines.sources import TEXT_FORMATS, fragments, lineage
+from pipelines.sources import TEXT_FORMATS, fragments, lineage, size_of
 from pipelines.workspace import Workspace, claimed, workspace
 from pipelines.write_parts import write_parts
 
@@ -64,7 +64,7 @@ def preprocess(config: Config) -> Dataset:
     with (
         claimed(config.dataset_path),
         workspace(config.dataset_path, _key(config, pieces, tables)) as work,
-        ray_session(config.ray, workers=config.train.workers),
+        session_for(config.ray, size_of(pieces), config.train.workers),
     ):
         if work.resumed:
             console.print(f"going on with the unfinished work of {config.dataset_path.name}")

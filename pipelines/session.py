@@ -25,6 +25,7 @@ from pipelines.progress import progress
 WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": "2000"}
 CANCEL_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 10
+INLINE_BYTES = 64 * 2**20  # of input files that a local cluster is not worth starting for: its start takes longer
 
 
 @contextmanager
@@ -79,6 +80,22 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def session_for(config: RayConfig, size_bytes: int, workers: int = 1) -> Iterator[None]:
+    """`ray_session`, unless the input is small and there is no cluster to join: `run_tasks` then takes threads.
+
+    Parameters
+    ----------
+    size_bytes
+        Of the files to be read.
+    """
+    if size_bytes <= INLINE_BYTES and not ray.is_initialized() and cluster_address(config) is None:
+        yield
+    else:
+        with ray_session(config, workers):
+            yield
 
 
 def cluster_address(config: RayConfig) -> str | None:

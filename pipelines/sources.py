@@ -128,6 +128,11 @@ def _widened(schema: pa.Schema, other: pa.Schema, path: str) -> pa.Schema:
     return pa.schema(fields)
 
 
+def size_of(pieces: list[Fragment]) -> int:
+    """Bytes of the files that the pieces are of."""
+    return sum({piece.number: piece.size_bytes for piece in pieces}.values())
+
+
 def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, Any]]:
     """The files that were read: path (no credentials), bytes, and rows by file number."""
     files = {}

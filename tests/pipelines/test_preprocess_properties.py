@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -51,8 +51,6 @@ def _small_and_here() -> Iterator[None]:
     """Several parts, blocks and pieces of a few rows; tasks in threads of this process, whatever session is open."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipelines.session, "ray", SimpleNamespace(is_initialized=lambda: False))
-        patch.setattr(pipelines.preprocess, "ray_session", lambda *_, **__: nullcontext())
-        patch.setattr(pipelines.append, "ray_session", lambda *_, **__: nullcontext())
         patch.setattr(pipelines.session, "cores", lambda: 1)
         patch.setattr(pipelines.preprocess, "EVENTS_PER_PART", 2)
         patch.setattr(pipelines.clean_log, "BLOCK_EVENTS", 4)
