@@ -30,6 +30,12 @@ class Run:
         return [value for _, _, value in self.metrics.get(name, [])]
 
 
+def environment() -> dict[str, str]:
+    """Of a command: this process's, without the user's settings."""
+    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS_OF_THE_USER}
+    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
 def mind(*words: str) -> float:
     """Run a command; seconds it took.
 
@@ -38,10 +44,8 @@ def mind(*words: str) -> float:
     SystemExit
         With the command and the last line it said.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS_OF_THE_USER}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
     started = time.perf_counter()
-    done = subprocess.run([MIND, *words], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    done = subprocess.run([MIND, *words], cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
         raise SystemExit(f"mind {' '.join(words)}: {said[-1]}")
@@ -71,12 +75,12 @@ def _newest_metrics(home: Path) -> dict[str, list[tuple[int, float, float]]]:
     return metrics
 
 
-def conf_text(name: str, log: Path, more: str) -> str:
-    """A configuration for a log that `mind generate` wrote, without features."""
+def conf_text(name: str, events: Path, more: str = "") -> str:
+    """A configuration for events with the columns that `mind generate` writes, without features."""
     return f"""\
 name: {name}
 data:
-  events: {{path: {log / "events"}, user: user_id, item: item_id, time: time}}
+  events: {{path: {events}, user: user_id, item: item_id, time: time}}
 {more}"""
 
 
@@ -106,7 +110,7 @@ def generated(folder: Path, name: str, events: int, users: int, items: int, more
     root = folder / f"{name}-{events}-{users}-{items}-v{SCHEMA_VERSION}"
     found = Generated(root / "conf.yaml", root / "home", name)
     root.mkdir(parents=True, exist_ok=True)
-    found.conf.write_text(conf_text(name, root / "log", more))
+    found.conf.write_text(conf_text(name, root / "log" / "events", more))
     if not (found.dataset / "manifest.json").is_file():
         sizes = ["--events", str(events), "--users", str(users), "--items", str(items)]
         mind("generate", str(root / "log"), *sizes)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cli_runs import MIND, SETTINGS_OF_THE_USER
+from benchmarks.cli_runs import MIND, conf_text, environment
 from benchmarks.event_logs import write_log
 from benchmarks.measure import Options
 from benchmarks.watched import watch
@@ -32,16 +31,20 @@ def make_log(options: Options, events: int) -> Path:
     return write_log(options.cache / f"events-{events}", events)
 
 
+def write_conf(log: Path, home: Path) -> Path:
+    """The configuration of a log, in a home that is made if needed."""
+    home.mkdir(parents=True, exist_ok=True)
+    conf = home / "conf.yaml"
+    conf.write_text(conf_text(NAME, log))
+    return conf
+
+
 def preprocess(log: Path, home: Path, *words: str, fresh: bool = True) -> Preprocessed:
     """Run the command; `fresh`: in an empty home."""
     if fresh:
         shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True, exist_ok=True)
-    conf = home / "conf.yaml"
-    conf.write_text(f"name: {NAME}\ndata:\n  events: {{path: {log}, user: user_id, item: item_id, time: time}}\n")
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS_OF_THE_USER}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
-    ran = watch([str(MIND), "preprocess", str(conf), "--home", str(home), *words], environment)
+    conf = write_conf(log, home)
+    ran = watch([str(MIND), "preprocess", str(conf), "--home", str(home), *words], environment())
     work = sum(float(seconds) for seconds in re.findall(r"done in ([0-9.]+) s", ran.said))
     fingerprint = Dataset.open(home / "datasets" / NAME).manifest.fingerprint
     return Preprocessed(ran.seconds, work, ran.peak_bytes, fingerprint)

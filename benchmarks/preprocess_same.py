@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measure import REPOSITORY, Options, say
-from benchmarks.preprocess_runs import NAME, make_log, preprocess
+from benchmarks.preprocess_runs import NAME, make_log, preprocess, write_conf
 from benchmarks.report import Finding, Sheet, Target
 from pipelines.dataset import Dataset
 
@@ -69,9 +69,7 @@ def _cut(table: pa.Table, files: int, folder: Path) -> Path:
 
 
 def _two_nodes(log: Path, home: Path) -> str:
-    home.mkdir()
-    conf = home / "conf.yaml"
-    conf.write_text(f"name: {NAME}\ndata:\n  events: {{path: {log}, user: user_id, item: item_id, time: time}}\n")
+    conf = write_conf(log, home)
     environment = os.environ | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     subprocess.run(
         [sys.executable, "-c", TWO_NODES, str(conf), str(home)],

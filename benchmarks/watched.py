@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+
+import psutil
 
 PERIOD_S = 0.2
 
@@ -36,7 +36,7 @@ def watch(command: Sequence[str], environment: dict[str, str] | None = None) -> 
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=environment)
         while process.poll() is None:
-            peak = max(peak, sum(map(_bytes, _tree(process.pid))))
+            peak = max(peak, _bytes(process.pid))
             time.sleep(PERIOD_S)
         seconds = time.perf_counter() - started
         said.seek(0)
@@ -46,26 +46,12 @@ def watch(command: Sequence[str], environment: dict[str, str] | None = None) -> 
     return Watched(seconds, peak, text)
 
 
-def _tree(root: int) -> list[int]:
-    """The process and all below it."""
-    children = defaultdict(list)
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                stat = Path("/proc", entry, "stat").read_text()
-            except OSError:
-                continue
-            children[int(stat.rpartition(")")[2].split()[1])].append(int(entry))
-    found, waiting = [], [root]
-    while waiting:
-        found.append(waiting.pop())
-        waiting += children[found[-1]]
-    return found
-
-
-def _bytes(process: int) -> int:
-    try:
-        lines = Path("/proc", str(process), "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+def _bytes(root: int) -> int:
+    """Of the process and all below it."""
+    held = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(root)
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                held += each.memory_full_info().pss
+    return held

@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.feather as feather
-import pyarrow.parquet as pq
 
 from pipelines.append_parts import Change, Touched, part_of, rewrite_part, touch_part, write_segment
 from pipelines.clean_log import CleanLog, log_time_unit, read_log
@@ -33,23 +31,23 @@ from pipelines.dataset import Dataset, Layout, Manifest, SplitCounts, digest, fe
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
-from pipelines.histories import DUPLICATE, SETTLED, write_arrow
+from pipelines.histories import DUPLICATE, SETTLED
 from pipelines.ids import Int64s, Lookup, as_array
 from pipelines.load_config import resolved
 from pipelines.normalise import needed_columns
-from pipelines.part_files import write_table, write_text
+from pipelines.part_files import read_arrow, write_arrow, write_text
 from pipelines.part_stats import merge_stats, without
 from pipelines.preprocess import UNCOUNTED, cutoffs_of, described
 from pipelines.quality import write_quality
 from pipelines.sequences import COUNTED
 from pipelines.session import session_for, share
 from pipelines.sort_parts import Part
-from pipelines.sources import fragments, lineage, size_of
+from pipelines.sources import fragments, identity, lineage, size_of
 from pipelines.splits import SPLITS
-from pipelines.vocabulary import FeatureEncoder, grow_items
+from pipelines.vocabulary import grow_items
 from pipelines.whole import whole
 from pipelines.workspace import Workspace, claimed, workspace
-from pipelines.write_parts import Shared, add_occurrences, cold_items, item_table
+from pipelines.write_parts import Shared, add_occurrences, cold_items, item_table, write_items
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file systems without links
 
@@ -80,9 +78,8 @@ def append(config: Config, path: str) -> Dataset:
             side: None if source is None else FeatureRows.read(source)
             for side, source in (("item", data.items), ("user", data.profile))
         }
-        files = [[piece.path, piece.size_bytes, piece.modified_ns, list(piece.row_groups)] for piece in pieces]
         read = [rows.files for rows in tables.values() if rows is not None]
-        key = {"appended_to": dataset.manifest.fingerprint, "files": files, "tables": read}
+        key = {"appended_to": dataset.manifest.fingerprint, "files": identity(pieces), "tables": read}
         size = _bytes_to_read(dataset, data, pieces)
         with workspace(target, key) as work, session_for(config.ray, size, config.train.workers):
             _link(target, work.folder)
@@ -99,7 +96,8 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
         raise UserError(f"{data.events.path}: its times are of another kind than the dataset's; make the dataset anew")
     generation, runs = manifest.appended + 1, manifest.bucket_runs
     log = read_log(data, pieces, unit, work, layout.quarantine, f"{generation:03d}-")
-    kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": dataset.vocabulary("items")["id"].type})
+    old = dataset.vocabulary("items")
+    kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": old["id"].type})
     blocks = share(log.blocks)
     sort = [(number, *run, blocks, kinds, layout, generation, data) for number, run in enumerate(runs)]
     segments = work.run("segments", write_segment, sort, "Sorting the new events")
@@ -126,8 +124,13 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
         side: rows and rows.aligned(kinds[side], *described(data.events, getattr(data.events, side), pieces))
         for side, rows in tables.items()
     }
-    vocabulary, written = _rewrite(dataset, change, touched, found, tables, work)
-    encoders, test_count = _write_items(dataset, change, touched, vocabulary, tables["item"], work)
+    deltas = total(read_arrow(change.folder / f"items-{part.number:05d}.arrow") for part in touched)
+    vocabulary = grow_items(old, deltas, cold_items(data, old, tables["item"]))
+    lookup = Lookup(as_array(vocabulary["id"]))
+    written = _rewrite(dataset, change, touched, found, lookup, tables["user"], work)
+    train_count, test_count = _occurrences(dataset, change, touched, lookup, work)
+    items, encoders = item_table(vocabulary, train_count, tables["item"], dataset.encoders("item"))
+    write_items(vocabulary, items, encoders, layout)
     if minimum:
         write_arrow(pa.table({"id": pa.array([], kinds["item"]) if rare is None else rare}), layout.rare_file)
     duplicates = Counter({DUPLICATE: sum(each["duplicates"] for each in segments)})
@@ -136,7 +139,7 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
         rows_read=manifest.rows_read + log.rows_read,
         items=vocabulary.num_rows,
         item_features=tuple(feature_info(encoder) for encoder in encoders),
-        fingerprint=_fingerprint(manifest, layout, written),
+        fingerprint=_fingerprint(manifest, items, written),
         sources={
             "events": manifest.sources["events"] + lineage(pieces, log.rows_by_file),
             "items": [] if tables["item"] is None else tables["item"].files,
@@ -156,57 +159,33 @@ def _rewrite(
     change: Change,
     touched: list[Part],
     found: list[Touched],
-    tables: Tables,
+    items: Lookup,
+    profile: FeatureRows | None,
     work: Workspace,
-) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """The grown item vocabulary, and what `rewrite_part` wrote of each part."""
-    deltas = total(_arrow(change.folder / f"items-{part.number:05d}.arrow") for part in touched)
-    old = dataset.vocabulary("items")
-    vocabulary = grow_items(old, deltas, cold_items(change.data, old, tables["item"]))
-    writing = Shared(
-        change.data,
-        change.unit,
-        None,
-        Lookup(as_array(vocabulary["id"])),
-        tables["user"],
-        dataset.encoders("profile"),
-        change.cutoffs,
-        change.layout,
-        work.root / "write",
-    )
+) -> list[dict[str, Any]]:
+    """What `rewrite_part` wrote of each part."""
+    encoders = dataset.encoders("profile")
+    counts = work.root / "write"
+    writing = Shared(change.data, change.unit, None, items, profile, encoders, change.cutoffs, change.layout, counts)
     shared = share((change, writing))
     first = dataset.user_rows() + np.cumsum([0, *(each.new_users for each in found)])
     arguments = [(part.number, int(start), shared) for part, start in zip(touched, first, strict=False)]
-    return vocabulary, work.run("write", rewrite_part, arguments, "Writing sequences")
+    return work.run("write", rewrite_part, arguments, "Writing sequences")
 
 
-def _write_items(
-    dataset: Dataset,
-    change: Change,
-    touched: list[Part],
-    vocabulary: pa.Table,
-    rows: FeatureRows | None,
-    work: Workspace,
-) -> tuple[list[FeatureEncoder], Int64s]:
-    """Write the item table and the vocabularies; the item features, and how often each item is a test target."""
-    occurrences = np.zeros((2, vocabulary.num_rows), np.int64)  # of train, of test
-    old_counts = dataset.items()["train_count"], _arrow(dataset.layout.test_count)["test_count"]
+def _occurrences(dataset: Dataset, change: Change, touched: list[Part], items: Lookup, work: Workspace) -> Int64s:
+    """(2, items) how often each item stands in train, and is a test target."""
+    occurrences = np.zeros((2, len(items)), np.int64)
+    old_counts = dataset.items()["train_count"], read_arrow(dataset.layout.test_count)["test_count"]
     for count, old_count in zip(occurrences, old_counts, strict=True):
         count[: len(old_count)] = old_count.to_numpy()
-    lookup = Lookup(as_array(vocabulary["id"]))
     for part in touched:
-        gone = _arrow(change.folder / f"rows-{part.number:05d}.arrow")
-        place = lookup.places(as_array(gone["id"]))
+        gone = read_arrow(change.folder / f"rows-{part.number:05d}.arrow")
+        place = items.places(as_array(gone["id"]))
         for count, (split, _) in zip(occurrences, COUNTED, strict=True):
             count[place] -= gone[split].to_numpy()
         add_occurrences(occurrences, work.root / "write" / f"items-{part.number:05d}.arrow")
-    items, encoders = item_table(vocabulary, occurrences[0], rows, dataset.encoders("item"))
-    write_table(items, change.layout.items)
-    write_table(vocabulary, change.layout.vocabulary("items"))
-    for encoder in encoders:
-        if (table := encoder.table()) is not None:
-            write_table(table, change.layout.vocabulary(f"item_features/{encoder.name}"))
-    return encoders, occurrences[1]
+    return occurrences
 
 
 def _counted(
@@ -230,15 +209,11 @@ def _counted(
     )
 
 
-def _fingerprint(manifest: Manifest, layout: Layout, written: list[dict[str, Any]]) -> str:
+def _fingerprint(manifest: Manifest, items: pa.Table, written: list[dict[str, Any]]) -> str:
     """Of what was, and of what was written."""
-    digests = [manifest.fingerprint, digest(pq.read_table(layout.items))]
+    digests = [manifest.fingerprint, digest(items)]
     digests += [each for part in written for each in part["digests"]]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _arrow(file: Path) -> pa.Table:
-    return feather.read_table(file, memory_map=False)
 
 
 def _bytes_to_read(dataset: Dataset, data: DataConfig, pieces: list[Fragment]) -> int:

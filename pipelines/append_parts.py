@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from pipelines.config import DataConfig
 from pipelines.core_items import settled
 from pipelines.dataset import Layout, digest
-from pipelines.histories import Histories, item_counts, sort_events, write_arrow
+from pipelines.histories import Histories, item_counts, sort_events
 from pipelines.ids import Int64s, Lookup, UInt64s, as_array, hash64
 from pipelines.normalise import TimeUnit
-from pipelines.part_files import supersede, write_table
+from pipelines.part_files import read_arrow, supersede, write_arrow, write_table
 from pipelines.part_stats import Stats, part_stats
 from pipelines.sequences import item_occurrences, split_rows, stretches
 from pipelines.sort_parts import Part, bucket_events, segment_name
@@ -140,7 +140,7 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     """
     change, writing = shared
     now = Histories.read(change.folder / f"now-{number:05d}.arrow")
-    was = pa.ipc.open_file(str(change.folder / f"was-{number:05d}.arrow")).read_all()
+    was = read_arrow(change.folder / f"was-{number:05d}.arrow")
     *old_files, own = change.numbers(number)
     vocabulary = _vocabulary(number, change)
     known = Lookup(vocabulary["id"])

@@ -23,9 +23,15 @@ def type_weights(types: pa.Array, weights: dict[str, float]) -> Floats:
 def time_since_last(user: Int32s, time: Int64s) -> Int64s:
     """(E,) of events sorted by user and time; -1 at a user's first, and no more than 64 bits hold."""
     since = np.full(len(time), -1)
-    apart = np.minimum(np.diff(time.view(np.uint64)), np.uint64(2**63 - 1)).view(np.int64)  # signed, it would overflow
-    since[1:] = np.where(user[1:] == user[:-1], apart, -1)
+    since[1:] = np.where(user[1:] == user[:-1], elapsed(time[:-1], time[1:]), -1)
     return since
+
+
+def elapsed(earlier: Int64s, later: Int64s) -> Int64s:
+    """From one time to the next, -1 where it is before; at most 2^63 - 1, however far apart they are."""
+    apart = later.view(np.uint64) - earlier.view(np.uint64)  # signed, it would overflow
+    forward: Int64s = np.minimum(apart, np.uint64(2**63 - 1)).view(np.int64)
+    return np.where(later < earlier, -1, forward)
 
 
 def sessions(user: Int32s, since_last: Int64s, gap: float) -> Int32s:

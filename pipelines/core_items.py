@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.feather as feather
 
 from pipelines.config import DataConfig
 from pipelines.errors import UserError
-from pipelines.histories import Histories, item_counts, settle, write_arrow
+from pipelines.histories import Histories, item_counts, settle
 from pipelines.ids import as_array
+from pipelines.part_files import read_arrow, write_arrow
 from pipelines.session import run_tasks, share
 from pipelines.sort_parts import Part
 from pipelines.workspace import Workspace, read_json, write_json
@@ -43,8 +43,8 @@ def find_core(data: DataConfig, parts: list[Part], work: Workspace) -> Core:
         write_arrow(core.items, items)
         write_arrow(pa.table({"id": core.items["id"].slice(0, 0) if core.rare is None else core.rare}), rare)
         write_json(core.users, users)
-    dropped = as_array(feather.read_table(rare, memory_map=False)["id"])
-    return Core(feather.read_table(items, memory_map=False), dropped if len(dropped) else None, read_json(users))
+    dropped = as_array(read_arrow(rare)["id"])
+    return Core(read_arrow(items), dropped if len(dropped) else None, read_json(users))
 
 
 def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:

@@ -29,12 +29,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from pipelines.config import DataConfig
 from pipelines.errors import UserError
-from pipelines.part_files import read_part
+from pipelines.part_files import read_arrow, read_part
 from pipelines.splits import SPLITS, SplitName
 from pipelines.vocabulary import FeatureEncoder, FeatureKind, encode_columns
 
@@ -173,7 +172,7 @@ class Layout:
         """Ids of the items that the minimum counts dropped."""
         if not self.rare_file.exists():
             return None
-        rare = feather.read_table(self.rare_file, memory_map=False)["id"].combine_chunks()
+        rare = read_arrow(self.rare_file)["id"].combine_chunks()
         return rare if len(rare) else None
 
     def vocabulary(self, name: str) -> Path:

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.feather as feather
 
 from pipelines.ids import Int64s, as_array, rank
-from pipelines.whole import whole
+from pipelines.part_files import read_arrow, write_arrow
 
 DUPLICATE = "duplicate"
 REPEAT = "repeat of the item before"
@@ -60,7 +59,7 @@ class Histories:
     @classmethod
     def read(cls, path: Path) -> Histories:
         """Read what `write` wrote."""
-        table = feather.read_table(path, memory_map=False)
+        table = read_arrow(path)
         user, item = table["user"].combine_chunks(), table["item"].combine_chunks()
         if isinstance(user, pa.ChunkedArray):  # an empty table has no chunk
             user, item = (column.chunk(0) for column in (user, item))
@@ -104,12 +103,6 @@ class Histories:
             None if self.tie is None else self.tie[kept],
             None if self.type is None else self.type.take(pa.array(kept)),
         )
-
-
-def write_arrow(table: pa.Table, path: Path) -> None:
-    """Write an Arrow file in one step: aside, then renamed."""
-    with whole(path) as aside:
-        feather.write_feather(table, aside, compression="lz4", chunksize=max(1, table.num_rows))
 
 
 def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[Histories, int]:

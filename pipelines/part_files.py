@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from pipelines.ids import Int64s, as_array
@@ -41,6 +42,17 @@ def write_text(text: str, path: Path) -> None:
     """Write a text file in one step."""
     with whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """Write an Arrow file in one step: aside, then renamed."""
+    with whole(path) as aside:
+        feather.write_feather(table, aside, compression="lz4", chunksize=max(1, table.num_rows))
+
+
+def read_arrow(path: str | Path) -> pa.Table:
+    """What `write_arrow` wrote, in memory."""
+    return feather.read_table(path, memory_map=False)
 
 
 def superseded_file(file: str | Path) -> Path:

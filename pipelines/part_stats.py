@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.behaviours import gap_buckets
+from pipelines.behaviours import elapsed, gap_buckets
 from pipelines.histories import Histories
 from pipelines.ids import Int64s
 from pipelines.normalise import TimeUnit
@@ -167,23 +167,16 @@ def _gaps(time: Int64s, stop: Int64s, unit: TimeUnit) -> tuple[int, int, list[li
 
     From one user's last event to the next one's first is no gap: those few are counted and taken off again.
     """
-    between = _difference(time[stop[:-1] - 1], time[stop[:-1]])
+    between = elapsed(time[stop[:-1] - 1], time[stop[:-1]])
     count = -_buckets(between, unit)
     same_time = -np.count_nonzero(between == 0)
     for first in range(0, len(time), CHUNK):
         part = time[first : first + CHUNK + 1]
-        gap = _difference(part[:-1], part[1:])
+        gap = elapsed(part[:-1], part[1:])
         count += _buckets(gap, unit)
         same_time += np.count_nonzero(gap == 0)
     histogram = [[int(place), int(count[place])] for place in np.flatnonzero(count) if place]
     return int(count[0]), int(same_time), histogram
-
-
-def _difference(earlier: Int64s, later: Int64s) -> Int64s:
-    """From one time to the next, -1 where it is before; at most 2^63 - 1, however far apart they are."""
-    forward = np.minimum(later.view(np.uint64) - earlier.view(np.uint64), np.uint64(2**63 - 1)).astype(np.int64)
-    difference: Int64s = np.where(later < earlier, -1, forward)
-    return difference
 
 
 def _buckets(gap: Int64s, unit: TimeUnit) -> Int64s:

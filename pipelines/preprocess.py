@@ -31,19 +31,18 @@ from pipelines.dataset import (
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
-from pipelines.histories import write_arrow
-from pipelines.load_config import resolved
+from pipelines.load_config import UNHASHED, resolved
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
-from pipelines.part_files import write_text
+from pipelines.part_files import write_arrow, write_text
 from pipelines.progress import console
 from pipelines.quality import write_quality
 from pipelines.session import session_for
 from pipelines.sort_parts import EVENTS_PER_PART, sort_parts
-from pipelines.sources import TEXT_FORMATS, fragments, lineage, size_of
+from pipelines.sources import TEXT_FORMATS, fragments, identity, lineage, size_of
 from pipelines.workspace import Workspace, claimed, workspace
 from pipelines.write_parts import write_parts
 
-UNCOUNTED = {"max_bad_fraction"}  # settings that change no file of the dataset
+UNCOUNTED = {name for section, name in UNHASHED if section == "data"}  # settings that change no file of the dataset
 
 
 def preprocess(config: Config) -> Dataset:
@@ -128,8 +127,7 @@ def _make(
 def _key(config: Config, pieces: list[Fragment], tables: list[dict[str, object]]) -> dict[str, object]:
     """What unfinished work must have been begun with to be gone on with."""
     settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
-    files = [[each.path, each.size_bytes, each.modified_ns, list(each.row_groups)] for each in pieces]
-    return {"schema": SCHEMA_VERSION, "settings": settings, "files": files, "tables": tables}
+    return {"schema": SCHEMA_VERSION, "settings": settings, "files": identity(pieces), "tables": tables}
 
 
 def described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:

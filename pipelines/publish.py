@@ -32,13 +32,17 @@ def published(target: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        replaced = target.with_name(f"{aside.name}.replaced")
-        if target.exists():
-            target.rename(replaced)
-        aside.rename(target)
-        shutil.rmtree(replaced, ignore_errors=True)
+        swap(aside, target, target.with_name(f"{aside.name}.replaced"))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def swap(folder: Path, target: Path, replaced: Path) -> None:
+    """Put `folder` in the place of `target`; killed in between, it leaves the older one at `replaced`."""
+    if target.exists():
+        target.rename(replaced)
+    folder.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 
 from pipelines.dataset import Layout, Manifest
 from pipelines.drift import Check, drift, level, octaves
-from pipelines.histories import write_arrow
 from pipelines.ids import Int64s
 from pipelines.normalise import MALFORMED
-from pipelines.part_files import write_text
+from pipelines.part_files import write_arrow, write_text
 from pipelines.part_stats import Stats, bin_width, tick
 from pipelines.quality_html import page
 

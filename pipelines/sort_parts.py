@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.feather as feather
 
 from pipelines.buckets import read_buckets
 from pipelines.clean_log import CleanLog, with_types
 from pipelines.config import DataConfig
-from pipelines.histories import DUPLICATE, Histories, item_counts, sort_events, write_arrow
+from pipelines.histories import DUPLICATE, Histories, item_counts, sort_events
+from pipelines.part_files import read_arrow, write_arrow
 from pipelines.session import share
 from pipelines.workspace import Workspace
 
@@ -50,7 +50,7 @@ class Part:
 
     def item_counts(self) -> pa.Table:
         """Events per item: columns id, count."""
-        return feather.read_table(self.counts, memory_map=False)
+        return read_arrow(self.counts)
 
 
 def sort_parts(

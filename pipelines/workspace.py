@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines.locks import exclusive
 from pipelines.part_files import write_text
+from pipelines.publish import swap
 from pipelines.session import run_tasks
 from pipelines.whole import TORN
 
@@ -66,11 +67,7 @@ class Workspace:
         for torn in self.folder.rglob(TORN):  # of tasks that were killed
             torn.unlink(missing_ok=True)
         (self.root / KEY).unlink()  # from here on there is nothing to go on with
-        replaced = self.target.with_name(f".{self.target.name}.replaced")
-        if self.target.exists():
-            self.target.rename(replaced)
-        self.folder.rename(self.target)
-        shutil.rmtree(replaced, ignore_errors=True)
+        swap(self.folder, self.target, _replaced(self.target))
         discard(self.root)
 
 
@@ -132,6 +129,10 @@ def workspace(target: Path, key: Json) -> Iterator[Workspace]:
             discard(root)
 
 
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
 def _unfinished(target: Path) -> list[Path]:
     return list(target.parent.glob(f".{target.name}.work-*"))
 
@@ -144,7 +145,7 @@ def discard(root: Path) -> None:
 
 def recall(target: Path) -> None:
     """Mend what a `publish` killed between its steps has left."""
-    replaced = target.with_name(f".{target.name}.replaced")
+    replaced = _replaced(target)
     if replaced.exists() and not target.exists():  # the only copy
         replaced.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.feather as feather
 
 from pipelines.config import DataConfig
 from pipelines.core_items import Core, settled
@@ -22,16 +21,17 @@ from pipelines.dataset import (
     SCHEMA_VERSION,
     FeatureInfo,
     Layout,
+    Side,
     SplitCounts,
     digest,
     feature_info,
 )
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
-from pipelines.histories import Histories, write_arrow
+from pipelines.histories import Histories
 from pipelines.ids import Int64s, Lookup, as_array
 from pipelines.normalise import TimeUnit
-from pipelines.part_files import write_table
+from pipelines.part_files import read_arrow, write_arrow, write_table
 from pipelines.part_stats import Stats, merge_stats, part_stats
 from pipelines.sequences import COUNTED, SplitRows, item_occurrences, split_rows, stretches
 from pipelines.session import run_tasks, share
@@ -106,12 +106,8 @@ def write_parts(
         add_occurrences(occurrences, counts / f"items-{part.number:05d}.arrow")
     train_count, test_count = occurrences
     items, item_encoders = item_table(vocabulary, train_count, item_rows)
-    write_table(items, layout.items)
-    write_table(vocabulary, layout.vocabulary("items"))
-    for side, encoders in (("item", item_encoders), ("profile", profile_encoders)):
-        for encoder in encoders:
-            if (table := encoder.table()) is not None:
-                write_table(table, layout.vocabulary(f"{side}_features/{encoder.name}"))
+    write_items(vocabulary, items, item_encoders, layout)
+    write_encoders("profile", profile_encoders, layout)
     features = {
         "item": tuple(feature_info(encoder) for encoder in item_encoders),
         "profile": tuple(feature_info(encoder) for encoder in profile_encoders),
@@ -204,10 +200,24 @@ def write_sequences(
 
 def add_occurrences(total: Int64s, file: Path) -> None:
     """Add what `item_occurrences` of a part's rows found to (2, items) counts in train and test, in place."""
-    found = feather.read_table(file, memory_map=False)
+    found = read_arrow(file)
     place = found["item"].to_numpy() - FIRST_ITEM
     for row, (split, _) in zip(total, COUNTED, strict=True):
         row[place] += found[split].to_numpy()
+
+
+def write_items(vocabulary: pa.Table, items: pa.Table, encoders: list[FeatureEncoder], layout: Layout) -> None:
+    """Write the item table, the item vocabulary and those of the item features."""
+    write_table(items, layout.items)
+    write_table(vocabulary, layout.vocabulary("items"))
+    write_encoders("item", encoders, layout)
+
+
+def write_encoders(side: Side, encoders: list[FeatureEncoder], layout: Layout) -> None:
+    """Write the vocabularies of features."""
+    for encoder in encoders:
+        if (table := encoder.table()) is not None:
+            write_table(table, layout.vocabulary(f"{side}_features/{encoder.name}"))
 
 
 def item_table(
