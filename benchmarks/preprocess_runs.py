@@ -14,6 +14,7 @@ from benchmarks.watched import watch
 from pipelines.dataset import Dataset
 
 NAME = "bench"
+SAID_TO_S = 0.1  # a pass says its seconds to so many
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,6 @@ def preprocess(log: Path, home: Path, *words: str, fresh: bool = True) -> Prepro
         shutil.rmtree(home, ignore_errors=True)
     conf = write_conf(log, home)
     ran = watch([str(MIND), "preprocess", str(conf), "--home", str(home), *words], environment())
-    work = sum(float(seconds) for seconds in re.findall(r"done in ([0-9.]+) s", ran.said))
+    work = max(SAID_TO_S / 2, sum(float(seconds) for seconds in re.findall(r"done in ([0-9.]+) s", ran.said)))
     fingerprint = Dataset.open(home / "datasets" / NAME).manifest.fingerprint
     return Preprocessed(ran.seconds, work, ran.peak_bytes, fingerprint)
