@@ -190,8 +190,54 @@ def ui(
         config = _config(conf, sets, None, home)
         serve(store_of(config), config.home_path, port)
     else:
-        folder = Path(home or os.environ.get("MIND_HOME") or "mind_home").expanduser().resolve()
+        folder = _home_folder(home)
         serve(store_uri(None, folder), folder, port)
+
+
+@app.command()
+def tune(
+    conf: Annotated[
+        Path | None, typer.Argument(metavar="[CONF]", help="YAML file of a tuning campaign, e.g. conf/beauty-tune.yaml")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="NAME", help="Go on with a campaign as it was last started.")
+    ] = None,
+    sets: Sets = None,
+    home: Home = None,
+) -> None:
+    """Search settings, train and test the winner; the same command, or --resume, goes on after any interruption."""
+    if (conf is None) == (resume is None):
+        raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
+    from pipelines.tuning.load import load_campaign, stored_campaign
+
+    if conf is not None:
+        loaded = load_campaign(conf, sets or [], home)
+    else:
+        assert resume is not None
+        loaded = stored_campaign(resume, _home_folder(home), sets or [])
+    from pipelines.tune import tune
+
+    tune(loaded)
+
+
+@app.command()
+def promote(
+    conf: Conf,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the registered model. Without it: the name in CONF.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Promote without a comparison, e.g. over a champion of an older dataset.")
+    ] = False,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Make the challenger the champion if it does better on the test set; exit code 0 whatever is decided."""
+    config = _config(conf, sets, preset, home)
+    from pipelines.promote import promote
+
+    promote(config, name=name, replace=replace)
 
 
 def _print_version(asked: bool) -> None:
@@ -219,6 +265,11 @@ def _config(conf: Path, sets: list[str] | None, preset: str | None, home: str | 
 
     home_set = [] if home is None else [f"home={json.dumps(home)}"]  # quoted, so that YAML takes it as it is
     return load_config(conf, [*(sets or []), *home_set], preset)
+
+
+def _home_folder(home: str | None) -> Path:
+    """Of a command without a configuration."""
+    return Path(home or os.environ.get("MIND_HOME") or "mind_home").expanduser().resolve()
 
 
 def _next(command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str) -> None:

@@ -60,7 +60,7 @@ class Layer:
     values: Values
 
 
-def explain(error: ValidationError, merged: Values, layers: Sequence[Layer]) -> str:
+def explain(error: ValidationError, merged: Values, layers: Sequence[Layer], root: type[BaseModel] = Config) -> str:
     """The first mistake in full, then how many more there are.
 
     Parameters
@@ -71,6 +71,8 @@ def explain(error: ValidationError, merged: Values, layers: Sequence[Layer]) -> 
         The settings that were validated.
     layers : sequence of Layer
         What `merged` was made of, lowest first; the second is the file.
+    root : type
+        The model that `merged` is of.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def explain(error: ValidationError, merged: Values, layers: Sequence[Layer]) -> 
     place = _known_part(first, merged)
     value = f"={show(first['input'])}"
     if first["type"] in UNKNOWN_KEY:
-        value, message = "", f"unknown key, {_suggestion(place)}"
+        value, message = "", f"unknown key, {_suggestion(place, root)}"
     elif first["type"] == "missing":
         value, message = "", EXPECTED["missing"]
     elif first["type"] == "value_error":  # from our own validators: "sigma=-1: must be >= 0", or free text
@@ -132,14 +134,14 @@ def _depth(values: Any, place: Location) -> int:
     return len(place)
 
 
-def _suggestion(place: Location) -> str:
+def _suggestion(place: Location, root: type[BaseModel]) -> str:
     *parents, key = place
-    section = _section_at(parents)
+    section = _section_at(parents, root)
     allowed = list(_fields(section)) if section else []
     near = difflib.get_close_matches(str(key), allowed, n=1)
     if near:
         return f"did you mean {_dotted((*parents, near[0]))}?"
-    elsewhere = [name for name in _all_keys(Config) if name.rpartition(".")[2] == key]
+    elsewhere = [name for name in _all_keys(root) if name.rpartition(".")[2] == key]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
     return f"allowed: {', '.join(allowed)}"
@@ -158,8 +160,8 @@ def _section_in(annotation: Any) -> type | None:
     return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)
 
 
-def _section_at(place: Sequence[int | str]) -> type | None:
-    section: type | None = Config
+def _section_at(place: Sequence[int | str], root: type[BaseModel]) -> type | None:
+    section: type | None = root
     for part in place:
         fields = _fields(section) if section else {}
         if part in fields:  # otherwise it is a name of the user's, as of a feature, within the same section

@@ -29,7 +29,7 @@ from pipelines.report import Report, difference, labels, model_report, relative
 from pipelines.session import ray_session
 from pipelines.splits import SplitName
 from pipelines.tracking import Tracker, known_run, open_run
-from pipelines.train_worker import cutoffs_of
+from pipelines.train_run import cutoffs_of
 from pipelines.user_slices import over_slices, slices_of
 
 KINDS = ("hit_rate", "recall", "ndcg", "mrr", "coverage")

@@ -41,7 +41,9 @@ UNHASHED = (
 )
 
 
-def load_config(path: str | Path, sets: Sequence[str] = (), preset: str | None = None) -> Config:
+def load_config(
+    path: str | Path, sets: Sequence[str] = (), preset: str | None = None, over: Layer | None = None
+) -> Config:
     """Read, merge and validate a configuration.
 
     Parameters
@@ -52,31 +54,34 @@ def load_config(path: str | Path, sets: Sequence[str] = (), preset: str | None =
         ``key.subkey=value`` each, the value in YAML; a later one wins.
     preset : str, optional
         Takes the place of the file's ``preset``.
+    over : Layer, optional
+        Another file's settings, on top of this file's.
 
     Raises
     ------
     UserError
         One line, for the first mistake, with the number of others.
     """
-    file = Layer(str(path), _read_yaml(Path(path)))
-    commands = [_parse_set(text) for text in sets]
+    file = Layer(str(path), read_yaml(Path(path)))
+    commands = [parse_set(text) for text in sets]
     merged_commands: Values = {}
     for values in commands:
-        merged_commands = _merge(merged_commands, values)
+        merged_commands = merge(merged_commands, values)
     asked = merged_commands.get("preset") if preset is None else preset
     chosen = file.values.get("preset", "default") if asked is None else asked
     if chosen not in available_presets():
         source = f"{file.name}: preset=" if asked is None else "--set preset=" if preset is None else "--preset "
         raise UserError(f"{source}{show(chosen)}: must be one of {', '.join(available_presets())}")
 
-    preset_layer = Layer(f"preset {chosen}", _read_yaml(PRESETS / f"{chosen}.yaml"))
+    preset_layer = Layer(f"preset {chosen}", read_yaml(PRESETS / f"{chosen}.yaml"))
     layers = [preset_layer, file] if asked is None else [file, preset_layer]
+    layers += [] if over is None else [over]
     if home := os.environ.get("MIND_HOME"):
         layers.append(Layer("MIND_HOME", {"home": home}))
     layers.append(Layer("--set", merged_commands))
     merged: Values = {}
     for layer in layers:
-        merged = _merge(merged, layer.values)
+        merged = merge(merged, layer.values)
     merged["preset"] = chosen
     try:
         return Config.model_validate(merged)
@@ -146,7 +151,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(path: Path) -> Values:
+def read_yaml(path: Path) -> Values:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -170,7 +175,7 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"not valid YAML, {' '.join(str(error).split())}"
 
 
-def _parse_set(text: str) -> Values:
+def parse_set(text: str) -> Values:
     key, equals, value_text = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -185,10 +190,10 @@ def _parse_set(text: str) -> Values:
     return value
 
 
-def _merge(base: Values, over: Values) -> Values:
+def merge(base: Values, over: Values) -> Values:
     """`over` on top of `base`: mappings are merged key by key, everything else (lists too) is replaced."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged

@@ -1,4 +1,5 @@
-"""The one module that calls MLflow: a run for every stage, with settings, metrics, lineage, files and the model.
+"""The module that calls MLflow: a run for every stage, with settings, metrics, lineage, files and the model. Names for
+models that outlive their runs are in pipelines.registry.
 
 Runs are addressed by id through MlflowClient, never through MLflow's thread-local "active run": a training has its
 driver, Ray's controller and worker callbacks in different processes. A `Tracker` is therefore an address that pickles.
@@ -78,7 +79,7 @@ class Tracker:
         self.uri = uri
         self.run_id = run_id
         self.lost = 0  # calls that the store did not take
-        self._client = _client(uri)
+        self._client = store_client(uri)
         self._silent_until = 0.0
         self._system: SystemMetricsMonitor | None = None
 
@@ -108,6 +109,16 @@ class Tracker:
         """The last step at which `metric` was logged, -1 if never: where a resumed run goes on."""
         history = self._try(self._client.get_metric_history, self.run_id, metric_name(metric))
         return max((point.step for point in history or ()), default=-1)
+
+    def tag(self, key: str) -> str | None:
+        """The value of a tag; None without it."""
+        run = self._try(self._client.get_run, self.run_id)
+        return None if run is None else run.data.tags.get(key)
+
+    def steps(self, metric: str) -> set[int]:
+        """The steps at which `metric` was logged."""
+        history = self._try(self._client.get_metric_history, self.run_id, metric_name(metric))
+        return {point.step for point in history or ()}
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; later values replace earlier ones."""
@@ -196,7 +207,7 @@ class Tracker:
             model = self._client.create_logged_model(
                 run.info.experiment_id, name, source_run_id=self.run_id, params=run.data.params
             )
-            with _global_uri(self.uri):
+            with global_uri(self.uri):
                 info = Model.log(
                     artifact_path=None,
                     name=name,
@@ -240,7 +251,7 @@ class Tracker:
             return call(*args, **kwargs)
         except Exception as error:
             if not self.lost:
-                logger.warning("MLflow: %s; the run goes on without it", _first_line(error))
+                logger.warning("MLflow: %s; the run goes on without it", first_line(error))
             self.lost += 1
             self._silent_until = time.monotonic() + PAUSE_S
             return None
@@ -253,6 +264,7 @@ def open_run(
     run_id: str | None = None,
     parent: str | None = None,
     without: Sequence[str] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> Tracker:
     """Start a run, or go on with one.
 
@@ -270,6 +282,8 @@ def open_run(
         Id of the run under which the dashboard shows this one.
     without : sequence of str
         Sections of `config` that are not recorded, as they did not shape this run.
+    tags : mapping of str to str, optional
+        To tell a new run by.
 
     Raises
     ------
@@ -282,13 +296,10 @@ def open_run(
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         digest = config_hash(config, [section for section in HASHED if section not in without])
-        tracker = Tracker(uri, _run(_client(uri), config, digest, stage, name, run_id, parent))
+        tracker = Tracker(uri, _run(store_client(uri), config, digest, stage, name, run_id, parent, tags or {}))
         _log_params(tracker, settings)
     except Exception as error:
-        raise UserError(
-            f"MLflow's store {redact(uri)} cannot be used ({_first_line(error)}): "
-            "start it, or set tracking.uri, or leave tracking.uri out for a database in the home folder"
-        ) from error
+        raise unusable(uri, error) from error
     tracker.log_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "config.yaml")
     if config.tracking.system_metrics:
         tracker._system = _system_metrics(tracker, resume=run_id == tracker.run_id)
@@ -299,8 +310,28 @@ def known_run(config: Config, run_id: str | None) -> Tracker | None:
     """A run of this store to write to beside its owner, or None if the store does not have it."""
     uri = store_of(config)
     try:
-        return Tracker(uri, run_id) if run_id is not None and _is_alive(_client(uri), run_id) else None
+        return Tracker(uri, run_id) if run_id is not None and _is_alive(store_client(uri), run_id) else None
     except Exception:  # a store that cannot be used: `open_run`, which every stage calls, says so in one line
+        return None
+
+
+def find_child(parent: Tracker, tag: str, value: str, status: Status | None = None) -> str | None:
+    """Id of the run under `parent` that carries a tag and, if given, ended so; None if the store has none."""
+    client = store_client(parent.uri)
+    where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{value}'"
+    where += "" if status is None else f" and attributes.status = '{status}'"
+    found = client.search_runs([client.get_run(parent.run_id).info.experiment_id], where, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def last_evaluation(config: Config, model: str) -> Tracker | None:
+    """The newest evaluation's run of a model, by the folder that it was read from; None if the store has none."""
+    try:
+        client = store_client(store_of(config))
+        runs = client.search_runs([_experiment(client, config)], "tags.`mind.stage` = 'evaluate'", max_results=50)
+        ids = [run.info.run_id for run in runs if run.data.tags.get("mind.model") == model]  # newest first
+        return Tracker(store_of(config), ids[0]) if ids else None
+    except Exception:  # as above
         return None
 
 
@@ -326,16 +357,16 @@ def download_model(uri: str, model_uri: str, folder: Path) -> Path:
     UserError
         The store has no such model, or it is none of ours.
     """
-    _client(uri)  # quietens MLflow
+    store_client(uri)  # quietens MLflow
     try:
-        with _global_uri(uri):
+        with global_uri(uri):
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(folder)))
         artifacts = Model.load(str(local)).flavors["python_function"]["artifacts"]
         return local / str(artifacts["model"]["path"])
     except KeyError:
         raise UserError(f"{model_uri}: a model of another program (no artifact named model)") from None
     except Exception as error:
-        raise UserError(f"{model_uri}: cannot be fetched from {redact(uri)} ({_first_line(error)})") from error
+        raise UserError(f"{model_uri}: cannot be fetched from {redact(uri)} ({first_line(error)})") from error
 
 
 def metric_name(name: str) -> str:
@@ -355,6 +386,7 @@ def _run(
     name: str,
     run_id: str | None,
     parent: str | None,
+    more_tags: Mapping[str, str],
 ) -> str:
     """Id of the run to write to."""
     if run_id is not None and _is_alive(client, run_id):
@@ -367,6 +399,7 @@ def _run(
         "mlflow.source.name": f"mind {stage}",
         "mlflow.user": _user(),
         **{f"version.{package}": number for package, number in versions().items()},
+        **more_tags,
     }
     if (state := git_state()) is not None:
         tags |= {"mlflow.source.git.commit": state[0], "mind.git.dirty": str(state[1]).lower()}
@@ -438,7 +471,8 @@ def _system_metrics(tracker: Tracker, resume: bool) -> SystemMetricsMonitor:
     return monitor
 
 
-def _client(uri: str) -> mlflow.MlflowClient:
+def store_client(uri: str) -> mlflow.MlflowClient:
+    """A client of the store and of its registry that says little and gives up soon."""
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
@@ -447,7 +481,7 @@ def _client(uri: str) -> mlflow.MlflowClient:
 
 
 @contextmanager
-def _global_uri(uri: str) -> Iterator[None]:
+def global_uri(uri: str) -> Iterator[None]:
     """Point MLflow's process-wide store at `uri`: storing a model offers no other way."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
@@ -459,10 +493,19 @@ def _global_uri(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
+def unusable(uri: str, error: Exception) -> UserError:
+    """What to raise when the store failed at the start."""
+    return UserError(
+        f"MLflow's store {redact(uri)} cannot be used ({first_line(error)}): "
+        "start it, or set tracking.uri, or leave tracking.uri out for a database in the home folder"
+    )
+
+
 def _pinned(distribution: str) -> str:
     return f"{distribution}=={version(distribution).split('+')[0]}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, for a message of one line: short and without secrets."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return textwrap.shorten(redact(lines[0]), 200, placeholder=" ...")

@@ -39,7 +39,8 @@ from pipelines.tracking import Tracker, open_run
 from pipelines.train_callback import ReportCallback, progress_board
 from pipelines.train_data import build_model, load_data, load_items, validation_rows
 from pipelines.train_input import choose_input
-from pipelines.train_worker import cutoffs_of, train_loop, validation_metrics
+from pipelines.train_run import cutoffs_of, validation_metrics
+from pipelines.train_worker import train_loop
 from pipelines.versions import versions
 
 METRICS = ("hit_rate", "recall", "ndcg", "mrr")
@@ -72,7 +73,7 @@ def train(config: Config) -> TrainOutcome:
     timeline = Timeline()
     timeline.mark("imports")
     dataset = Dataset.open(config.dataset_path)
-    _check_data(config, dataset)
+    check_data(config, dataset)
     with claimed_run(config, dataset) as state:
         outcome = _train(config, dataset, state, timeline)
     _print_summary(config, outcome, time.perf_counter() - started)
@@ -101,7 +102,13 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
     return TrainOutcome(folder, tracker.run_id, metrics)
 
 
-def _check_data(config: Config, dataset: Dataset) -> None:
+def check_data(config: Config, dataset: Dataset) -> None:
+    """Refuse a dataset that nothing can be learned from.
+
+    Raises
+    ------
+    UserError
+    """
     splits = dataset.manifest.splits
     for split in ("train", "validation"):
         if not splits[split].users:

@@ -1,0 +1,203 @@
+"""What follows the search: the winner is trained again, tested once beside its rival, and registered as challenger."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as Printed
+
+from pipelines.artifact import load_card
+from pipelines.config import Config
+from pipelines.dataset import Dataset
+from pipelines.errors import UserError
+from pipelines.evaluate import evaluate
+from pipelines.part_files import write_text
+from pipelines.progress import console, output
+from pipelines.registry import CHALLENGER, register_model
+from pipelines.report import Report
+from pipelines.run_store import store_of
+from pipelines.runs import model_folder, read_state, run_stem
+from pipelines.tracking import Tracker
+from pipelines.train import train
+from pipelines.tuning.config import Campaign
+from pipelines.tuning.figures import campaign_figures
+from pipelines.tuning.html import Table, campaign_html
+from pipelines.tuning.ledger import TrialRecord
+from pipelines.tuning.load import Loaded, write_state
+from pipelines.tuning.results import Row, best_where, conclusion, leaderboard, savings, values_text, winner
+from pipelines.tuning.space import trial_config
+
+SHOWN = 12  # points of the leaderboard on the terminal
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The winner on the test set.  lines : what to say of it.  table : metrics beside the rivals."""
+
+    lines: list[str]
+    table: Table
+
+
+def finish(loaded: Loaded, dataset: Dataset, parent: Tracker, records: list[TrialRecord]) -> Path:
+    """Report on the search, then train, test and register the winner; the path of the HTML report.
+
+    Raises
+    ------
+    UserError
+        If no trial succeeded.
+    """
+    campaign, metric = loaded.campaign, loaded.base.train.metric
+    rows = leaderboard(records, metric, campaign)
+    first = winner(rows, campaign.finish)
+    _print(campaign, metric, rows, records)
+    page = _publish(loaded, parent, records, None)
+    if first is None:
+        failed = next(record for record in records if record.status == "failed")
+        raise UserError(f"{campaign.campaign}: every trial failed, the first with: {failed.reason}; report: {page}")
+    if campaign.finish.refit != "none":
+        tested = _test(loaded, dataset, parent, rows, first)
+        for line in tested.lines:
+            output.print(line, soft_wrap=True)
+        page = _publish(loaded, parent, records, tested)
+    output.print(f"Report: {page}\nRun:    {parent.run_id} (mind ui)", soft_wrap=True)
+    return page
+
+
+def _print(campaign: Campaign, metric: str, rows: list[Row], records: list[TrialRecord]) -> None:
+    table = Printed(title=f"{campaign.campaign}: {len(rows)} points", title_justify="left")
+    for column in ("", metric, "+/-", "epoch", "trials", "settings"):
+        table.add_column(column, justify="left" if column == "settings" else "right")
+    for row in [row for row in rows if row.scored][:SHOWN]:
+        deviation = "" if row.deviation is None else f"{row.deviation:.4f}"
+        how = f"{row.trials}" + (f" ({row.stopped} stopped)" if row.stopped else "")
+        table.add_row(
+            str(row.rank), f"{row.metric:.4f}", deviation, f"{row.best_epoch:g}", how, values_text(row.values)
+        )
+    output.print(table)
+    for sentence in conclusion(records, metric, campaign):
+        output.print(sentence, soft_wrap=True)
+
+
+def _publish(loaded: Loaded, parent: Tracker, records: list[TrialRecord], tested: Tested | None) -> Path:
+    """Write the report into the campaign's folder, and all of it to MLflow."""
+    campaign, metric = loaded.campaign, loaded.base.train.metric
+    after, table = ([], None) if tested is None else (tested.lines, tested.table)
+    page = loaded.folder / "report.html"
+    write_text(campaign_html(records, metric, campaign, after=after, table=table), page)
+    rows = leaderboard(records, metric, campaign)
+    write_text(json.dumps([_plain(row) for row in rows], indent=1) + "\n", loaded.folder / "leaderboard.json")
+    for file in ("report.html", "leaderboard.json"):
+        parent.log_artifact(loaded.folder / file)
+    for name, figure in campaign_figures(records, metric, campaign).items():
+        parent.log_figure(figure, f"figures/{name}.png")
+    spent = savings(records)
+    numbers = {
+        "campaign/trials": float(len(records)),
+        "campaign/seconds": spent.seconds,
+        "campaign/saved_seconds": spent.saved_seconds,
+        "campaign/saved_share": spent.share,
+    }
+    if (first := winner(rows, campaign.finish)) is not None:
+        numbers[f"best/validation/{metric}"] = first.metric
+        parent.log_tags({"mind.winner": values_text(first.values)})
+    parent.log_metrics(numbers, len(records))
+    return page
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
+    values = {
+        "rank": row.rank,
+        "values": row.values,
+        "metric": row.metric,
+        "deviation": row.deviation,
+        "scores": row.scores,
+        "epoch": row.best_epoch,
+        "finished": row.finished,
+        "stopped": row.stopped,
+        "failed": row.failed,
+        "lookups": row.lookups,
+        "multiply_adds": row.multiply_adds,
+        "reason": row.reason,
+    }
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
+
+
+def _test(loaded: Loaded, dataset: Dataset, parent: Tracker, rows: list[Row], first: Row) -> Tested:
+    """Train the winner and its rival again, test both once, register the winner; what is done is not done again."""
+    campaign = loaded.campaign
+    config = _refit_config(loaded, first)
+    model = _trained(config, dataset)
+    rivals = []
+    if campaign.finish.against is not None:
+        able = [row for row in rows if row.eligible]
+        rival = best_where(able, campaign.finish.against) or best_where(rows, campaign.finish.against)
+        if rival is not None and rival.point != first.point:
+            rivals.append(str(_trained(_refit_config(loaded, rival), dataset)))
+    state = json.loads((loaded.folder / "campaign.json").read_text("utf-8"))
+    wanted = {"model": str(model), "rivals": rivals}
+    if state.get("tested", {}).get("wanted") != wanted:
+        report = evaluate(config, model=str(model), against=rivals)
+        lines, table = _told(report, first, campaign)
+        version = _register(loaded, config, dataset, model, parent)
+        if version is not None:
+            lines.append(version)
+        parent.log_metrics({f"test/{name}": value for name, value in report.models[0].metrics.items()}, 0)
+        state["tested"] = {"wanted": wanted, "lines": lines, "head": list(table.head), "table": list(table.lines)}
+        write_state(loaded.folder, state)
+    done = state["tested"]
+    return Tested(done["lines"], Table(done["head"], done["table"]))
+
+
+def _refit_config(loaded: Loaded, row: Row) -> Config:
+    """The base with the point's values, its own workers, and where nothing is left to validate on, the best epochs."""
+    config = trial_config(loaded.base, row.values)
+    if loaded.campaign.finish.refit == "train":
+        return config
+    change = {"include_validation": True, "epochs": max(1, round(row.best_epoch))}
+    return config.model_copy(update={"train": config.train.model_copy(update=change)})
+
+
+def _trained(config: Config, dataset: Dataset) -> Path:
+    """The model of these settings: the one that is there, since the same settings train the same, or a new one."""
+    first = read_state(config, run_stem(config, dataset))
+    folder = model_folder(config, first.name)
+    if first.finished and (folder / "config.json").is_file():
+        console.print(f"{folder.name} is trained already")
+        return folder
+    return train(config).model
+
+
+def _told(report: Report, first: Row, campaign: Campaign) -> tuple[list[str], Table]:
+    metric = report.metric
+    lines = [f"On the test set, {report.protocol}: {metric} {report.models[0].metrics[metric]:.4f} "
+             f"with {values_text(first.values)}."]  # fmt: skip
+    for found in report.differences:
+        sure = "ahead" if found.low > 0 else "behind" if found.high < 0 else "not told apart"
+        lines.append(f"{metric} {found.mean:+.4f} against {found.against}, 95 % of resampled users between "
+                     f"{found.low:+.4f} and {found.high:+.4f}: {sure}.")  # fmt: skip
+    names = [name for name in report.models[0].metrics if name.split("@")[0] in ("hit_rate", "recall", "ndcg", "mrr")]
+    cells = [[name, *(f"{model.metrics[name]:.4f}" for model in report.models)] for name in names]
+    return lines, Table(["test", *(model.label for model in report.models)], cells)
+
+
+def _register(loaded: Loaded, config: Config, dataset: Dataset, model: Path, parent: Tracker) -> str | None:
+    """Enter the model into the registry; what to say of it."""
+    card = load_card(model)
+    name = loaded.campaign.finish.register_as or config.name
+    uri = None if card.run_id is None else Tracker(store_of(config), card.run_id).tag("mind.model_uri")
+    if uri is None:
+        return "The model is not in MLflow, so it was not registered."
+    tags = {
+        "mind.model": str(model),
+        "mind.dataset": dataset.manifest.fingerprint,
+        "mind.run": card.run_id or "",
+        "mind.campaign": loaded.campaign.campaign,
+        "mind.campaign_run": parent.run_id,
+    }
+    version = register_model(store_of(config), uri, name, CHALLENGER, tags)
+    return f"Registered as {name}, version {version}, alias {CHALLENGER}; next: mind promote {loaded.base_source}"

@@ -1,0 +1,47 @@
+"""A trial as Ray Tune sees it: a light actor that relays the reports of the workers which train it.
+
+It needs no CPU and is used again for trial after trial. That Tune asks for the next step says that the trial goes on;
+how a stop reaches the workers: pipelines.tuning.dispatcher.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray import tune
+
+from pipelines.tuning.dispatcher import Followed, Job
+
+# Keys of the results that Tune gets. `done` says the same as `last` for Tune, which also sets it when it stops a trial.
+QUALITY, EPOCH, REPORT, LAST, FAILURE, LOST = "quality", "epoch", "report", "last", "failure", "lost"
+
+
+class Follower(tune.Trainable):
+    """config : job (Job), dispatcher (actor handle), metric (of the validation, such as ``ndcg@20``)."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.place = 0
+        job: Job = config["job"]
+        ray.get(config["dispatcher"].submit.remote(job))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.config = new_config
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        job: Job = self.config["job"]
+        followed: Followed = ray.get(self.config["dispatcher"].follow.remote(job.number, self.place))
+        self.place += 1
+        if followed.report is None:
+            return {FAILURE: followed.failure, LOST: followed.lost, LAST: True, "done": True}
+        report = followed.report
+        quality = report[f"validation/{self.config['metric']}"]
+        return {
+            QUALITY: quality,
+            EPOCH: report["epoch"],
+            REPORT: report,
+            LAST: followed.last,
+            "done": followed.last,
+        }

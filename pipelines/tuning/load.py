@@ -1,0 +1,189 @@
+"""From a campaign's file to a validated `Campaign` and the configuration that its trials vary, or one line of error.
+
+Imports neither Ray, torch nor MLflow: a typing error must answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipelines.config import Config
+from pipelines.config_errors import Layer, explain
+from pipelines.errors import UserError
+from pipelines.load_config import config_hash, load_config, merge, parse_set, read_yaml, resolved
+from pipelines.tuning.config import Campaign
+from pipelines.tuning.space import allows, check_space
+
+EXTENSIBLE = ("trials", "finalists")  # of `search`: a campaign may be continued with another value
+FREE = ("stopping", "resources", "finish")  # sections that may be changed from start to start
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """campaign, and the configuration `base` with `settings` on top.  source : the file, for messages."""
+
+    campaign: Campaign
+    base: Config
+    source: str
+
+    @property
+    def base_source(self) -> str:
+        """The base's file, for messages."""
+        return str(Path(self.source).parent / self.campaign.base)
+
+    @property
+    def folder(self) -> Path:
+        return self.base.home_path / "campaigns" / self.campaign.campaign
+
+    @property
+    def trials(self) -> Config:
+        """The base as trials train it: with the campaign's workers, and in memory."""
+        resources = self.campaign.resources
+        change = {"workers": resources.workers, "use_gpu": resources.gpus > 0, "input": "memory", "profile": False}
+        tracking = self.base.tracking.model_copy(update={"system_metrics": False})  # one machine, many trials
+        return self.base.model_copy(update={"train": self.base.train.model_copy(update=change), "tracking": tracking})
+
+
+def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None) -> Loaded:
+    """Read, merge and validate a campaign.
+
+    Parameters
+    ----------
+    path : the YAML file.
+    sets : ``key.subkey=value`` each, e.g. ``search.trials=40`` or ``settings.train.epochs=8``.
+    home : in place of the base's.
+
+    Raises
+    ------
+    UserError
+        One line, for the first mistake.
+    """
+    values = read_yaml(path)
+    if "data" in values:
+        raise UserError(f"{path}: a configuration of data and model, not a campaign; write one with "
+                        f"`base: {path.name}` and a `space`, as conf/beauty-tune.yaml does")  # fmt: skip
+    campaign = _validated(str(path), values, sets)
+    over = Layer(f"{path}: settings", campaign.settings)
+    base_path = path.parent / campaign.base
+    if not base_path.is_file():
+        raise UserError(f"{path}: base={campaign.base}: no such file ({base_path}); it is looked for "
+                        "beside the campaign")  # fmt: skip
+    home_set = [] if home is None else [f"home={json.dumps(home)}"]
+    base = load_config(base_path, home_set, campaign.preset, over)
+    return _checked(Loaded(campaign, base, str(path)))
+
+
+def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
+    """The campaign as it was last started, with `sets` on top.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name in `home`, or `sets` are wrong.
+    """
+    file = home / "campaigns" / name / "campaign.json"
+    if not file.is_file():
+        known = sorted(found.parent.name for found in home.glob("campaigns/*/campaign.json"))
+        there = f"there are {', '.join(known)}" if known else "give --home, or start it: mind tune CONF"
+        raise UserError(f"--resume {name}: no such campaign in {home / 'campaigns'}; {there}")
+    stored = json.loads(file.read_text("utf-8"))
+    if "***" in (stored["base"]["tracking"]["uri"] or ""):
+        raise UserError(f"--resume {name}: its tracking.uri has a password, which is not kept; resume it by its file: "
+                        f"mind tune {stored['source']}")  # fmt: skip
+    campaign = _validated(f"campaign {name}", stored["campaign"], sets)
+    settings: dict[str, Any] = {}
+    for text in sets:
+        settings = merge(settings, parse_set(text))
+    values = merge(merge(stored["base"], settings.get("settings", {})), {"home": str(home)})
+    try:
+        base = Config.model_validate(values)
+    except ValidationError as error:
+        layers = [Layer("stored", stored["base"]), Layer(f"campaign {name}", stored["base"])]
+        raise UserError(explain(error, values, layers)) from None
+    return _checked(Loaded(campaign, base, stored["source"]))
+
+
+def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
+    """Write ``campaign.json``, if the campaign is new or goes on with what it began.
+
+    Returns
+    -------
+    dict
+        What was known before: ``run_id`` of the parent run, if any.
+
+    Raises
+    ------
+    UserError
+        If a campaign of that name searched something else.
+    """
+    file = loaded.folder / "campaign.json"
+    identity = _identity(loaded, fingerprint)
+    values = {
+        "source": loaded.source,
+        "identity": identity,
+        "campaign": loaded.campaign.model_dump(mode="json"),
+        "base": resolved(loaded.base),
+    }
+    before: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if before:
+        for part, value in identity.items():
+            if before["identity"].get(part) != value:
+                raise UserError(f"{loaded.source}: campaign {loaded.campaign.campaign} exists with another {part} "
+                                f"({loaded.folder}); go on with it: mind tune --resume {loaded.campaign.campaign}, or "
+                                "begin a new one: --set campaign=NAME")  # fmt: skip
+    write_state(loaded.folder, before | values)
+    return before
+
+
+def write_state(folder: Path, values: dict[str, Any]) -> None:
+    """Replace ``campaign.json`` in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / "campaign.json.partial"
+    aside.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    aside.replace(folder / "campaign.json")
+
+
+def _identity(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
+    """What makes trials of two starts comparable; by the name that a message gives it."""
+    campaign = loaded.campaign.model_dump(mode="json")
+    search = {key: value for key, value in campaign["search"].items() if key not in EXTENSIBLE}
+    return {
+        "dataset": fingerprint,
+        "base configuration or settings": config_hash(loaded.trials, ("model", "loss", "optim", "train", "evaluate")),
+        "space": campaign["space"],
+        "search": search,
+        "number of workers": campaign["resources"]["workers"],
+    }
+
+
+def _validated(source: str, values: dict[str, Any], sets: Sequence[str]) -> Campaign:
+    over: dict[str, Any] = {}
+    for text in sets:
+        over = merge(over, parse_set(text))
+    layers = [Layer("defaults", {}), Layer(source, values), Layer("--set", over)]
+    merged = merge(values, over)
+    try:
+        return Campaign.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(explain(error, merged, layers, Campaign)) from None
+
+
+def _checked(loaded: Loaded) -> Loaded:
+    campaign, base, source = loaded.campaign, loaded.base, loaded.source
+    if base.train.input == "stream":
+        raise UserError(f"{source}: train.input=stream: trials share the train split in memory; "
+                        "leave it out of the base")  # fmt: skip
+    if base.model.encoder == "popularity":
+        raise UserError(f"{source}: model.encoder=popularity: nothing is trained, so there is nothing to search")
+    check_space(campaign, loaded.trials, source)
+    if campaign.finish.against is not None:
+        for name, value in campaign.finish.against.items():
+            if name not in campaign.space or not allows(campaign.space[name], value):
+                raise UserError(f"{source}: finish.against: {name}={value}: no trial has it; name a value of the space")
+    return loaded

@@ -1,0 +1,556 @@
+"""What a campaign's ledger says: the leaderboard, the winner and how sure it is, and what the settings did.
+
+Pure functions from TrialRecords; figures.py draws what they return, html.py and the decision read it. A metric is named
+without its prefix, such as ``ndcg@20``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.tuning.config import Campaign, Finish
+from pipelines.tuning.ledger import TrialRecord
+
+Cost = Literal["lookups", "multiply_adds"]
+CONFIDENCE = 0.95
+FEW_POINTS = 4  # with fewer, importances are guesses
+FILLED = 8  # values, at most, that stand in for a setting that does not matter to a point
+NAMED_SETTINGS = 3  # in the conclusion
+INTERESTS = "model.interests"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point on the leaderboard.
+
+    rank : from 1.
+    metric : mean over seeds of the best validation; NaN where no training of the point came to a validation.
+    deviation : standard deviation of that over seeds (n - 1); None with one.
+    scores : seed -> best validation.
+    best_epoch, epochs, seconds : of a training, as means over its trainings: when it was best, and what it took. Epochs
+        are fractions where a validation comes within one.
+    finished, stopped, failed : how many of its trainings ended how.
+    reason : of the last failure.
+    lookups, multiply_adds : what serving a user takes, by the best validation of all seeds; NaN where not reported.
+    eligible : may win.
+    """
+
+    rank: int
+    point: int
+    values: dict[str, Any]
+    metric: float
+    deviation: float | None
+    scores: dict[int, float]
+    best_epoch: float
+    epochs: float
+    seconds: float
+    finished: int
+    stopped: int
+    failed: int
+    reason: str | None
+    lookups: float
+    multiply_adds: float
+    eligible: bool = False
+
+    @property
+    def trials(self) -> int:
+        return self.finished + self.stopped + self.failed
+
+    @property
+    def scored(self) -> bool:
+        return bool(self.scores)
+
+    @property
+    def cut_short(self) -> bool:
+        """Its metric is of an earlier epoch than others had: no training of it ran to its own end."""
+        return self.scored and not self.finished
+
+    def cost(self, of: Cost) -> float:
+        return self.lookups if of == "lookups" else self.multiply_adds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The winner's mean metric minus that of `point`, with a 95 % interval."""
+
+    point: int
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def told_apart(self) -> bool:
+        return not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class ByValue:
+    """The points that share a value of a setting: the best of them, and the mean metrics of all."""
+
+    value: Any
+    best: Row
+    metrics: list[float]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """The best point of each pair of values.
+
+    metrics : (Y, X), NaN where nothing ran.  points : (Y, X), 0 where nothing ran.
+    cut_short : (Y, X) bool, the metric is of an earlier epoch.
+    """
+
+    x: str
+    y: str
+    x_values: list[Any]
+    y_values: list[Any]
+    metrics: NDArray[np.float64]
+    points: NDArray[np.int64]
+    cut_short: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Each setting's share of the metric's variance, the largest first; of no setting where that cannot be said.
+
+    epoch : every trial counts with its best validation up to here.
+    """
+
+    epoch: float
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What the trials took, and at most how much more it would have been without the scheduler's early stopping."""
+
+    epochs: float
+    seconds: float
+    saved_epochs: float
+    saved_seconds: float
+
+    @property
+    def share(self) -> float:
+        """Of the seconds that all trials would have taken, those saved."""
+        total = self.seconds + self.saved_seconds
+        return self.saved_seconds / total if total else 0.0
+
+
+def leaderboard(records: Sequence[TrialRecord], metric: str, campaign: Campaign) -> list[Row]:
+    """One row per point that has a training which ended, best first.
+
+    Parameters
+    ----------
+    records : of a ledger; those that have not ended are left out.
+    metric : such as ``ndcg@20``.
+    campaign : says whether points differ in how many seeds they were promised.
+
+    Notes
+    -----
+    A training that was stopped early counts with its best validation, as the others do: more epochs could only have
+    raised it, so the row is marked (`Row.cut_short`) instead of moved. It stays in its point's mean too, since dropping
+    the seeds that did badly would flatter the point. Failed trainings are counted and no more.
+
+    With `search.finalists`, points with all seeds come before the others, whose one seed was perhaps lucky. Where no
+    point has all (failures), those with the most seeds do. Points without any validation come last.
+
+    `Row.eligible`: among those that come first by seeds, the points with a training that ran to its end; if there is
+    none, all of them.
+    """
+    groups: dict[int, list[TrialRecord]] = {}
+    for record in sorted(records, key=lambda each: each.number):
+        if record.ended:
+            groups.setdefault(record.point, []).append(record)
+    rows = [_row(group, metric) for group in groups.values()]
+    enough = 1
+    if campaign.search.finalists is not None:
+        enough = min(campaign.search.seeds, max((len(row.scores) for row in rows), default=1))
+    rows.sort(key=lambda row: (not row.scored, len(row.scores) < enough, -row.metric if row.scored else 0, row.point))
+    full = [row for row in rows if row.scored and len(row.scores) >= enough]
+    able = {row.point for row in [row for row in full if not row.cut_short] or full}
+    return [replace(row, rank=rank, eligible=row.point in able) for rank, row in enumerate(rows, start=1)]
+
+
+def winner(rows: Sequence[Row], finish: Finish) -> Row | None:
+    """The point to go on with, among those eligible; None without any.
+
+    ``cheapest_within``: of the points whose metric is at least 1 - `tolerance` times the best, the one with the fewest
+    lookups, then multiply-adds, then the best metric.
+    """
+    able = [row for row in rows if row.eligible]
+    best = max(able, key=lambda row: row.metric, default=None)
+    if best is None or finish.choose == "best":
+        return best
+    near = [row for row in able if row.metric >= best.metric * (1 - finish.tolerance)]
+    return min(near, key=lambda row: (*(_or_inf(c) for c in (row.lookups, row.multiply_adds)), -row.metric))
+
+
+def pareto(rows: Sequence[Row], cost: Cost = "lookups") -> list[Row]:
+    """The rows that no other beats in metric or cost without losing in the other, the cheapest first."""
+    known = [row for row in rows if row.scored and not math.isnan(row.cost(cost))]
+
+    def beaten(row: Row) -> bool:
+        at_least = (o for o in known if o.metric >= row.metric and o.cost(cost) <= row.cost(cost))
+        return any(o.metric > row.metric or o.cost(cost) < row.cost(cost) for o in at_least)
+
+    return sorted((row for row in known if not beaten(row)), key=lambda row: (row.cost(cost), row.rank))
+
+
+def compare(rows: Sequence[Row], first: Row) -> dict[int, Comparison]:
+    """`first` minus every other point with several seeds, by point; empty where `first` has one seed.
+
+    Notes
+    -----
+    Welch's interval. Not paired by seed although the seeds are often the same: two models that differ draw differently
+    from the first batch on, so pairs have little in common and would halve the degrees of freedom. Not corrected for
+    `first` being the best of many either; the test set is what judges it without that.
+    """
+    others = (row for row in rows if row.point != first.point and len(row.scores) > 1)
+    return {row.point: _welch(first, row) for row in others} if len(first.scores) > 1 else {}
+
+
+def best_where(rows: Sequence[Row], values: Mapping[str, Any]) -> Row | None:
+    """The first row with a metric whose values contain `values`; None without any."""
+    wanted = {setting: key_of(value) for setting, value in values.items()}
+    for row in rows:
+        if row.scored and all(name in row.values and key_of(row.values[name]) == key for name, key in wanted.items()):
+            return row
+    return None
+
+
+def by_value(rows: Sequence[Row], setting: str) -> list[ByValue]:
+    """The points of each value of `setting`, in the order of the values; points without it or a metric are left out.
+
+    The best is the one that ranks first, so with finalists one with all seeds.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.scored and setting in row.values:
+            groups.setdefault(key_of(row.values[setting]), []).append(row)
+    found = [ByValue(group[0].values[setting], group[0], [row.metric for row in group]) for group in groups.values()]
+    return sorted(found, key=lambda each: order_of(each.value))
+
+
+def heat_map(rows: Sequence[Row], x: str, y: str) -> HeatMap:
+    """The metric of the first-ranking point of each pair of values of two settings.
+
+    A point that one of the two does not matter to (its values leave it out, as routing depth with one interest) stands
+    in all cells along it. One that neither matters to stands nowhere.
+    """
+    x_values, y_values = values_of(rows, x), values_of(rows, y)
+    shape = (len(y_values), len(x_values))
+    metrics, points, cut = np.full(shape, np.nan), np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
+    columns = {key_of(value): place for place, value in enumerate(x_values)}
+    lines = {key_of(value): place for place, value in enumerate(y_values)}
+    for row in reversed(rows):  # so that the first stays
+        if row.scored and (x in row.values or y in row.values):
+            column = columns[key_of(row.values[x])] if x in row.values else slice(None)
+            line = lines[key_of(row.values[y])] if y in row.values else slice(None)
+            metrics[line, column], points[line, column], cut[line, column] = row.metric, row.point, row.cut_short
+    return HeatMap(x, y, x_values, y_values, metrics, points, cut)
+
+
+def importance(records: Sequence[TrialRecord], metric: str) -> Importance:
+    """How much of the metric's variance each setting accounts for by itself: fANOVA (Hutter et al. 2014), as shares.
+
+    Notes
+    -----
+    At equal budget: every point counts with its best validation (mean over seeds) up to the last epoch that all trials
+    saw which the scheduler stopped. A trial that ended by itself before has nothing more to show at that budget.
+
+    fANOVA averages evenly over the whole range of a setting, so numbers enter as their rank among the values tried: a
+    learning rate drawn in the logarithm then weighs as it was drawn. Words, switches and lists are categories.
+
+    It also wants every setting of every point. A point that a setting does not matter to enters several times, with
+    values of that setting drawn from those tried: its metric would be the same with each, and so the setting gets no
+    credit for what the one that turned it off did.
+    """
+    good = [record for record in records if _best(record, metric) is not None]
+    stopped = [record.reports[-1]["epoch"] for record in good if record.status == "stopped"]
+    epoch = min(stopped) if stopped else max((record.reports[-1]["epoch"] for record in good), default=0.0)
+    scores: dict[int, list[float]] = {}
+    values: dict[int, dict[str, Any]] = {}
+    for record in good:
+        reached = _best(record, metric, epoch)
+        if reached is not None:
+            scores.setdefault(record.point, []).append(reached[f"validation/{metric}"])
+            values[record.point] = record.values
+    target = {point: math.fsum(found) / len(found) for point, found in scores.items()}
+    settings = sorted({setting for each in values.values() for setting in each})
+    tried = {name: _sorted([each[name] for each in values.values() if name in each]) for name in settings}
+    several = [name for name in settings if len(tried[name]) > 1]
+    if len(target) < FEW_POINTS or len(set(target.values())) == 1 or not several:
+        return Importance(epoch, {})
+    found = _fanova([values[point] for point in target], list(target.values()), {n: tried[n] for n in several})
+    shares = {name: found.get(name, 0.0) for name in settings}
+    return Importance(epoch, dict(sorted(shares.items(), key=lambda pair: -pair[1])))
+
+
+def savings(records: Sequence[TrialRecord]) -> Savings:
+    """What the ended trials took, and at most what the scheduler saved.
+
+    At most: `train.patience` might have ended a stopped trial too before its last epoch. Its seconds are those of its
+    missing epochs at its own pace.
+    """
+    epochs = seconds = saved_epochs = saved_seconds = 0.0
+    for record in records:
+        if not record.ended or not record.reports:
+            continue
+        last = record.reports[-1]
+        epochs, seconds = epochs + last["epoch"], seconds + last["seconds"]
+        if record.status == "stopped":
+            missing = max(0.0, record.epochs - last["epoch"])
+            saved_epochs += missing
+            saved_seconds += missing * last["seconds"] / last["epoch"]
+    return Savings(epochs, seconds, saved_epochs, saved_seconds)
+
+
+def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) -> list[str]:
+    """What was found, in a few plain sentences, the decision first."""
+    rows = leaderboard(records, metric, campaign)
+    first = winner(rows, campaign.finish)
+    if first is None:
+        return [f"No training came to a validation: {_count(sum(row.failed for row in rows), 'training')} failed."]
+    said = [_decision(rows, first, metric, campaign), *_rivals(rows, first)]
+    if sum(row.scored for row in rows) > 1:
+        said.append(_certainty(rows, first))
+    told = importance(records, metric)
+    if told.shares:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in list(told.shares.items())[:NAMED_SETTINGS])
+        said.append(f"Of the metric's variance over the points, after {number(told.epoch)} epochs: {shares}.")
+    return [*said, *_effort(records, rows)]
+
+
+def values_of(rows: Sequence[Row], setting: str) -> list[Any]:
+    """The distinct values of a setting among points with a metric, in order."""
+    return _sorted([row.values[setting] for row in rows if row.scored and setting in row.values])
+
+
+def key_of(value: Any) -> str:
+    """Equal for equal values only: a list is compared by its parts, and true is not 1."""
+    return json.dumps(value)
+
+
+def order_of(value: Any) -> tuple[Any, ...]:
+    """To sort the values of a setting by: switches, then numbers, words, and lists by their numbers."""
+    if isinstance(value, bool):
+        return (0, value)
+    if isinstance(value, (int, float)):
+        return (1, value)
+    return (3, *value) if isinstance(value, (list, tuple)) else (2, str(value))
+
+
+def text_of(value: Any) -> str:
+    """A value as it would stand in YAML."""
+    if isinstance(value, float):
+        return number(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """``model.interests=4, model.iterations=2``."""
+    return ", ".join(f"{setting}={text_of(value)}" for setting, value in values.items()) or "the base's settings"
+
+
+def number(value: float) -> str:
+    """With at most three digits that tell, and none that do not; whole numbers whole."""
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """``2.5 hours``."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _row(group: Sequence[TrialRecord], metric: str) -> Row:
+    """One point's trials, by number."""
+    # a seed trained twice counts once: the training that ran to its end, else the later one
+    by_seed = {r.seed: r for r in sorted(group, key=lambda r: (r.status == "finished", r.number)) if _best(r, metric)}
+    bests = {seed: best for seed, r in sorted(by_seed.items()) if (best := _best(r, metric)) is not None}
+    scores = {seed: best[f"validation/{metric}"] for seed, best in bests.items()}
+    top = bests[max(scores, key=lambda seed: scores[seed])] if scores else {}
+    ran = [record.reports[-1] for record in (by_seed.values() if scores else group) if record.reports]
+    reasons = [record.reason for record in group if record.status == "failed"]
+    status = [record.status for record in group]
+    return Row(
+        rank=0,
+        point=group[0].point,
+        values=group[0].values,
+        metric=_mean(list(scores.values())),
+        deviation=float(np.std(list(scores.values()), ddof=1)) if len(scores) > 1 else None,
+        scores=scores,
+        best_epoch=_mean([best["epoch"] for best in bests.values()]),
+        epochs=_mean([last["epoch"] for last in ran]),
+        seconds=_mean([last["seconds"] for last in ran]),
+        finished=status.count("finished"),
+        stopped=status.count("stopped"),
+        failed=status.count("failed"),
+        reason=reasons[-1] if reasons else None,
+        lookups=top.get("serving/lookups", math.nan),
+        multiply_adds=top.get("serving/multiply_adds", math.nan),
+    )
+
+
+def _best(record: TrialRecord, metric: str, until: float = math.inf) -> dict[str, float] | None:
+    """The first best validation up to an epoch of a trial that did not fail; None without any that is a number."""
+    if record.status not in ("finished", "stopped"):
+        return None
+    name = f"validation/{metric}"
+    reached = (r for r in record.reports if r["epoch"] <= until and math.isfinite(r[name]))
+    return max(reached, key=lambda report: report[name], default=None)
+
+
+def _welch(first: Row, second: Row) -> Comparison:
+    from scipy.stats import t  # type: ignore[import-untyped]  # here: slow to load
+
+    samples = [np.array(list(row.scores.values())) for row in (first, second)]
+    variances = [float(sample.var(ddof=1)) / len(sample) for sample in samples]
+    difference, total = first.metric - second.metric, sum(variances)
+    if total == 0:  # all seeds agree to the last digit
+        return Comparison(second.point, difference, difference, difference)
+    freedom = total**2 / sum(v**2 / (len(s) - 1) for v, s in zip(variances, samples, strict=True))
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
+    return Comparison(second.point, difference, difference - reach, difference + reach)
+
+
+def _fanova(
+    points: Sequence[Mapping[str, Any]], target: Sequence[float], tried: Mapping[str, list[Any]]
+) -> dict[str, float]:
+    """Shares of the settings in `tried` (setting -> its values in order), which sum to 1."""
+    with _quiet():
+        import optuna  # here: slow to load, and only this needs it
+        from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+        spaces: dict[str, BaseDistribution] = {}
+        for name, choices in tried.items():
+            numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in choices)
+            last = len(choices) - 1
+            spaces[name] = IntDistribution(0, last) if numbers else CategoricalDistribution(range(last + 1))
+        generator, trials = np.random.default_rng(0), []
+        places = {name: {key_of(value): place for place, value in enumerate(tried[name])} for name in tried}
+        for values, metric in zip(points, target, strict=True):
+            off = [name for name in tried if name not in values]
+            known = {name: places[name][key_of(values[name])] for name in tried if name in values}
+            copies = min(FILLED, max((len(tried[name]) for name in off), default=1))
+            drawn = {name: generator.permutation(np.resize(generator.permutation(len(tried[name])), copies))
+                     for name in off}  # fmt: skip
+            for copy in range(copies):
+                params = known | {name: int(drawn[name][copy]) for name in off}
+                trials.append(optuna.create_trial(params=params, distributions=spaces, value=metric))
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = optuna.create_study(direction="maximize")
+            study.add_trials(trials)
+            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            return {name: float(share) for name, share in found.items()}
+        finally:
+            optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _decision(rows: Sequence[Row], first: Row, metric: str, campaign: Campaign) -> str:
+    best = max((row.metric for row in rows if row.eligible), default=first.metric)
+    seeds = f", the mean of {len(first.scores)} seeds (± {first.deviation:.4f})" if first.deviation is not None else ""
+    how = f"The best of {_count(len(rows), 'point')}"
+    if campaign.finish.choose == "cheapest_within":
+        how = f"The cheapest of {_count(len(rows), 'point')} within {campaign.finish.tolerance:.1%} of the best"
+        seeds += f", where the best has {best:.4f}"
+    early = ", though none of its trainings ran to its end" if first.cut_short else ""
+    return (
+        f"{how} is {values_text(first.values)}: {metric} {first.metric:.4f}{seeds}, after {number(first.best_epoch)} "
+        f"epochs{early}."
+    )
+
+
+def _rivals(rows: Sequence[Row], first: Row) -> list[str]:
+    """Against the runner-up, better points that may not win, and the best of each number of interests."""
+    said = []
+    second = next((row for row in rows if row.eligible and row.point != first.point), None)
+    if second is not None:
+        name = "The runner-up" if second.metric <= first.metric else "The best"
+        said.append(f"{name}, {values_text(second.values)}, has {second.metric:.4f}{_beside(second, first)}.")
+    above = [row for row in rows if row.cut_short and not row.eligible and row.metric > first.metric]
+    if above:
+        said.append(f"{_count(len(above), 'point')} stopped early had a better metric and could not win: point "
+                    f"{', '.join(str(row.point) for row in above)}.")  # fmt: skip
+    groups = by_value(rows, INTERESTS)
+    if len(groups) > 1:
+        each = (f"{text_of(g.value)} with {g.best.metric:.4f}{_beside(g.best, first)}" for g in groups)
+        said.append(f"The best point of each {INTERESTS}: {'; '.join(each)}.")
+    return said
+
+
+def _certainty(rows: Sequence[Row], first: Row) -> str:
+    if len(first.scores) < 2:
+        return "With one training each, these differences cannot be told from the noise between seeds."
+    compared = compare(rows, first)
+    if not compared:
+        return "No other point was trained with several seeds, so the difference cannot be told from noise."
+    same = [row for row in rows if row.point in compared and not compared[row.point].told_apart]
+    others = _count(len(compared), "other point")
+    if not same:
+        return f"It can be told from all {others} with several seeds (95 % interval of the difference)."
+    names = "; ".join(values_text(row.values) for row in same[:NAMED_SETTINGS])
+    more = f" and {len(same) - NAMED_SETTINGS} more" if len(same) > NAMED_SETTINGS else ""
+    return (
+        f"Of {others} with several seeds, {len(same)} cannot be told from it (the 95 % interval of the difference "
+        f"contains 0): {names}{more}."
+    )
+
+
+def _effort(records: Sequence[TrialRecord], rows: Sequence[Row]) -> list[str]:
+    spent, failed = savings(records), sum(row.failed for row in rows)
+    trials, stopped = _count(sum(row.trials for row in rows), "training"), sum(row.stopped for row in rows)
+    said = f"{trials} took {number(spent.epochs)} epochs, {duration(spent.seconds)}"
+    if stopped:
+        said += (
+            f"; stopping {stopped} of them early saved at most {number(spent.saved_epochs)} epochs, "
+            f"{duration(spent.saved_seconds)} ({spent.share:.0%})"
+        )
+    return [f"{said}.", *([f"{_count(failed, 'training')} failed."] if failed else [])]
+
+
+def _beside(row: Row, first: Row) -> str:
+    """How a row's metric relates to the winner's, in brackets."""
+    said = []
+    if first.metric and row.point != first.point:
+        said.append(f"{100 * (row.metric / first.metric - 1):+.1f} %")
+    if row.cut_short:
+        said.append(f"stopped after {number(row.epochs)} epochs")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _sorted(values: Sequence[Any]) -> list[Any]:
+    return sorted({key_of(value): value for value in values}.values(), key=order_of)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _or_inf(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

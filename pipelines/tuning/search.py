@@ -1,0 +1,240 @@
+"""Ray Tune's view of a campaign: the ledger as its searcher, and a callback that writes back what Tune decided.
+
+Tune's own experiment state is not needed to go on: unfinished trials are simply the first that the searcher hands out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+
+from pipelines.config import Config
+from pipelines.tuning.config import Campaign, Stopping
+from pipelines.tuning.dispatcher import Job
+from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORT
+from pipelines.tuning.ledger import Ledger, TrialRecord
+from pipelines.tuning.proposals import propose
+from pipelines.tuning.results import leaderboard
+from pipelines.tuning.space import trial_config
+
+
+class Watcher(Protocol):
+    """Whoever follows the trials in the driver; MLflow's recorder and the table on the terminal are two."""
+
+    def started(self, record: TrialRecord) -> None: ...
+
+    def reported(self, record: TrialRecord) -> None:
+        """`record` has a new report."""
+        ...
+
+    def ended(self, record: TrialRecord) -> None: ...
+
+
+class Trials:
+    """The trials of a running campaign: in memory as far as Tune has them, in the ledger once drawn or ended.
+
+    Parameters
+    ----------
+    campaign, base : what is searched, and the configuration that the trials vary.
+    watchers : told of every change.
+    """
+
+    def __init__(self, campaign: Campaign, base: Config, ledger: Ledger, watchers: Sequence[Watcher]) -> None:
+        self.campaign, self.base, self.ledger, self.watchers = campaign, base, ledger, watchers
+        self.metric = base.train.metric
+        self.records = {record.number: record for record in ledger.read()}
+        self.handed_out: set[int] = set()
+        self.lost: str | None = None  # why no worker is there any more
+
+    def all(self) -> list[TrialRecord]:
+        return [self.records[number] for number in sorted(self.records)]
+
+    def add(self, point: int, seed: int, values: dict[str, Any], finalist: bool = False) -> None:
+        """Enter a new trial into the ledger."""
+        epochs = self.config_of(values, seed).train.epochs
+        record = TrialRecord(len(self.records) + 1, point, seed, values, epochs, finalist)
+        self.ledger.write(record)
+        self.records[record.number] = record
+
+    def add_point(self) -> bool:
+        """Draw the next point with all its seeds; False if there is none left."""
+        values = propose(self.campaign, self.all(), self.metric)
+        if values is None:
+            return False
+        point = max((record.point for record in self.records.values()), default=0) + 1
+        for seed in self.seeds[: 1 if self.campaign.search.finalists else None]:
+            self.add(point, seed, values)
+        return True
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.base.train.seed + number for number in range(self.campaign.search.seeds)]
+
+    def next(self, finalist: bool) -> TrialRecord | None:
+        """The next trial to train, of the finalists or of the search; a point of the search is drawn if none waits."""
+        while True:
+            for record in self.left(finalist):
+                if record.number not in self.handed_out:
+                    self.handed_out.add(record.number)
+                    return record
+            if finalist or not self.add_point():
+                return None
+
+    def left(self, finalist: bool) -> list[TrialRecord]:
+        """Trials in the ledger that have not ended, of the finalists or of the search."""
+        return [record for record in self.all() if record.finalist == finalist and not record.ended]
+
+    def any_left(self) -> bool:
+        """Whether there is anything to train; draws a point, or the finalists, if nothing waits."""
+        if self.left(False) or self.left(True) or self.add_point():
+            return True
+        self.add_finalists()
+        return bool(self.left(True))
+
+    def add_finalists(self) -> None:
+        """Enter the missing seeds of the best points, as the search saw them."""
+        search = self.campaign.search
+        if search.finalists is None:
+            return
+        alike = self.campaign.model_copy(update={"search": search.model_copy(update={"finalists": None})})
+        rows = leaderboard([record for record in self.all() if not record.finalist], self.metric, alike)
+        best = sorted((row for row in rows if row.scored), key=lambda row: not row.eligible)[: search.finalists]
+        have = {(record.point, record.seed) for record in self.records.values()}
+        for row in best:
+            for seed in self.seeds:
+                if (row.point, seed) not in have:
+                    self.add(row.point, seed, row.values, finalist=True)
+
+    def config_of(self, values: dict[str, Any], seed: int) -> Config:
+        return trial_config(self.base, values, seed - self.base.train.seed)
+
+    def update(self, record: TrialRecord, tell: Callable[[Watcher, TrialRecord], None]) -> None:
+        """Take in a new state of a trial; one that has ended goes to the ledger first."""
+        self.records[record.number] = record
+        if record.ended:
+            self.ledger.write(record)
+        for watcher in self.watchers:
+            tell(watcher, record)
+
+
+class LedgerSearch(Searcher):
+    """Hands out the campaign's trials: those of the search, or the finalists'."""
+
+    def __init__(self, trials: Trials, dispatcher: Any, finalist: bool) -> None:
+        super().__init__()
+        self.trials, self.dispatcher, self.finalist = trials, dispatcher, finalist
+
+    def suggest(self, trial_id: str) -> Any:
+        record = None if self.trials.lost else self.trials.next(self.finalist)
+        if record is None:
+            return str(Searcher.FINISHED)
+        config = self.trials.config_of(record.values, record.seed)
+        job = Job(record.number, config, str(self.trials.ledger.checkpoint(record.number)))
+        return {"job": job, "dispatcher": self.dispatcher, "metric": self.trials.metric}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The callback below has it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher for a restoration that never comes
+
+
+class LedgerCallback(tune.Callback):
+    """Brings what Tune has seen and decided into the trials' records."""
+
+    def __init__(self, trials: Trials, dispatcher: Any) -> None:
+        self.trials, self.dispatcher = trials, dispatcher
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        record = self._record(trial)
+        self.trials.update(replace(record, status="running"), lambda watcher, new: watcher.started(new))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        record, report = self._record(trial), result.get(REPORT)
+        known = record.reports[-1]["step"] if record.reports else -1
+        if report is not None and report["step"] > known:  # a restarted follower begins with what is known
+            new = replace(record, reports=(*record.reports, report))
+            self.trials.update(new, lambda watcher, new: watcher.reported(new))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        record, result = self._record(trial), trial.last_result
+        if result.get(LOST):
+            self.trials.lost = str(result[FAILURE])
+            return
+        if result.get(FAILURE) is not None:
+            ended = replace(record, status="failed", reason=str(result[FAILURE]))
+        else:
+            ended = replace(record, status="finished" if result.get(LAST) else "stopped")
+        self._end(ended)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Its follower died too often; the training itself may be well, but nobody listens to it."""
+        lines = str(trial.get_error() or "its follower died").strip().splitlines()
+        self._end(replace(self._record(trial), status="failed", reason=lines[-1]))
+
+    def _end(self, record: TrialRecord) -> None:
+        self.dispatcher.cancel.remote(record.number)
+        self.trials.update(record, lambda watcher, new: watcher.ended(new))
+
+    def _record(self, trial: Trial) -> TrialRecord:
+        return self.trials.records[trial.config["job"].number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def scheduler_of(stopping: Stopping, epochs: int) -> TrialScheduler:
+    """Ray Tune's scheduler for `stopping`, with at most `epochs` a trial."""
+    if stopping.method == "asha":
+        return ASHAScheduler(
+            time_attr=EPOCH,
+            metric=QUALITY,
+            mode="max",
+            max_t=epochs + 1,  # a trial ends by itself at `epochs`; Tune would call that stopped
+            grace_period=stopping.grace_epochs,
+            reduction_factor=stopping.reduction,
+        )
+    if stopping.method == "median":
+        return MedianStoppingRule(
+            time_attr=EPOCH,
+            metric=QUALITY,
+            mode="max",
+            grace_period=stopping.grace_epochs,
+            min_samples_required=stopping.min_trials,
+            min_time_slice=float("inf"),  # type: ignore[arg-type]  # never pause
+        )
+    return FIFOScheduler()
+
+
+def prime(scheduler: TrialScheduler, records: Sequence[TrialRecord], metric: str) -> None:
+    """Show a fresh scheduler what it would know of trials that ended in an earlier start of the campaign."""
+    nobody: Any = None  # for the controller, which these schedulers ask only about paused trials
+    for record in records:
+        trial: Any = _Past(f"past-{record.number}")
+        scheduler.on_trial_add(nobody, trial)
+        for report in record.reports:
+            result = {QUALITY: report[f"validation/{metric}"], EPOCH: report["epoch"]}
+            scheduler.on_trial_result(nobody, trial, result)
+        if record.status == "finished":
+            scheduler.on_trial_complete(nobody, trial, result)
+
+
+class _Past:
+    """As much of a Trial as schedulers look at."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id

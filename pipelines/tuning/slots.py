@@ -1,0 +1,103 @@
+"""The slots of a campaign: as many runs of Ray Train side by side as trials train at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from pipelines.session import WORKER_ENVIRONMENT
+from pipelines.tuning.config import Resources
+from pipelines.tuning.dispatcher import Dispatcher
+from pipelines.tuning.worker import reason_of, serve_trials
+
+START_FAILURES = 5  # of a slot's worker group before it has taken a trial, e.g. a node without the dataset
+
+
+class CrashCallback(UserCallback):
+    """Tells the dispatcher at once that the workers of a slot are gone: another slot may be free."""
+
+    def __init__(self, slot: int, dispatcher: Any):
+        self.slot, self.dispatcher = slot, dispatcher
+
+    def after_exception(
+        self, run_context: Any, worker_exceptions: dict[int, Exception]
+    ) -> None:  # Ray passes these by keyword
+        reason = reason_of(next(iter(worker_exceptions.values()))) if worker_exceptions else "unknown"
+        self.dispatcher.crashed.remote(self.slot, reason)
+
+
+@contextmanager
+def slots(
+    number: int,
+    resources: Resources,
+    *,
+    data: ray.ObjectRef[Any],
+    dataset: Path,
+    threads: int,
+    storage: Path,
+    trials: int,
+    local: bool,
+) -> Iterator[Any]:
+    """Start `number` slots and yield the handle of their dispatcher; at the end all their processes are gone.
+
+    Parameters
+    ----------
+    data : what `share_data` stored.
+    storage : folder for Ray Train's own files.
+    trials : at most, to bound the restarts of worker groups.
+    local : on a Ray started for this campaign, whose processes have the environment of this one.
+    """
+    options = {"num_cpus": 0, "max_concurrency": 1000}
+    dispatcher: Any = ray.remote(Dispatcher).options(**options).remote(number, resources.max_failures)
+    threads_of_slots = []
+    for slot in range(number):
+        trainer = TorchTrainer(
+            serve_trials,
+            train_loop_config={
+                "slot": slot,
+                "dispatcher": dispatcher,
+                "data": [data],
+                "dataset": str(dataset),
+                "threads": threads,
+            },
+            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.gpus > 0,
+                resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {}),
+            ),
+            run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
+                name=f"slot-{slot}",
+                storage_path=str(storage),
+                callbacks=[CrashCallback(slot, dispatcher)],  # type: ignore[list-item]
+                failure_config=FailureConfig(max_failures=START_FAILURES + trials * (resources.max_failures + 1)),
+                worker_runtime_env={} if local else {"env_vars": WORKER_ENVIRONMENT},
+            ),
+        )
+        thread = threading.Thread(target=_serve, args=(trainer, dispatcher), name=f"slot-{slot}", daemon=True)
+        thread.start()
+        threads_of_slots.append(thread)
+    try:
+        yield dispatcher
+    finally:
+        ray.get(dispatcher.close.remote())
+        for thread in threads_of_slots:
+            thread.join()
+        ray.kill(dispatcher)
+
+
+def _serve(trainer: TorchTrainer, dispatcher: Any) -> None:
+    reason = "it went home"
+    try:
+        trainer.fit()
+    except Exception as error:
+        reason = reason_of(error)
+    dispatcher.lost.remote(reason)

@@ -1,0 +1,444 @@
+"""What a campaign's ``space`` means: its points, how to draw one, and the configuration of a trial.
+
+A point is a plain dict, dotted setting -> value; a setting whose ``when`` does not hold is left out of it and keeps
+what the base says.
+Imports neither Ray, torch nor MLflow, and optuna only where it is asked.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import math
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from pipelines.config import Config
+from pipelines.config_errors import Layer, explain, show
+from pipelines.errors import UserError
+from pipelines.tuning.config import Campaign, Domain, Value
+
+if TYPE_CHECKING:
+    import optuna
+
+Space = Mapping[str, Domain]
+Point = dict[str, Any]
+
+ENUMERATED = 2000  # points of a space that are all checked; of a larger one a sample is
+SAMPLED = 300
+
+IN_SETTINGS = "set it in `settings` of the campaign, for all trials"
+CANNOT_VARY = {  # a section or a setting -> why, and the way out
+    "name": f"trials share the dataset of that name; {IN_SETTINGS}",
+    "preset": "it stands for many settings; give the campaign one `preset`, and the settings that matter a domain",
+    "home": f"trials share it; {IN_SETTINGS}",
+    "data": f"trials learn from one dataset; {IN_SETTINGS}",
+    "evaluate": f"trials are compared by train.metric alone; {IN_SETTINGS}",
+    "tracking": f"trials are tracked in one place; {IN_SETTINGS}",
+    "ray": f"trials share one cluster; {IN_SETTINGS}",
+    "train.seed": "a seed is not searched; give search.seeds, the number of trainings of a point",
+    "train.workers": "give resources.workers",
+    "train.use_gpu": "give resources.gpus",
+    "train.threads": "give resources.cpus",
+    "train.max_failures": "give resources.max_failures",
+    "train.metric": f"trials are compared by it; {IN_SETTINGS}",
+    "train.validation_users": f"trials are compared on the same users; {IN_SETTINGS}",
+    "train.validate_every_steps": f"trials are compared at the same steps; {IN_SETTINGS}",
+    "train.epochs": f"trials are compared epoch by epoch; {IN_SETTINGS}",
+    "train.profile": f"it changes no result; {IN_SETTINGS}",
+    "train.input": f"it changes no result; {IN_SETTINGS}",
+    "train.shard_items": f"it changes no result; {IN_SETTINGS}",
+}
+
+
+# ---------------------------------------------------------------- a trial's configuration
+
+
+def trial_config(base: Config, values: Mapping[str, Any], seed: int = 0) -> Config:
+    """The configuration that a trial trains with: what ``mind train`` would make of these values as ``--set``.
+
+    Parameters
+    ----------
+    base : Config
+        With the campaign's ``settings`` in it.
+    values : mapping
+        Dotted setting -> value.
+    seed : int
+        Added to the base's ``train.seed``.
+
+    Raises
+    ------
+    UserError
+        The first mistake. It begins with ``space: `` where one of `values` is refused, with ``base: `` where one of
+        the base is, beside them.
+    """
+    below = base.model_dump()  # not load_config.resolved, which hides the passwords
+    over = _nested(values)
+    merged = _merged(below, over)
+    merged["train"]["seed"] = base.train.seed + seed
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        text = explain(error, merged, [Layer("base", below), Layer("space", over)])
+        raise UserError(re.sub(r" \(and \d+ more\)$", "", text).replace(": : ", ": ")) from None
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"model.dim": 8}`` as ``{"model": {"dim": 8}}``."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        section = tree
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[key] = value
+    return tree
+
+
+def _merged(below: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    deeper = {
+        key: _merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        for key, value in over.items()
+    }
+    return below | deeper
+
+
+# ---------------------------------------------------------------- points
+
+
+def identity(values: Mapping[str, Any]) -> Hashable:
+    """Equal for equal points, whether fresh or read from JSON; 1 and 1.0 are one value, as they are to the Config."""
+    return frozenset((name, tuple(value) if isinstance(value, list) else value) for name, value in values.items())
+
+
+def grid_points(space: Space) -> list[Point]:
+    """Every point of the grids, crossed in order of declaration with the last one fastest.
+
+    Settings that are drawn are left out, and a point that conditions make equal to one before it. Without grids there
+    is one point, ``{}``.
+    """
+    grids = {name: domain for name, domain in space.items() if domain.grid is not None}
+    ordered = order(grids)
+    points: dict[Hashable, Point] = {}
+    for combination in product(*(domain.grid or () for domain in grids.values())):
+        values = dict(zip(grids, combination, strict=True))
+        point = _walk(grids, lambda name, _, values=values: values[name], ordered)  # type: ignore[misc]
+        points.setdefault(identity(point), point)
+    return list(points.values())
+
+
+def grid_part(space: Space, point: Mapping[str, Any]) -> Point:
+    """Which of `grid_points` this point belongs to."""
+    return {name: value for name, value in point.items() if name in space and space[name].grid is not None}
+
+
+def every_point(space: Space, limit: int) -> list[Point] | None:
+    """All points of a space that has no continuous domain and at most `limit` combinations, otherwise None."""
+    options = {name: found for name, domain in space.items() if (found := _options(domain)) is not None}
+    if len(options) < len(space) or math.prod(map(len, options.values())) > limit:
+        return None
+    return grid_points({name: Domain(grid=list(options[name]), when=space[name].when) for name in space})
+
+
+def allows(domain: Domain, value: Any) -> bool:
+    """Whether a setting of this domain may have the value."""
+    options = _options(domain)
+    if options is not None:
+        return value in options
+    low, high = _bounds(domain)
+    return isinstance(value, (int, float)) and low <= value <= high
+
+
+def belongs(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether the space can give this point: false for one drawn before the space was changed."""
+    try:
+        point = _walk(space, lambda name, _: values[name])
+    except KeyError:  # a setting that the space has gained
+        return False
+    return point == values and all(allows(space[name], value) for name, value in point.items())
+
+
+def order(space: Space) -> list[str]:
+    """The settings, parents (those that a ``when`` names) before their children.
+
+    Raises
+    ------
+    graphlib.CycleError
+        With the cycle as its second argument.
+    """
+    return list(graphlib.TopologicalSorter({name: list(domain.when) for name, domain in space.items()}).static_order())
+
+
+def _walk(space: Space, value_of: Callable[[str, Domain], Any], ordered: Sequence[str] | None = None) -> Point:
+    """Ask for the value of each setting that matters, given its parents'. The point is in order of declaration."""
+    point: Point = {}
+    for name in order(space) if ordered is None else ordered:
+        if name in space and all(
+            parent in point and holds(point[parent], wanted) for parent, wanted in space[name].when.items()
+        ):
+            point[name] = value_of(name, space[name])
+    return {name: point[name] for name in space if name in point}
+
+
+def holds(value: Any, wanted: Value | Sequence[Value]) -> bool:
+    """Whether `value` is what a ``when`` asks for or one of it; a value may be a list itself (model.hidden)."""
+    return value == wanted or (isinstance(wanted, list) and value in wanted)
+
+
+def _options(domain: Domain) -> Sequence[Value] | None:
+    """What there is to choose from; None where there is a continuum."""
+    if domain.integer is not None:
+        return range(domain.integer[0], domain.integer[1] + 1, domain.step)
+    return domain.grid or domain.choice
+
+
+def _last(ends: tuple[int, int], step: int) -> int:
+    """The highest number that whole steps from the lower end come to."""
+    return ends[1] - (ends[1] - ends[0]) % step
+
+
+def _bounds(domain: Domain) -> tuple[float, float]:
+    bounds = domain.uniform or domain.log_uniform
+    assert bounds is not None
+    return bounds
+
+
+def _extremes(domain: Domain) -> Iterator[Value]:
+    """The listed values, or the ends of the range: what to try first when looking for a mistake."""
+    options = _options(domain)
+    if options is None:
+        yield from _bounds(domain)
+    elif domain.integer is not None:
+        yield from dict.fromkeys((options[0], options[-1]))
+    else:
+        yield from options
+
+
+# ---------------------------------------------------------------- draws
+
+
+def draw(space: Space, fixed: Mapping[str, Any], generator: np.random.Generator) -> Point:
+    """A random point.
+
+    Parameters
+    ----------
+    space : mapping
+        A campaign's.
+    fixed : mapping
+        What is not to be drawn, where it matters: a point of the grids.
+    generator : numpy.random.Generator
+        The only source of chance.
+
+    Returns
+    -------
+    dict
+        Plain Python values; floats have 6 significant digits, so that they print and reload alike.
+    """
+    return _walk(space, lambda name, domain: fixed[name] if name in fixed else _draw_one(domain, generator))
+
+
+def _draw_one(domain: Domain, generator: np.random.Generator) -> Value:
+    options = _options(domain)
+    if domain.log and domain.integer is not None:
+        low, high = domain.integer
+        number = round(math.exp(generator.uniform(math.log(low - 0.5), math.log(high + 0.5))))
+        return min(max(number, low), high)
+    if options is not None:
+        return options[int(generator.integers(len(options)))]
+    low_end, high_end = _bounds(domain)
+    if domain.uniform is not None:
+        return _rounded(float(generator.uniform(low_end, high_end)), domain)
+    return _rounded(math.exp(generator.uniform(math.log(low_end), math.log(high_end))), domain)
+
+
+def _rounded(number: float, domain: Domain) -> float:
+    low, high = _bounds(domain)
+    return min(max(float(f"{number:.6g}"), low), high)  # rounding may step over an end
+
+
+# ---------------------------------------------------------------- optuna
+
+
+def suggest(space: Space, trial: optuna.trial.Trial) -> Point:
+    """The point that optuna asks to try; only the settings that matter are asked for."""
+    return _walk(space, lambda name, domain: _suggest_one(name, domain, trial))
+
+
+def _suggest_one(name: str, domain: Domain, trial: optuna.trial.Trial) -> Value:
+    if domain.integer is not None:
+        low, high = domain.integer[0], _last(domain.integer, domain.step)
+        return trial.suggest_int(name, low, high, step=domain.step, log=domain.log)
+    options = _options(domain)
+    if options is not None:
+        return options[trial.suggest_categorical(name, range(len(options)))]
+    low_end, high_end = _bounds(domain)
+    return _rounded(trial.suggest_float(name, low_end, high_end, log=domain.log_uniform is not None), domain)
+
+
+def distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
+    """What `suggest` asks optuna for, by setting."""
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+    def one(domain: Domain) -> BaseDistribution:
+        if domain.integer is not None:
+            low, high = domain.integer[0], _last(domain.integer, domain.step)
+            return IntDistribution(low, high, log=domain.log, step=domain.step)
+        options = _options(domain)
+        if options is not None:
+            return CategoricalDistribution(range(len(options)))
+        return FloatDistribution(*_bounds(domain), log=domain.log_uniform is not None)
+
+    return {name: one(domain) for name, domain in space.items()}
+
+
+def optuna_params(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
+    """A point as optuna holds it: of a choice the place in its list, as the value itself may be a list."""
+    return {
+        name: value if space[name].choice is None else (space[name].choice or []).index(value)
+        for name, value in point.items()
+    }
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def check_space(campaign: Campaign, base: Config, source: str) -> None:
+    """Refuse a space that cannot be searched.
+
+    Parameters
+    ----------
+    campaign : Campaign
+        The campaign.
+    base : Config
+        What its trials vary, with its ``settings``.
+    source : str
+        The campaign's file, for the message.
+
+    Raises
+    ------
+    UserError
+        One line, for the first mistake: the file, the key and the way out.
+    """
+    space = campaign.space
+    for name in space:
+        _check_setting(name, base, f"{source}: space: ")
+    for name in space:
+        _check_when(name, space, f"{source}: space: {name}: when: ")
+    try:
+        order(space)
+    except graphlib.CycleError as error:
+        cycle = " <- ".join(error.args[1])
+        raise UserError(f"{source}: space: when: {cycle} go round in a circle; take one `when` away") from None
+    _check_method(campaign, source)
+    _check_values(space, base, source)
+
+
+def _check_setting(name: str, base: Config, prefix: str) -> None:
+    """That `name` is a setting which trials may differ in."""
+    sections = name.split(".")
+    for known in (".".join(sections[:depth]) for depth in range(1, len(sections) + 1)):
+        if known in CANNOT_VARY:
+            raise UserError(f"{prefix}{name}: cannot vary between trials, {CANNOT_VARY[known]}")
+    tree: Any = base.model_dump()
+    for depth, part in enumerate(sections):
+        if not isinstance(tree, dict):
+            raise UserError(f"{prefix}{name}: unknown key, did you mean {'.'.join(sections[:depth])}?")
+        if part not in tree:
+            try:
+                trial_config(base, {".".join(sections[: depth + 1]): None})
+            except UserError as error:  # the Config's own words, with the nearest key
+                raise UserError(prefix + str(error).removeprefix("space: ").removeprefix("base: ")) from None
+        tree = tree[part]
+    if isinstance(tree, dict):
+        examples = " or ".join(f"{name}.{key}" for key in tree if f"{name}.{key}" not in CANNOT_VARY)
+        raise UserError(f"{prefix}{name}: is a section, name a setting in it: {examples}")
+
+
+def _check_when(name: str, space: Space, prefix: str) -> None:
+    for parent, wanted in space[name].when.items():
+        if parent == name:
+            raise UserError(f"{prefix}{parent}: a setting cannot wait for itself; name another one of the space")
+        if parent not in space:
+            raise UserError(f"{prefix}{parent}: not in the space, which has {', '.join(space)}")
+        if space[name].grid is not None and space[parent].grid is None:
+            kind = space[parent].kind
+            raise UserError(
+                f"{prefix}{parent}: a grid can only wait for a grid, not for {kind}; "
+                f"make {name} a choice, or {parent} a grid"
+            )
+        values = [wanted] if not isinstance(wanted, list) or allows(space[parent], wanted) else wanted
+        never = [value for value in values if not allows(space[parent], value)]
+        if never or not values:
+            shown = show(never[0] if never else wanted)
+            raise UserError(f"{prefix}{parent}={shown}: must be what {parent} can be, {_described(space[parent])}")
+
+
+def _described(domain: Domain) -> str:
+    values = getattr(domain, domain.kind)
+    step = f" in steps of {domain.step}" if domain.step != 1 else ""
+    return ", ".join(map(show, values)) if domain.kind in ("grid", "choice") else f"{values[0]} to {values[1]}{step}"
+
+
+def _check_method(campaign: Campaign, source: str) -> None:
+    method, cost = campaign.search.method, campaign.search.cost
+    for name, domain in campaign.space.items():
+        if method == "grid" and domain.grid is None:
+            raise UserError(
+                f"{source}: space: {name}: {domain.kind}: must be grid with search.method: grid; "
+                "list the values, or let search.method be random or optuna"
+            )
+        if method == "optuna" and domain.grid is not None:
+            raise UserError(
+                f"{source}: space: {name}: grid: must be choice (or a range) with search.method: optuna, "
+                "which draws every setting"
+            )
+    if cost is not None and method != "optuna":
+        raise UserError(
+            f"{source}: search.cost={show(cost)}: must be left out with search.method: {method}; only optuna has two "
+            "objectives"
+        )
+
+
+def _check_values(space: Space, base: Config, source: str) -> None:
+    """Build the configuration of every point, or of a sample and of all that is listed where they are too many."""
+    for point in _examples(space):
+        text = _refusal(base, point)
+        if text is None:
+            continue
+        blamed = point
+        for name in point:  # what is left has all it takes for this very message
+            fewer = {other: value for other, value in blamed.items() if other != name}
+            blamed = fewer if _refusal(base, fewer) == text else blamed
+        text = text.removeprefix("space: ")
+        if len(blamed) == 1 and text.startswith(f"{next(iter(blamed))}="):
+            raise UserError(f"{source}: space: {text}")
+        shown = ", ".join(f"{name}={show(value)}" for name, value in blamed.items())
+        raise UserError(
+            f"{source}: space: {shown}: {text}; keep such points out with `when`, or change the base in `settings`"
+        )
+
+
+def _refusal(base: Config, point: Point) -> str | None:
+    try:
+        trial_config(base, point)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _examples(space: Space) -> Iterator[Point]:
+    every = every_point(space, ENUMERATED)
+    if every is not None:
+        yield from every
+        return
+    generator = np.random.default_rng(0)
+    drawn = [draw(space, {}, generator) for _ in range(SAMPLED)]
+    for name, domain in space.items():
+        if within := next((point for point in drawn if name in point), None):
+            for value in _extremes(domain):
+                yield draw(space, within | {name: value}, generator)
+    yield from drawn
