@@ -202,6 +202,9 @@ def tune(
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="NAME", help="Go on with a campaign as it was last started.")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Train again what has failed before, once its cause is mended.")
+    ] = False,
     sets: Sets = None,
     home: Home = None,
 ) -> None:
@@ -217,7 +220,7 @@ def tune(
         loaded = stored_campaign(resume, _home_folder(home), sets or [])
     from pipelines.tune import tune
 
-    tune(loaded)
+    tune(loaded, retry_failed)
 
 
 @app.command()

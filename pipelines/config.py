@@ -151,6 +151,7 @@ class TrainConfig(Section):
     # 0.5 M events); a worker holds two windows. Samples are shuffled within a window, parts over the whole log
     shard_items: bool = False  # each worker owns every W-th row of the item table, for tables too large for one device;
     # the same results, see docs/training.md
+    include_validation: bool = False  # the validation split is trained on as well: all epochs, none is chosen by it
     validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
     validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
     metric: str = Field(
@@ -199,6 +200,14 @@ class Config(Section):
     def full_softmax_needs_the_whole_table(self) -> Config:
         if self.train.shard_items and self.loss.kind == "full":
             raise ValueError("train.shard_items=true: must be false with loss.kind: full, which scores every item")
+        return self
+
+    @model_validator(mode="after")
+    def validation_is_trained_on_in_memory(self) -> Config:
+        if self.train.include_validation and self.train.input == "stream":
+            raise ValueError("train.include_validation=true: must be false with train.input: stream")
+        if self.train.include_validation and self.model.encoder == "popularity":
+            raise ValueError("train.include_validation=true: must be false with encoder: popularity")
         return self
 
     @property

@@ -90,18 +90,18 @@ def explain(error: ValidationError, merged: Values, layers: Sequence[Layer], roo
         value, message = "", EXPECTED["missing"]
     elif first["type"] == "value_error":  # from our own validators: "sigma=-1: must be >= 0", or free text
         value, message = "", str(first["ctx"]["error"])
-        if named := re.fullmatch(r"(\w+)(=.*?): (must .*)", message):
-            place, value, message = (*place, named[1]), named[2], named[3]
+        if named := re.fullmatch(r"([\w.]+)(=.*?): (must .*)", message):
+            place, value, message = (*place, *named[1].split(".")), named[2], named[3]
     else:
         alternatives = [_allowed(item) for item in details if _known_part(item, merged) == place]
         message = " or ".join(dict.fromkeys(alternatives)).replace(" or must be", " or")
 
     source, is_set = _origin(place, layers)
-    key = _dotted(place)
     separator = " " if source == "--set" and is_set else ": "  # "--set a.b=c" reads as it was typed
     default = " (the default)" if value and not is_set else ""
+    setting = f"{separator}{_dotted(place)}{value}{default}" if place else ""  # nowhere: it is about the whole
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
-    return " ".join(redact(f"{source}{separator}{key}{value}{default}: {message}{more}").split())
+    return " ".join(redact(f"{source}{setting}: {message}{more}").split())
 
 
 def _allowed(item: ErrorDetails) -> str:

@@ -152,6 +152,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Values:
+    """The mapping in a file; a UserError names the file and, where it is no YAML, the line."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -176,6 +177,7 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 
 
 def parse_set(text: str) -> Values:
+    """``a.b=c`` as nested sections."""
     key, equals, value_text = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

@@ -70,7 +70,7 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         ray.init(
             address="local",
-            num_cpus=config.num_cpus or max(cores(), workers + 1),
+            num_cpus=local_cpus(config, workers),
             include_dashboard=dashboard,
             logging_level=logging.WARNING,
             log_to_driver=False,
@@ -101,6 +101,11 @@ def session_for(config: RayConfig, size_bytes: int, workers: int = 1) -> Iterato
 def cluster_address(config: RayConfig) -> str | None:
     """Of the cluster to join; None: a local one is started."""
     return config.address or os.environ.get("RAY_ADDRESS")
+
+
+def local_cpus(config: RayConfig, workers: int = 1) -> int:
+    """Logical CPUs of a local cluster for so many training workers."""
+    return config.num_cpus or max(cores(), workers + 1)
 
 
 def cores() -> int:

@@ -56,6 +56,7 @@ MAX_DIGEST_LENGTH = 36
 SYSTEM_METRICS_INTERVAL_S = 5  # MLflow's own 10 s leave a run of half a minute with one or two points
 PAUSE_S = 30  # without a try after a failed one: each may cost the time-outs below
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # MLflow's own: minutes
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # a bar a file, among our own
 
 logger = logging.getLogger(__name__)
 
@@ -473,7 +474,7 @@ def _system_metrics(tracker: Tracker, resume: bool) -> SystemMetricsMonitor:
 
 def store_client(uri: str) -> mlflow.MlflowClient:
     """A client of the store and of its registry that says little and gives up soon."""
-    for name, value in PATIENCE.items():
+    for name, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(name, value)
     for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
         logging.getLogger(talkative).setLevel(logging.WARNING)

@@ -128,7 +128,7 @@ def _fit(
     config: Config, dataset: Dataset, state: RunState, tracker: Tracker, timeline: Timeline
 ) -> tuple[MIND, dict[str, float]]:
     """Run the workers; the model of the best checkpoint and its metrics."""
-    workers = config.train.workers
+    workers, all_of_it = config.train.workers, config.train.include_validation
     with ray_session(config.ray, workers=workers), tempfile.TemporaryDirectory() as scratch:
         cpus = int(ray.cluster_resources().get("CPU", 1))
         if workers > cpus:
@@ -164,7 +164,7 @@ def _fit(
                 worker_runtime_env=environment,
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=1,  # the best; Ray keeps the newest beside it, to resume from
-                    checkpoint_score_attribute=f"validation/{config.train.metric}",
+                    checkpoint_score_attribute=None if all_of_it else f"validation/{config.train.metric}",
                     checkpoint_score_order="max",
                 ),
             ),
@@ -173,8 +173,10 @@ def _fit(
             result = trainer.fit()
         if config.train.profile:
             _record_profile(tracker, board)
-    assert result.best_checkpoints, "a run ends with a validation, and that with a checkpoint"
-    checkpoint, metrics = max(result.best_checkpoints, key=lambda pair: pair[1][f"validation/{config.train.metric}"])
+    assert result.best_checkpoints, "a run ends with a checkpoint"
+    checkpoint, metrics = max(
+        result.best_checkpoints, key=lambda pair: pair[1]["step" if all_of_it else f"validation/{config.train.metric}"]
+    )
     model = build_model(config.model, dataset, config.train.seed)
     with checkpoint.as_directory() as saved:
         load_weights(Path(saved), model)
@@ -198,6 +200,7 @@ def _input(config: Config, dataset: Dataset, folder: Path) -> str:
         manifest = dataset.manifest
         memory = min(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
         kind = choose_input(config.train, manifest.splits["train"], len(manifest.profile_features), memory)
+        kind = "memory" if config.train.include_validation else kind
         chosen.write_text(kind, "utf-8")
         if kind != config.train.input and kind == "stream":
             console.print("The train split is streamed: it does not fit the workers' memory (docs/design.md)")
@@ -218,7 +221,7 @@ def _publish(
 ) -> Path:
     """Write the artifact and log it as an MLflow model."""
     manifest = dataset.manifest
-    bags, counts, _ = load_items(dataset)
+    bags, counts, _ = load_items(dataset, config.train.include_validation)
     retriever = (
         PopularityRetriever(counts, config.model.max_history) if model is None else MINDRetriever.of(model, bags)
     )
@@ -250,11 +253,14 @@ def _publish(
 
 
 def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> None:
-    output.print(f"{outcome.model.name}: best validation, after {seconds:.0f} s")
-    table = Table("at", *METRICS)
-    for n in config.evaluate.cutoffs:
-        table.add_row(str(n), *(f"{outcome.metrics[f'validation/{metric}@{n}']:.4f}" for metric in METRICS))
-    output.print(table)
+    if config.train.include_validation:
+        output.print(f"{outcome.model.name}: trained on the validation split too, so not validated; {seconds:.0f} s")
+    else:
+        output.print(f"{outcome.model.name}: best validation, after {seconds:.0f} s")
+        table = Table("at", *METRICS)
+        for n in config.evaluate.cutoffs:
+            table.add_row(str(n), *(f"{outcome.metrics[f'validation/{metric}@{n}']:.4f}" for metric in METRICS))
+        output.print(table)
     if outcome.metrics.get("routing/interest_collapse"):
         cosine = outcome.metrics["routing/interest_cosine"]
         output.print(f"Interest collapse: mean cosine {cosine:.2f} between a user's interests; K vectors act as one. "

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from mind_core.config import ModelConfig
@@ -18,6 +20,8 @@ from mind_core.sequences import Sequences
 from pipelines.arrays import cold_mask, feature_columns, feature_specs, to_sequences, to_targets, train_counts
 from pipelines.dataset import Dataset
 from pipelines.ids import as_array, hash64
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,10 @@ def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard =
     return MIND(config, manifest.item_rows, *specs, seed, shard)
 
 
-def load_data(dataset: Dataset, train: pa.Table | None, validation: pa.Table) -> TrainData:
-    """Flat arrays from the Arrow tables of the splits."""
+def load_data(
+    dataset: Dataset, train: pa.Table | None, validation: pa.Table, include_validation: bool = False
+) -> TrainData:
+    """Flat arrays from the Arrow tables of the splits; `include_validation`: as `train` was read."""
     manifest = dataset.manifest
     profile = feature_specs(manifest.profile_features)
     validation = validation.sort_by("user")
@@ -58,14 +64,49 @@ def load_data(dataset: Dataset, train: pa.Table | None, validation: pa.Table) ->
         None if train is None else to_sequences(train, profile),
         to_sequences(validation, profile),
         to_targets(validation),
-        *load_items(dataset),
+        *load_items(dataset, include_validation),
     )
 
 
-def load_items(dataset: Dataset) -> tuple[Bags, torch.Tensor, torch.Tensor]:
-    """Each item's make-up, its events in the training split (V,), and whether it is cold (V,)."""
+def train_table(dataset: Dataset, columns: list[str], include_validation: bool) -> pa.Table:
+    """The sequences to train on; `include_validation`: up to a user's last validation target."""
+    if not include_validation:
+        return dataset.table("train", columns)
+    validation = dataset.table("validation", ["user", *columns, "targets"])
+    return with_targets(dataset.table("train", ["user", *columns]), validation).select(columns)
+
+
+def with_targets(train: pa.Table, validation: pa.Table) -> pa.Table:
+    """The train sequences, those of validation users replaced by what is known of them and their targets.
+
+    train : user, items, ....  validation : the same and targets; items are what comes before the targets.
+    """
+    items, targets = (validation[name].combine_chunks() for name in ("items", "targets"))
+    flat, offsets = pa.concat_arrays([items.flatten(), targets.flatten()]), _offsets(items) + _offsets(targets)
+    # row u is items[a:b] ++ targets[c:d]: its places in the two flat arrays laid one after the other
+    rows = np.repeat(np.arange(len(items)), np.diff(offsets))
+    place = np.arange(offsets[-1]) - offsets[rows]
+    known = np.diff(_offsets(items))[rows]
+    index = np.where(
+        place < known, _offsets(items)[rows] + place, _offsets(items)[-1] + _offsets(targets)[rows] + place - known
+    )
+    joined = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat.take(pa.array(index)))
+    whole = validation.set_column(validation.schema.get_field_index("items"), "items", joined).drop_columns("targets")
+    others = train.filter(pc.invert(pc.is_in(train["user"], value_set=validation["user"].combine_chunks())))
+    return pa.concat_tables([others.select(whole.column_names), whole.cast(others.select(whole.column_names).schema)])
+
+
+def _offsets(lists: pa.Array) -> Ints:
+    return np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])
+
+
+def load_items(dataset: Dataset, include_validation: bool = False) -> tuple[Bags, torch.Tensor, torch.Tensor]:
+    """Each item's make-up, its events that are trained on (V,), and whether it is cold (V,): has none of them."""
     items, manifest = dataset.items(), dataset.manifest
     specs, counts = feature_specs(manifest.item_features), train_counts(items)
+    if include_validation:
+        for table in dataset.tables("validation", ["targets"]):
+            counts += torch.bincount(to_targets(table).items.long(), minlength=len(counts))
     cold = cold_mask(counts, specs)
     return item_bags(feature_columns(items, specs, "feature"), manifest.item_rows, cold), counts, cold
 

@@ -118,9 +118,10 @@ def run_training(
             if fresh and trainer.step == 1:
                 meter.more = reporter.first_step()
             if trainer.step % every == 0 or trainer.step == total:
-                metrics = meter.metrics() | _validate(config, data, users, trainer)
-                stopping.update(metrics[f"validation/{config.train.metric}"])
-                metrics |= _progress(trainer, per_epoch)
+                metrics = meter.metrics() | _progress(trainer, per_epoch)
+                if not config.train.include_validation:
+                    metrics |= _validate(config, data, users, trainer)
+                    stopping.update(metrics[f"validation/{config.train.metric}"])
                 last = trainer.step == total or stopping.should_stop()
                 saves = rank == 0 or config.train.shard_items
                 save = (lambda folder: save_checkpoint(folder, trainer, stopping)) if saves else None

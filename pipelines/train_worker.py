@@ -14,7 +14,7 @@ from pipelines.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.startup import Timeline
-from pipelines.train_data import TrainData, columns_to_train, load_data, validation_rows
+from pipelines.train_data import TrainData, columns_to_train, load_data, train_table, validation_rows
 from pipelines.train_input import MemoryInput, TrainInput
 from pipelines.train_run import Metrics, Save, build_trainer, run_training
 from pipelines.train_stream import RayReader, StreamInput
@@ -62,10 +62,11 @@ def train_loop(settings: dict[str, object]) -> None:
     rank, ranks = context.get_world_rank(), context.get_world_size()
     dataset = Dataset.open(str(settings["dataset"]))
     columns = columns_to_train(dataset)
-    train = None if settings["input"] == "stream" else dataset.table("train", columns)
+    everything = config.train.include_validation
+    train = None if settings["input"] == "stream" else train_table(dataset, columns, everything)
     tables = dataset.tables("validation", ["user", *columns, "targets"])
     validation = validation_rows(tables, config.train.validation_users, config.train.seed)
-    data = load_data(dataset, train, validation).to(device)
+    data = load_data(dataset, train, validation, everything).to(device)
     del train, validation
     given = _input(config, dataset, data, device, rank, ranks)
     timeline.mark("data")

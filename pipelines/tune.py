@@ -26,7 +26,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.locks import exclusive
 from pipelines.progress import console
-from pipelines.session import cluster_address, cores, ray_session
+from pipelines.session import cluster_address, local_cpus, ray_session
 from pipelines.tracking import Tracker, open_run
 from pipelines.train import check_data
 from pipelines.tuning.board import Board
@@ -46,8 +46,12 @@ FOLLOWER_RESOURCES = {"CPU": 0, HEAD_NODE_RESOURCE_NAME: 0.001}  # Tune wants so
 FOLLOWER_FAILURES = 3  # deaths of a trial's actor in Tune, which lose nothing
 
 
-def tune(loaded: Loaded) -> Path:
+def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
     """Run a campaign, or go on with it; the path of its HTML report.
+
+    Parameters
+    ----------
+    retry_failed : train those trials again that have failed before.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def tune(loaded: Loaded) -> Path:
     dataset = Dataset.open(loaded.base.dataset_path)
     check_data(loaded.base, dataset)
     if cluster_address(loaded.base.ray) is None:
-        concurrent_trials(loaded.campaign.resources, [{"CPU": loaded.base.ray.num_cpus or cores()}], loaded.source)
+        concurrent_trials(loaded.campaign.resources, [{"CPU": local_cpus(loaded.base.ray)}], loaded.source)
     loaded.folder.mkdir(parents=True, exist_ok=True)
     name = loaded.campaign.campaign
     busy = f"{name}: another mind tune runs this campaign ({loaded.folder}); wait for it or end it"
@@ -72,16 +76,18 @@ def tune(loaded: Loaded) -> Path:
             manifest = dataset.manifest
             parent.log_dataset(manifest.name, manifest.fingerprint, manifest.sources["events"][0]["path"], "training")
             with ray_session(loaded.base.ray, dashboard=True):
-                records = _search(loaded, dataset, parent)
+                records = _search(loaded, dataset, parent, retry_failed)
                 return finish(loaded, dataset, parent, records)
 
 
-def _search(loaded: Loaded, dataset: Dataset, parent: Tracker) -> list[TrialRecord]:
+def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: bool) -> list[TrialRecord]:
     """Train whatever trials are left; all of them."""
     campaign, base = loaded.campaign, loaded.trials
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     concurrent = concurrent_trials(campaign.resources, nodes, loaded.source)
     ledger = Ledger(loaded.folder)
+    if retry_failed:
+        ledger.reset_failed()
     known = ledger.read()
     planned = planned_trials(campaign)
     board = Board(campaign.campaign, base.train.metric, known, planned)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipelines.progress import console
 from pipelines.tuning.ledger import TrialRecord
-from pipelines.tuning.results import duration, values_text
+from pipelines.tuning.words import duration, values_text
 
 SHOWN = 8  # of the best trials
 

@@ -92,7 +92,7 @@ class Resources(Section):
     cpus: float = Field(1.0, gt=0)  # of a worker; fractions share a core
     gpus: float = Field(0.0, ge=0)  # of a worker; fractions share a GPU
     concurrent: int | None = Field(None, ge=1)  # trials at a time; None: as many as the cluster has room for
-    max_failures: int = Field(2, ge=0)  # crashes of its workers after which a trial counts as failed
+    max_failures: int = Field(2, ge=0)  # crashes of its workers that a trial survives
 
 
 class Finish(Section):

@@ -14,6 +14,7 @@ late word of an earlier attempt is answered with "stop".
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -78,6 +79,7 @@ class Dispatcher:
         self._waiting: list[int] = []
         self._lost: list[str] = []
         self._closed = False
+        self._groups: Counter[int] = Counter()  # of a slot: how often it was released
         self._changed = asyncio.Condition()
 
     # of Tune's side
@@ -112,7 +114,7 @@ class Dispatcher:
                 self._changed.notify_all()
 
     async def close(self) -> None:
-        """No more trials: workers that ask for one are sent home."""
+        """Nobody follows any more: workers that ask for a trial, or at a validation whether to go on, are sent home."""
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -123,10 +125,13 @@ class Dispatcher:
         """A trial to train; None: go home; wait: ask again. A slot that asks before its trial's end has crashed."""
         async with self._changed:
             self._release(slot, "its worker group was restarted")
+            group = self._groups[slot]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait_for(lambda: self._waiting or self._closed), PATIENCE_S)
-            if not self._waiting:
-                return None if self._closed else "wait"
+            if self._closed:
+                return None
+            if not self._waiting or self._groups[slot] != group:  # a worker that died while it waited gets no trial
+                return "wait"
             trial = self._trials[self._waiting.pop(0)]
             trial.slot = slot
             return trial.job
@@ -140,10 +145,12 @@ class Dispatcher:
             trial.reports += reports[len(trial.reports) :]
             trial.ended = last
             self._changed.notify_all()
-            await self._changed.wait_for(
-                lambda: trial.over or trial.job.attempt != attempt or trial.asked >= len(trial.reports)
-            )
-            return not trial.over and trial.job.attempt == attempt
+
+            def stop() -> bool:
+                return trial.over or trial.job.attempt != attempt or self._closed
+
+            await self._changed.wait_for(lambda: stop() or trial.asked >= len(trial.reports))
+            return not stop()
 
     async def failed(self, number: int, attempt: int, reason: str) -> None:
         """The training raised: another attempt would raise again."""
@@ -168,6 +175,7 @@ class Dispatcher:
         return len(self._lost) >= self._slots
 
     def _release(self, slot: int, reason: str) -> None:
+        self._groups[slot] += 1
         for trial in self._trials.values():
             if trial.slot != slot:
                 continue

@@ -19,23 +19,21 @@ from matplotlib.ticker import MaxNLocator
 
 from pipelines.figures import COLOURS, OTHERS
 from pipelines.tuning.config import Campaign, Domain
+from pipelines.tuning.importance import Importance, importance
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.results import (
     INTERESTS,
     Cost,
-    Importance,
     Row,
     by_value,
     heat_map,
-    importance,
     key_of,
     leaderboard,
-    number,
     pareto,
-    text_of,
     values_of,
     winner,
 )
+from pipelines.tuning.words import number, text_of
 
 BLUE, ORANGE, GREY, RED = COLOURS[0], COLOURS[1], COLOURS[-1], "#b3261e"
 BLUES = LinearSegmentedColormap.from_list("blues", ["#e3eef7", BLUE, "#0b2f4d"])

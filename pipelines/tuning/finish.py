@@ -23,13 +23,15 @@ from pipelines.run_store import store_of
 from pipelines.runs import model_folder, read_state, run_stem
 from pipelines.tracking import Tracker
 from pipelines.train import train
+from pipelines.tuning.conclusion import conclusion
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.figures import campaign_figures
 from pipelines.tuning.html import Table, campaign_html
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.load import Loaded, write_state
-from pipelines.tuning.results import Row, best_where, conclusion, leaderboard, savings, values_text, winner
+from pipelines.tuning.results import Row, best_where, leaderboard, savings, winner
 from pipelines.tuning.space import trial_config
+from pipelines.tuning.words import values_text
 
 SHOWN = 12  # points of the leaderboard on the terminal
 

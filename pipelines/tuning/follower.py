@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray import tune
 
 from pipelines.tuning.dispatcher import Followed, Job
@@ -32,7 +33,10 @@ class Follower(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         job: Job = self.config["job"]
-        followed: Followed = ray.get(self.config["dispatcher"].follow.remote(job.number, self.place))
+        try:
+            followed: Followed = ray.get(self.config["dispatcher"].follow.remote(job.number, self.place))
+        except ray.exceptions.RayActorError:
+            return {FAILURE: "the dispatcher died", LOST: True, LAST: True, "done": True}
         self.place += 1
         if followed.report is None:
             return {FAILURE: followed.failure, LOST: followed.lost, LAST: True, "done": True}

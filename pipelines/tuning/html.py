@@ -17,21 +17,12 @@ import yaml
 from matplotlib.figure import Figure
 
 from pipelines.quality_style import STYLE
+from pipelines.tuning.conclusion import conclusion
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.figures import campaign_figures
 from pipelines.tuning.ledger import TrialRecord
-from pipelines.tuning.results import (
-    Comparison,
-    Row,
-    compare,
-    conclusion,
-    duration,
-    leaderboard,
-    number,
-    savings,
-    text_of,
-    winner,
-)
+from pipelines.tuning.results import Comparison, Row, compare, leaderboard, savings, winner
+from pipelines.tuning.words import duration, number, text_of
 
 OWN_STYLE = """
 figure > img { width: 100%; height: auto; border-radius: 6px; background: #fff; margin-bottom: 6px; }

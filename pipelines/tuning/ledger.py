@@ -1,15 +1,16 @@
 """The ledger of a campaign: one JSON file a trial, replaced in one step. It outlives every process.
 
-    <home>/campaigns/<name>/campaign.json         settings, dataset, MLflow parent run
-    <home>/campaigns/<name>/trials/<number>.json  a TrialRecord, written when its point is drawn and when it ends
-    <home>/campaigns/<name>/checkpoints/<number>/ of a trial that has not ended: to go on from
-    <home>/campaigns/<name>/lock                  held by the process that runs it
+<home>/campaigns/<name>/campaign.json         settings, dataset, MLflow parent run
+<home>/campaigns/<name>/trials/<number>.json  a TrialRecord, written when its point is drawn and when it ends
+<home>/campaigns/<name>/checkpoints/<number>/ of a trial that has not ended: to go on from
+<home>/campaigns/<name>/lock                  held by the process that runs it
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import shutil
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,9 +71,19 @@ class Ledger:
         aside.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
         aside.replace(file)
 
+    def reset_failed(self) -> None:
+        """Failed trials wait for another start, with what they had reported before."""
+        for record in self.read():
+            if record.status == "failed":
+                self.write(replace(record, status="waiting", reason=None))
+
     def checkpoint(self, number: int) -> Path:
         """Folder of what an unfinished trial goes on from."""
         return self.folder / "checkpoints" / f"{number:05d}"
+
+    def forget(self, number: int) -> None:
+        """Remove what a trial that has ended would have gone on from."""
+        shutil.rmtree(self.checkpoint(number), ignore_errors=True)
 
 
 def _read(file: Path) -> TrialRecord:

@@ -14,11 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.config import Config
-from pipelines.config_errors import Layer, explain
+from pipelines.config_errors import Layer, explain, redact, show
 from pipelines.errors import UserError
-from pipelines.load_config import config_hash, load_config, merge, parse_set, read_yaml, resolved
+from pipelines.load_config import available_presets, config_hash, load_config, merge, parse_set, read_yaml, resolved
+from pipelines.tuning.check_space import check_space
 from pipelines.tuning.config import Campaign
-from pipelines.tuning.space import allows, check_space
+from pipelines.tuning.space import allows
 
 EXTENSIBLE = ("trials", "finalists")  # of `search`: a campaign may be continued with another value
 FREE = ("stopping", "resources", "finish")  # sections that may be changed from start to start
@@ -69,6 +70,11 @@ def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None)
         raise UserError(f"{path}: a configuration of data and model, not a campaign; write one with "
                         f"`base: {path.name}` and a `space`, as conf/beauty-tune.yaml does")  # fmt: skip
     campaign = _validated(str(path), values, sets)
+    if "preset" in campaign.settings:
+        raise UserError(f"{path}: settings.preset: is ignored within settings; give the campaign itself `preset`")
+    if campaign.preset is not None and campaign.preset not in available_presets():
+        presets = ", ".join(available_presets())
+        raise UserError(f"{path}: preset={show(campaign.preset)}: must be one of {presets}")
     over = Layer(f"{path}: settings", campaign.settings)
     base_path = path.parent / campaign.base
     if not base_path.is_file():
@@ -104,7 +110,8 @@ def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
     try:
         base = Config.model_validate(values)
     except ValidationError as error:
-        layers = [Layer("stored", stored["base"]), Layer(f"campaign {name}", stored["base"])]
+        typed = Layer("--set settings", settings.get("settings", {}))
+        layers = [Layer("defaults", {}), Layer(f"campaign {name}", stored["base"]), typed]
         raise UserError(explain(error, values, layers)) from None
     return _checked(Loaded(campaign, base, stored["source"]))
 
@@ -127,18 +134,34 @@ def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
     values = {
         "source": loaded.source,
         "identity": identity,
-        "campaign": loaded.campaign.model_dump(mode="json"),
+        "campaign": plain(loaded.campaign),
         "base": resolved(loaded.base),
     }
     before: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if before:
         for part, value in identity.items():
             if before["identity"].get(part) != value:
-                raise UserError(f"{loaded.source}: campaign {loaded.campaign.campaign} exists with another {part} "
-                                f"({loaded.folder}); go on with it: mind tune --resume {loaded.campaign.campaign}, or "
-                                "begin a new one: --set campaign=NAME")  # fmt: skip
+                name = loaded.campaign.campaign
+                stored = "" if part == "dataset" else f"go on with it as it was: mind tune --resume {name}, or "
+                raise UserError(f"{loaded.source}: campaign {name} exists with another {part} ({loaded.folder}); "
+                                f"{stored}begin a new one: --set campaign=NAME")  # fmt: skip
     write_state(loaded.folder, before | values)
     return before
+
+
+def plain(campaign: Campaign) -> dict[str, Any]:
+    """A campaign as plain values, passwords removed; pydantic's own JSON would make infinite numbers null."""
+    values = _redacted(campaign.model_dump())
+    assert isinstance(values, dict)
+    return values
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _redacted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def write_state(folder: Path, values: dict[str, Any]) -> None:
@@ -151,7 +174,7 @@ def write_state(folder: Path, values: dict[str, Any]) -> None:
 
 def _identity(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
     """What makes trials of two starts comparable; by the name that a message gives it."""
-    campaign = loaded.campaign.model_dump(mode="json")
+    campaign = plain(loaded.campaign)
     search = {key: value for key, value in campaign["search"].items() if key not in EXTENSIBLE}
     return {
         "dataset": fingerprint,
@@ -179,6 +202,9 @@ def _checked(loaded: Loaded) -> Loaded:
     if base.train.input == "stream":
         raise UserError(f"{source}: train.input=stream: trials share the train split in memory; "
                         "leave it out of the base")  # fmt: skip
+    if base.train.include_validation:
+        raise UserError(f"{source}: train.include_validation=true: trials are compared on the validation split; "
+                        "finish.refit: train_validation does it for the winner")  # fmt: skip
     if base.model.encoder == "popularity":
         raise UserError(f"{source}: model.encoder=popularity: nothing is trained, so there is nothing to search")
     check_space(campaign, loaded.trials, source)

@@ -44,7 +44,7 @@ def propose(campaign: Campaign, history: Sequence[TrialRecord], metric: str) -> 
     Parameters
     ----------
     campaign : Campaign
-        A checked one, see `space.check_space`.
+        A checked one, see `check_space`.
     history : sequence of TrialRecord
         All trials so far, in whatever state.
     metric : str

@@ -1,16 +1,14 @@
 """What a campaign's ledger says: the leaderboard, the winner and how sure it is, and what the settings did.
 
-Pure functions from TrialRecords; figures.py draws what they return, html.py and the decision read it. A metric is named
-without its prefix, such as ``ndcg@20``.
+Pure functions from TrialRecords; conclusion.py puts what they return into words, figures.py draws it, html.py and the
+decision read it. A metric is named without its prefix, such as ``ndcg@20``.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,10 +20,7 @@ from pipelines.tuning.ledger import TrialRecord
 
 Cost = Literal["lookups", "multiply_adds"]
 CONFIDENCE = 0.95
-FEW_POINTS = 4  # with fewer, importances are guesses
-FILLED = 8  # values, at most, that stand in for a setting that does not matter to a point
-NAMED_SETTINGS = 3  # in the conclusion
-INTERESTS = "model.interests"
+INTERESTS = "model.interests"  # which conclusion and figures look at whatever else there is
 
 
 @dataclass(frozen=True)
@@ -116,17 +111,6 @@ class HeatMap:
     metrics: NDArray[np.float64]
     points: NDArray[np.int64]
     cut_short: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Importance:
-    """Each setting's share of the metric's variance, the largest first; of no setting where that cannot be said.
-
-    epoch : every trial counts with its best validation up to here.
-    """
-
-    epoch: float
-    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -259,42 +243,6 @@ def heat_map(rows: Sequence[Row], x: str, y: str) -> HeatMap:
     return HeatMap(x, y, x_values, y_values, metrics, points, cut)
 
 
-def importance(records: Sequence[TrialRecord], metric: str) -> Importance:
-    """How much of the metric's variance each setting accounts for by itself: fANOVA (Hutter et al. 2014), as shares.
-
-    Notes
-    -----
-    At equal budget: every point counts with its best validation (mean over seeds) up to the last epoch that all trials
-    saw which the scheduler stopped. A trial that ended by itself before has nothing more to show at that budget.
-
-    fANOVA averages evenly over the whole range of a setting, so numbers enter as their rank among the values tried: a
-    learning rate drawn in the logarithm then weighs as it was drawn. Words, switches and lists are categories.
-
-    It also wants every setting of every point. A point that a setting does not matter to enters several times, with
-    values of that setting drawn from those tried: its metric would be the same with each, and so the setting gets no
-    credit for what the one that turned it off did.
-    """
-    good = [record for record in records if _best(record, metric) is not None]
-    stopped = [record.reports[-1]["epoch"] for record in good if record.status == "stopped"]
-    epoch = min(stopped) if stopped else max((record.reports[-1]["epoch"] for record in good), default=0.0)
-    scores: dict[int, list[float]] = {}
-    values: dict[int, dict[str, Any]] = {}
-    for record in good:
-        reached = _best(record, metric, epoch)
-        if reached is not None:
-            scores.setdefault(record.point, []).append(reached[f"validation/{metric}"])
-            values[record.point] = record.values
-    target = {point: math.fsum(found) / len(found) for point, found in scores.items()}
-    settings = sorted({setting for each in values.values() for setting in each})
-    tried = {name: _sorted([each[name] for each in values.values() if name in each]) for name in settings}
-    several = [name for name in settings if len(tried[name]) > 1]
-    if len(target) < FEW_POINTS or len(set(target.values())) == 1 or not several:
-        return Importance(epoch, {})
-    found = _fanova([values[point] for point in target], list(target.values()), {n: tried[n] for n in several})
-    shares = {name: found.get(name, 0.0) for name in settings}
-    return Importance(epoch, dict(sorted(shares.items(), key=lambda pair: -pair[1])))
-
-
 def savings(records: Sequence[TrialRecord]) -> Savings:
     """What the ended trials took, and at most what the scheduler saved.
 
@@ -314,25 +262,14 @@ def savings(records: Sequence[TrialRecord]) -> Savings:
     return Savings(epochs, seconds, saved_epochs, saved_seconds)
 
 
-def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) -> list[str]:
-    """What was found, in a few plain sentences, the decision first."""
-    rows = leaderboard(records, metric, campaign)
-    first = winner(rows, campaign.finish)
-    if first is None:
-        return [f"No training came to a validation: {_count(sum(row.failed for row in rows), 'training')} failed."]
-    said = [_decision(rows, first, metric, campaign), *_rivals(rows, first)]
-    if sum(row.scored for row in rows) > 1:
-        said.append(_certainty(rows, first))
-    told = importance(records, metric)
-    if told.shares:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in list(told.shares.items())[:NAMED_SETTINGS])
-        said.append(f"Of the metric's variance over the points, after {number(told.epoch)} epochs: {shares}.")
-    return [*said, *_effort(records, rows)]
-
-
 def values_of(rows: Sequence[Row], setting: str) -> list[Any]:
     """The distinct values of a setting among points with a metric, in order."""
-    return _sorted([row.values[setting] for row in rows if row.scored and setting in row.values])
+    return distinct([row.values[setting] for row in rows if row.scored and setting in row.values])
+
+
+def distinct(values: Sequence[Any]) -> list[Any]:
+    """Each value once, in order."""
+    return sorted({key_of(value): value for value in values}.values(), key=order_of)
 
 
 def key_of(value: Any) -> str:
@@ -349,36 +286,21 @@ def order_of(value: Any) -> tuple[Any, ...]:
     return (3, *value) if isinstance(value, (list, tuple)) else (2, str(value))
 
 
-def text_of(value: Any) -> str:
-    """A value as it would stand in YAML."""
-    if isinstance(value, float):
-        return number(value)
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def values_text(values: Mapping[str, Any]) -> str:
-    """``model.interests=4, model.iterations=2``."""
-    return ", ".join(f"{setting}={text_of(value)}" for setting, value in values.items()) or "the base's settings"
-
-
-def number(value: float) -> str:
-    """With at most three digits that tell, and none that do not; whole numbers whole."""
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """``2.5 hours``."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
+def best_report(record: TrialRecord, metric: str, until: float = math.inf) -> dict[str, float] | None:
+    """The first best validation up to an epoch of a trial that did not fail; None without any that is a number."""
+    if record.status not in ("finished", "stopped"):
+        return None
+    name = f"validation/{metric}"
+    reached = (r for r in record.reports if r["epoch"] <= until and math.isfinite(r[name]))
+    return max(reached, key=lambda report: report[name], default=None)
 
 
 def _row(group: Sequence[TrialRecord], metric: str) -> Row:
     """One point's trials, by number."""
     # a seed trained twice counts once: the training that ran to its end, else the later one
-    by_seed = {r.seed: r for r in sorted(group, key=lambda r: (r.status == "finished", r.number)) if _best(r, metric)}
-    bests = {seed: best for seed, r in sorted(by_seed.items()) if (best := _best(r, metric)) is not None}
+    in_order = sorted(group, key=lambda r: (r.status == "finished", r.number))
+    by_seed = {r.seed: r for r in in_order if best_report(r, metric)}
+    bests = {seed: best for seed, r in sorted(by_seed.items()) if (best := best_report(r, metric)) is not None}
     scores = {seed: best[f"validation/{metric}"] for seed, best in bests.items()}
     top = bests[max(scores, key=lambda seed: scores[seed])] if scores else {}
     ran = [record.reports[-1] for record in (by_seed.values() if scores else group) if record.reports]
@@ -403,15 +325,6 @@ def _row(group: Sequence[TrialRecord], metric: str) -> Row:
     )
 
 
-def _best(record: TrialRecord, metric: str, until: float = math.inf) -> dict[str, float] | None:
-    """The first best validation up to an epoch of a trial that did not fail; None without any that is a number."""
-    if record.status not in ("finished", "stopped"):
-        return None
-    name = f"validation/{metric}"
-    reached = (r for r in record.reports if r["epoch"] <= until and math.isfinite(r[name]))
-    return max(reached, key=lambda report: report[name], default=None)
-
-
 def _welch(first: Row, second: Row) -> Comparison:
     from scipy.stats import t  # type: ignore[import-untyped]  # here: slow to load
 
@@ -425,132 +338,9 @@ def _welch(first: Row, second: Row) -> Comparison:
     return Comparison(second.point, difference, difference - reach, difference + reach)
 
 
-def _fanova(
-    points: Sequence[Mapping[str, Any]], target: Sequence[float], tried: Mapping[str, list[Any]]
-) -> dict[str, float]:
-    """Shares of the settings in `tried` (setting -> its values in order), which sum to 1."""
-    with _quiet():
-        import optuna  # here: slow to load, and only this needs it
-        from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-
-        spaces: dict[str, BaseDistribution] = {}
-        for name, choices in tried.items():
-            numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in choices)
-            last = len(choices) - 1
-            spaces[name] = IntDistribution(0, last) if numbers else CategoricalDistribution(range(last + 1))
-        generator, trials = np.random.default_rng(0), []
-        places = {name: {key_of(value): place for place, value in enumerate(tried[name])} for name in tried}
-        for values, metric in zip(points, target, strict=True):
-            off = [name for name in tried if name not in values]
-            known = {name: places[name][key_of(values[name])] for name in tried if name in values}
-            copies = min(FILLED, max((len(tried[name]) for name in off), default=1))
-            drawn = {name: generator.permutation(np.resize(generator.permutation(len(tried[name])), copies))
-                     for name in off}  # fmt: skip
-            for copy in range(copies):
-                params = known | {name: int(drawn[name][copy]) for name in off}
-                trials.append(optuna.create_trial(params=params, distributions=spaces, value=metric))
-        before = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            study = optuna.create_study(direction="maximize")
-            study.add_trials(trials)
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-            return {name: float(share) for name, share in found.items()}
-        finally:
-            optuna.logging.set_verbosity(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _decision(rows: Sequence[Row], first: Row, metric: str, campaign: Campaign) -> str:
-    best = max((row.metric for row in rows if row.eligible), default=first.metric)
-    seeds = f", the mean of {len(first.scores)} seeds (± {first.deviation:.4f})" if first.deviation is not None else ""
-    how = f"The best of {_count(len(rows), 'point')}"
-    if campaign.finish.choose == "cheapest_within":
-        how = f"The cheapest of {_count(len(rows), 'point')} within {campaign.finish.tolerance:.1%} of the best"
-        seeds += f", where the best has {best:.4f}"
-    early = ", though none of its trainings ran to its end" if first.cut_short else ""
-    return (
-        f"{how} is {values_text(first.values)}: {metric} {first.metric:.4f}{seeds}, after {number(first.best_epoch)} "
-        f"epochs{early}."
-    )
-
-
-def _rivals(rows: Sequence[Row], first: Row) -> list[str]:
-    """Against the runner-up, better points that may not win, and the best of each number of interests."""
-    said = []
-    second = next((row for row in rows if row.eligible and row.point != first.point), None)
-    if second is not None:
-        name = "The runner-up" if second.metric <= first.metric else "The best"
-        said.append(f"{name}, {values_text(second.values)}, has {second.metric:.4f}{_beside(second, first)}.")
-    above = [row for row in rows if row.cut_short and not row.eligible and row.metric > first.metric]
-    if above:
-        said.append(f"{_count(len(above), 'point')} stopped early had a better metric and could not win: point "
-                    f"{', '.join(str(row.point) for row in above)}.")  # fmt: skip
-    groups = by_value(rows, INTERESTS)
-    if len(groups) > 1:
-        each = (f"{text_of(g.value)} with {g.best.metric:.4f}{_beside(g.best, first)}" for g in groups)
-        said.append(f"The best point of each {INTERESTS}: {'; '.join(each)}.")
-    return said
-
-
-def _certainty(rows: Sequence[Row], first: Row) -> str:
-    if len(first.scores) < 2:
-        return "With one training each, these differences cannot be told from the noise between seeds."
-    compared = compare(rows, first)
-    if not compared:
-        return "No other point was trained with several seeds, so the difference cannot be told from noise."
-    same = [row for row in rows if row.point in compared and not compared[row.point].told_apart]
-    others = _count(len(compared), "other point")
-    if not same:
-        return f"It can be told from all {others} with several seeds (95 % interval of the difference)."
-    names = "; ".join(values_text(row.values) for row in same[:NAMED_SETTINGS])
-    more = f" and {len(same) - NAMED_SETTINGS} more" if len(same) > NAMED_SETTINGS else ""
-    return (
-        f"Of {others} with several seeds, {len(same)} cannot be told from it (the 95 % interval of the difference "
-        f"contains 0): {names}{more}."
-    )
-
-
-def _effort(records: Sequence[TrialRecord], rows: Sequence[Row]) -> list[str]:
-    spent, failed = savings(records), sum(row.failed for row in rows)
-    trials, stopped = _count(sum(row.trials for row in rows), "training"), sum(row.stopped for row in rows)
-    said = f"{trials} took {number(spent.epochs)} epochs, {duration(spent.seconds)}"
-    if stopped:
-        said += (
-            f"; stopping {stopped} of them early saved at most {number(spent.saved_epochs)} epochs, "
-            f"{duration(spent.saved_seconds)} ({spent.share:.0%})"
-        )
-    return [f"{said}.", *([f"{_count(failed, 'training')} failed."] if failed else [])]
-
-
-def _beside(row: Row, first: Row) -> str:
-    """How a row's metric relates to the winner's, in brackets."""
-    said = []
-    if first.metric and row.point != first.point:
-        said.append(f"{100 * (row.metric / first.metric - 1):+.1f} %")
-    if row.cut_short:
-        said.append(f"stopped after {number(row.epochs)} epochs")
-    return f" ({', '.join(said)})" if said else ""
-
-
-def _sorted(values: Sequence[Any]) -> list[Any]:
-    return sorted({key_of(value): value for value in values}.values(), key=order_of)
-
-
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
 def _or_inf(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

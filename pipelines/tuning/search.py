@@ -49,6 +49,9 @@ class Trials:
         self.campaign, self.base, self.ledger, self.watchers = campaign, base, ledger, watchers
         self.metric = base.train.metric
         self.records = {record.number: record for record in ledger.read()}
+        for record in self.records.values():
+            if record.ended:  # a kill may have come between
+                ledger.forget(record.number)
         self.handed_out: set[int] = set()
         self.lost: str | None = None  # why no worker is there any more
 
@@ -119,6 +122,7 @@ class Trials:
         self.records[record.number] = record
         if record.ended:
             self.ledger.write(record)
+            self.ledger.forget(record.number)
         for watcher in self.watchers:
             tell(watcher, record)
 
@@ -182,9 +186,10 @@ class LedgerCallback(tune.Callback):
         self._end(ended)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Its follower died too often; the training itself may be well, but nobody listens to it."""
-        lines = str(trial.get_error() or "its follower died").strip().splitlines()
-        self._end(replace(self._record(trial), status="failed", reason=lines[-1]))
+        """Its follower died too often; the training itself may be well, so that the trial is for the next start."""
+        self.trials.lost = (
+            f"trial {self._record(trial).number} cannot be followed: {trial.get_error() or 'its actor died'}"
+        )
 
     def _end(self, record: TrialRecord) -> None:
         self.dispatcher.cancel.remote(record.number)
@@ -205,11 +210,11 @@ def scheduler_of(stopping: Stopping, epochs: int) -> TrialScheduler:
             metric=QUALITY,
             mode="max",
             max_t=epochs + 1,  # a trial ends by itself at `epochs`; Tune would call that stopped
-            grace_period=stopping.grace_epochs,
+            grace_period=min(stopping.grace_epochs, epochs + 1),  # a later one is asserted against
             reduction_factor=stopping.reduction,
         )
     if stopping.method == "median":
-        return MedianStoppingRule(
+        return _MedianRule(
             time_attr=EPOCH,
             metric=QUALITY,
             mode="max",
@@ -226,11 +231,24 @@ def prime(scheduler: TrialScheduler, records: Sequence[TrialRecord], metric: str
     for record in records:
         trial: Any = _Past(f"past-{record.number}")
         scheduler.on_trial_add(nobody, trial)
-        for report in record.reports:
-            result = {QUALITY: report[f"validation/{metric}"], EPOCH: report["epoch"]}
-            scheduler.on_trial_result(nobody, trial, result)
-        if record.status == "finished":
-            scheduler.on_trial_complete(nobody, trial, result)
+        results = [{QUALITY: report[f"validation/{metric}"], EPOCH: report["epoch"]} for report in record.reports]
+        for result in results[:-1] if record.status == "finished" else results:  # as Tune does: a trial that is done
+            scheduler.on_trial_result(nobody, trial, result)  # is not asked about
+        if results and record.status != "failed":
+            scheduler.on_trial_complete(nobody, trial, results[-1])
+
+
+class _MedianRule(MedianStoppingRule):
+    """Ray's rule, which does not expect a trial that fails, nor one that goes on although the rule would stop it."""
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(controller, trial, result)
+        self._stopped_trials.discard(trial)  # past trials may be shown in another order than they ran in
+        return decision
+
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        if QUALITY in result:
+            super().on_trial_complete(controller, trial, result)
 
 
 class _Past:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -18,6 +19,7 @@ from pipelines.tuning.config import Resources
 from pipelines.tuning.dispatcher import Dispatcher
 from pipelines.tuning.worker import reason_of, serve_trials
 
+CONTROLLERS = 3  # that a slot may have, one after the other
 START_FAILURES = 5  # of a slot's worker group before it has taken a trial, e.g. a node without the dataset
 
 
@@ -59,45 +61,54 @@ def slots(
     dispatcher: Any = ray.remote(Dispatcher).options(**options).remote(number, resources.max_failures)
     threads_of_slots = []
     for slot in range(number):
-        trainer = TorchTrainer(
-            serve_trials,
-            train_loop_config={
-                "slot": slot,
-                "dispatcher": dispatcher,
-                "data": [data],
-                "dataset": str(dataset),
-                "threads": threads,
-            },
-            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=resources.gpus > 0,
-                resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {}),
-            ),
-            run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
-                name=f"slot-{slot}",
-                storage_path=str(storage),
-                callbacks=[CrashCallback(slot, dispatcher)],  # type: ignore[list-item]
-                failure_config=FailureConfig(max_failures=START_FAILURES + trials * (resources.max_failures + 1)),
-                worker_runtime_env={} if local else {"env_vars": WORKER_ENVIRONMENT},
-            ),
-        )
-        thread = threading.Thread(target=_serve, args=(trainer, dispatcher), name=f"slot-{slot}", daemon=True)
+
+        def make(slot: int = slot) -> TorchTrainer:
+            return TorchTrainer(
+                serve_trials,
+                train_loop_config={
+                    "slot": slot,
+                    "dispatcher": dispatcher,
+                    "data": [data],
+                    "dataset": str(dataset),
+                    "threads": threads,
+                },
+                torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+                scaling_config=ScalingConfig(
+                    num_workers=resources.workers,
+                    use_gpu=resources.gpus > 0,
+                    resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {}),
+                ),
+                run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
+                    name=f"slot-{slot}",
+                    storage_path=str(storage),
+                    callbacks=[CrashCallback(slot, dispatcher)],  # type: ignore[list-item]
+                    failure_config=FailureConfig(max_failures=START_FAILURES + trials * (resources.max_failures + 1)),
+                    worker_runtime_env={} if local else {"env_vars": WORKER_ENVIRONMENT},
+                ),
+            )
+
+        thread = threading.Thread(target=_serve, args=(make, slot, dispatcher), name=f"slot-{slot}", daemon=True)
         thread.start()
         threads_of_slots.append(thread)
     try:
         yield dispatcher
     finally:
-        ray.get(dispatcher.close.remote())
+        with suppress(ray.exceptions.RayActorError):  # dead: its workers have gone home
+            ray.get(dispatcher.close.remote())
         for thread in threads_of_slots:
             thread.join()
         ray.kill(dispatcher)
 
 
-def _serve(trainer: TorchTrainer, dispatcher: Any) -> None:
-    reason = "it went home"
-    try:
-        trainer.fit()
-    except Exception as error:
-        reason = reason_of(error)
+def _serve(make: Callable[[], TorchTrainer], slot: int, dispatcher: Any) -> None:
+    """Run a slot until its workers go home; a controller of Ray Train that dies is replaced."""
+    reason = ""
+    for _ in range(CONTROLLERS):
+        try:
+            make().fit()
+        except Exception as error:
+            reason = reason_of(error)
+            dispatcher.crashed.remote(slot, reason)
+        else:
+            return
     dispatcher.lost.remote(reason)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
@@ -43,13 +44,15 @@ def serve_trials(settings: dict[str, Any]) -> None:
     dispatcher, dataset = settings["dispatcher"], Dataset.open(settings["dataset"])
     data = shared_data(ray.get(settings["data"][0])).to(device)
     while True:
-        job = _same_on_all(ray.get(dispatcher.take.remote(settings["slot"])) if rank == 0 else None, ranks)
-        if job is None:
-            return
-        if job == "wait":
-            continue
         try:
+            job = _same_on_all(ray.get(dispatcher.take.remote(settings["slot"])) if rank == 0 else None, ranks)
+            if job is None:
+                return
+            if job == "wait":
+                continue
             train_trial(job, dataset, data, device, dispatcher, rank, ranks)
+        except ray.exceptions.RayActorError:  # the dispatcher is dead: so is this start of the campaign
+            return
         except Exception as error:
             ray.get(dispatcher.failed.remote(job.number, job.attempt, reason_of(error)))
             if ranks > 1:  # the others may wait for this one: only a new worker group is sure to be in step

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError, model_validator
 
 from pipelines.config import Config
+from pipelines.config_errors import Layer, explain
 from pipelines.errors import UserError
 from pipelines.load_config import available_presets, config_hash, load_config, redact, resolved
 
@@ -162,6 +164,30 @@ def test_mistake_on_the_command_line_is_named_as_it_was_typed(conf: Path, text: 
 
 def test_unknown_preset_option_lists_the_presets(conf: Path) -> None:
     assert mistake(conf, preset="x") == "--preset 'x': must be one of default, paper, popularity, youtube_dnn"
+
+
+def test_two_settings_of_different_sections_that_do_not_go_together_name_who_set_the_one(conf: Path) -> None:
+    rest = "train.shard_items=true: must be false with loss.kind: full, which scores every item"
+    assert mistake(conf, "train.shard_items=true", "loss.kind=full") == f"--set {rest}"
+    write(conf, "train: {shard_items: true}\n")
+    assert mistake(conf, "loss.kind=full") == f"{conf}: {rest}"
+
+
+def test_a_mistake_of_the_whole_has_no_empty_key() -> None:
+    class Pair(BaseModel):
+        a: int
+        b: int
+
+        @model_validator(mode="after")
+        def alike(self) -> "Pair":
+            if self.a != self.b:
+                raise ValueError("a and b differ")
+            return self
+
+    with pytest.raises(ValidationError) as caught:
+        Pair.model_validate({"a": 1, "b": 2})
+    layers = [Layer("defaults", {}), Layer("c.yaml", {"a": 1, "b": 2})]
+    assert explain(caught.value, {"a": 1, "b": 2}, layers, Pair) == "c.yaml: a and b differ"
 
 
 def test_missing_key_names_the_file(conf: Path) -> None:

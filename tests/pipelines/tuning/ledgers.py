@@ -81,6 +81,12 @@ def trial(
     )
 
 
+def seeds(point: int, *best: float, first: int = 1, values: dict[str, Any] | None = None) -> list[TrialRecord]:
+    """A finished trial a seed, each best at epoch 2."""
+    values = values or {"model.interests": point}
+    return [trial(first + n, [0.01, b, 0.0], values, point=point, seed=n) for n, b in enumerate(best)]
+
+
 def curve(top: float, length: int, generator: np.random.Generator, rate: float = 0.35) -> list[float]:
     noise = generator.normal(0, 0.0008, length)
     return [top * (1 - 0.6 * math.exp(-rate * (1 + epoch))) + noise[epoch] for epoch in range(length)]

@@ -16,8 +16,9 @@ from pipelines.tuning.figures import (
     parallel_figure,
     pareto_figure,
 )
+from pipelines.tuning.importance import Importance
 from pipelines.tuning.ledger import TrialRecord
-from pipelines.tuning.results import Importance, leaderboard
+from pipelines.tuning.results import leaderboard
 from tests.pipelines.tuning.ledgers import METRIC, RANDOM, campaign, grid_ledger, random_ledger, trial
 
 K, R = "model.interests", "model.iterations"

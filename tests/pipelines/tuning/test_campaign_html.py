@@ -6,8 +6,8 @@ import base64
 import re
 from html.parser import HTMLParser
 
+from pipelines.tuning.conclusion import conclusion
 from pipelines.tuning.html import Table, campaign_html
-from pipelines.tuning.results import conclusion
 from tests.pipelines.tuning.ledgers import METRIC, RANDOM, campaign, grid_ledger, random_ledger, trial
 
 VOID = {"meta", "img", "br"}

@@ -1,4 +1,4 @@
-"""What a ledger says: ranking, the winner and how sure it is, importances, savings."""
+"""What a ledger says: ranking, the winner and how sure it is, savings."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from pipelines.tuning.results import (
     best_where,
     by_value,
     compare,
-    conclusion,
     heat_map,
-    importance,
     leaderboard,
     pareto,
     savings,
     winner,
 )
-from tests.pipelines.tuning.ledgers import METRIC, RANDOM, campaign, grid_ledger, random_ledger, trial
+from tests.pipelines.tuning.ledgers import METRIC, campaign, seeds, trial
 
 K, R = "model.interests", "model.iterations"
 FINALISTS = {"search": {"seeds": 2, "finalists": 1}}
@@ -35,12 +33,6 @@ FINALISTS = {"search": {"seeds": 2, "finalists": 1}}
 
 def rows_of(records: list[TrialRecord], **changes: Any) -> list[Row]:
     return leaderboard(records, METRIC, campaign(**changes))
-
-
-def seeds(point: int, *best: float, first: int = 1, values: dict[str, Any] | None = None) -> list[TrialRecord]:
-    """A finished trial a seed, each best at epoch 2."""
-    values = values or {K: point}
-    return [trial(first + n, [0.01, b, 0.0], values, point=point, seed=n) for n, b in enumerate(best)]
 
 
 def test_points_rank_by_the_mean_over_seeds_of_the_best_validation() -> None:
@@ -177,8 +169,6 @@ def test_seeds_that_agree_to_the_last_digit_have_an_interval_of_no_width() -> No
 def test_one_training_each_is_not_compared() -> None:
     rows = rows_of([trial(1, [0.2]), trial(2, [0.1])])
     assert compare(rows, rows[0]) == {}
-    said = " ".join(conclusion([trial(1, [0.2]), trial(2, [0.1])], METRIC, campaign()))
-    assert "cannot be told from the noise" in said
 
 
 def test_best_where_is_the_first_row_with_the_values() -> None:
@@ -222,50 +212,6 @@ def test_a_heat_map_cell_is_the_best_of_the_points_that_stand_there(points: list
             np.testing.assert_equal(found.metrics[line, column], max(there, default=math.nan))
 
 
-def test_importance_is_all_of_the_setting_that_alone_matters() -> None:
-    records = [trial(1 + 4 * a + b, [0.1 * a], {"a": a, "b": b, "c": "same"}) for a in range(4) for b in range(4)]
-    shares = importance(records, METRIC).shares
-    assert list(shares) == ["a", "b", "c"]
-    assert shares["a"] == pytest.approx(1, abs=0.02)
-    assert sum(shares.values()) == pytest.approx(1)
-
-
-def test_importance_gives_a_conditional_setting_no_credit_for_what_turned_it_off() -> None:
-    records = [trial(n, [0.1], {K: 1}) for n in range(1, 4)]
-    records += [trial(10 * k + r, [0.1 * k], {K: k, R: r}) for k in (2, 3, 4) for r in (1, 2, 3)]
-    assert importance(records, METRIC).shares[R] < 0.05
-
-
-def test_importance_takes_lists_words_and_logarithmic_numbers() -> None:
-    shares = importance(random_ledger(30), METRIC).shares
-    assert set(shares) == set(RANDOM["space"])  # type: ignore[call-overload]
-    assert next(iter(shares)) == "optim.learning_rate"
-    assert sum(shares.values()) == pytest.approx(1)
-
-
-def test_importance_is_at_the_last_epoch_that_all_stopped_trials_saw() -> None:
-    # at epoch 2 only a matters; what the finished ones reach after it must not count
-    records = [trial(1 + n, [0.0, 0.1 * (n % 2), *([0.9] if n > 5 else [])], {"a": n % 2, "b": n // 2},
-                     status="finished" if n > 5 else "stopped") for n in range(8)]  # fmt: skip
-    told = importance(records, METRIC)
-    assert told.epoch == 2
-    assert told.shares["a"] > 0.9
-
-
-@pytest.mark.parametrize(
-    "records",
-    [
-        [],
-        [trial(n, [0.1 * n]) for n in (1, 2, 3)],
-        [trial(n, [0.1]) for n in range(1, 9)],
-        [trial(n, [0.1 * n], {"a": 1}) for n in range(1, 9)],
-    ],
-    ids=["none", "few", "equal", "one value"],
-)
-def test_importance_says_nothing_where_there_is_nothing_to_say(records: list[TrialRecord]) -> None:
-    assert importance(records, METRIC).shares == {}
-
-
 def test_savings_are_the_missing_epochs_at_the_trials_own_pace() -> None:
     found = savings(
         [
@@ -281,37 +227,3 @@ def test_savings_are_the_missing_epochs_at_the_trials_own_pace() -> None:
     assert (found.saved_epochs, found.saved_seconds) == (8, 160)
     assert found.share == 0.5
     assert savings([]).share == 0
-
-
-def test_the_conclusion_begins_with_the_winner_and_ends_with_the_effort() -> None:
-    said = conclusion(grid_ledger(), METRIC, campaign())
-    assert said[0].startswith("The best of 17 points is model.interests=4, model.iterations=3: ndcg@20 0.12")
-    assert said[1].startswith("The runner-up, model.interests=4, model.iterations=4, has 0.12")
-    assert said[2].startswith(
-        "The best point of each model.interests: 1 with 0.0797 (-37.5 %, stopped after 2 epochs);"
-    )
-    assert said[-1].startswith("17 trainings took 78 epochs, 13.0 minutes; stopping 15 of them early saved at most 194")
-
-
-def test_the_conclusion_names_what_cannot_be_told_from_the_winner() -> None:
-    records = seeds(1, 0.300, 0.304) + seeds(2, 0.299, 0.303, first=3) + seeds(3, 0.1, 0.1001, first=5)
-    said = conclusion(records, METRIC, campaign())
-    assert any("Of 2 other points with several seeds, 1 cannot be told" in line and "=2" in line for line in said)
-
-
-def test_the_conclusion_tells_of_better_points_that_were_stopped() -> None:
-    said = conclusion([trial(1, [0.3], status="stopped"), trial(2, [0.2])], METRIC, campaign())
-    assert "1 point stopped early had a better metric and could not win: point 1." in said
-
-
-def test_the_conclusion_says_what_the_cheapest_gives_up() -> None:
-    finish = {"choose": "cheapest_within", "tolerance": 0.1}
-    said = conclusion([trial(1, [0.95]), trial(2, [1.0])], METRIC, campaign(finish=finish))
-    assert said[0].startswith("The cheapest of 2 points within 10.0% of the best is model.interests=1: ndcg@20 0.9500")
-    assert "the best has 1.0000" in said[0]
-
-
-def test_the_conclusion_of_failures_alone() -> None:
-    assert conclusion([trial(1, [], status="failed")], METRIC, campaign()) == [
-        "No training came to a validation: 1 training failed."
-    ]

@@ -1,0 +1,32 @@
+"""Settings, numbers and times as the terminal, the report and its figures spell them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def text_of(value: Any) -> str:
+    """A value as it would stand in YAML."""
+    if isinstance(value, float):
+        return number(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """``model.interests=4, model.iterations=2``."""
+    return ", ".join(f"{setting}={text_of(value)}" for setting, value in values.items()) or "the base's settings"
+
+
+def number(value: float) -> str:
+    """With at most three digits that tell, and none that do not; whole numbers whole."""
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """``2.5 hours``."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
