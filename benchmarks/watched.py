@@ -36,7 +36,7 @@ def watch(command: Sequence[str], environment: dict[str, str] | None = None) -> 
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=environment)
         while process.poll() is None:
-            peak = max(peak, _bytes(process.pid))
+            peak = max(peak, tree_bytes(process.pid))
             time.sleep(PERIOD_S)
         seconds = time.perf_counter() - started
         said.seek(0)
@@ -46,7 +46,7 @@ def watch(command: Sequence[str], environment: dict[str, str] | None = None) -> 
     return Watched(seconds, peak, text)
 
 
-def _bytes(root: int) -> int:
+def tree_bytes(root: int) -> int:
     """Of the process and all below it."""
     held = 0
     with suppress(psutil.NoSuchProcess):

@@ -34,7 +34,7 @@ from pipelines.tuning.config import Campaign, Stopping
 from pipelines.tuning.finish import finish
 from pipelines.tuning.follower import Follower
 from pipelines.tuning.ledger import Ledger, TrialRecord
-from pipelines.tuning.load import Loaded, store_campaign, write_state
+from pipelines.tuning.load import Loaded, plain, store_campaign, write_state
 from pipelines.tuning.recorder import Recorder
 from pipelines.tuning.room import concurrent_trials
 from pipelines.tuning.search import LedgerCallback, LedgerSearch, Trials, prime, scheduler_of
@@ -61,7 +61,7 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
     """
     dataset = Dataset.open(loaded.base.dataset_path)
     check_data(loaded.base, dataset)
-    if cluster_address(loaded.base.ray) is None:
+    if cluster_address(loaded.base.ray) is None and not loaded.campaign.resources.gpus:  # Ray knows the GPUs, we do not
         concurrent_trials(loaded.campaign.resources, [{"CPU": local_cpus(loaded.base.ray)}], loaded.source)
     loaded.folder.mkdir(parents=True, exist_ok=True)
     name = loaded.campaign.campaign
@@ -72,7 +72,7 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
         with open_run(loaded.base, "tune", name, run_id=run_id, tags={"mind.campaign": name}) as parent:
             state = json.loads((loaded.folder / "campaign.json").read_text("utf-8"))
             write_state(loaded.folder, state | {"run_id": parent.run_id})
-            parent.log_text(yaml.safe_dump(loaded.campaign.model_dump(mode="json"), sort_keys=False), "campaign.yaml")
+            parent.log_text(yaml.safe_dump(plain(loaded.campaign), sort_keys=False), "campaign.yaml")
             manifest = dataset.manifest
             parent.log_dataset(manifest.name, manifest.fingerprint, manifest.sources["events"][0]["path"], "training")
             with ray_session(loaded.base.ray, dashboard=True):

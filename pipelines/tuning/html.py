@@ -21,6 +21,7 @@ from pipelines.tuning.conclusion import conclusion
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.figures import campaign_figures
 from pipelines.tuning.ledger import TrialRecord
+from pipelines.tuning.load import plain
 from pipelines.tuning.results import Comparison, Row, compare, leaderboard, savings, winner
 from pipelines.tuning.words import duration, number, text_of
 
@@ -75,7 +76,7 @@ def campaign_html(
     first = winner(rows, campaign.finish)
     figures = campaign_figures(records, metric, campaign)
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in conclusion(records, metric, campaign))
-    settings = yaml.safe_dump(campaign.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    settings = yaml.safe_dump(plain(campaign, only_given=True), sort_keys=False)
     body = [
         f"<header><h1>{escape(campaign.campaign)}</h1><p>Tuning campaign on <code>{escape(campaign.base)}</code>, "
         f"by {escape(metric)} of the validation split</p></header>",

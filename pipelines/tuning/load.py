@@ -22,7 +22,6 @@ from pipelines.tuning.config import Campaign
 from pipelines.tuning.space import allows
 
 EXTENSIBLE = ("trials", "finalists")  # of `search`: a campaign may be continued with another value
-FREE = ("stopping", "resources", "finish")  # sections that may be changed from start to start
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,12 @@ def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
     return before
 
 
-def plain(campaign: Campaign) -> dict[str, Any]:
-    """A campaign as plain values, passwords removed; pydantic's own JSON would make infinite numbers null."""
-    values = _redacted(campaign.model_dump())
+def plain(campaign: Campaign, only_given: bool = False) -> dict[str, Any]:
+    """A campaign as plain values, passwords removed; pydantic's own JSON would make infinite numbers null.
+
+    only_given : without the defaults.
+    """
+    values = _redacted(campaign.model_dump(exclude_unset=only_given))
     assert isinstance(values, dict)
     return values
 
@@ -178,10 +180,10 @@ def _identity(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
     search = {key: value for key, value in campaign["search"].items() if key not in EXTENSIBLE}
     return {
         "dataset": fingerprint,
+        "number of workers, or GPUs": [campaign["resources"]["workers"], campaign["resources"]["gpus"] > 0],
         "base configuration or settings": config_hash(loaded.trials, ("model", "loss", "optim", "train", "evaluate")),
         "space": campaign["space"],
         "search": search,
-        "number of workers": campaign["resources"]["workers"],
     }
 
 

@@ -71,9 +71,15 @@ class Trials:
         if values is None:
             return False
         point = max((record.point for record in self.records.values()), default=0) + 1
-        for seed in self.seeds[: 1 if self.campaign.search.finalists else None]:
-            self.add(point, seed, values)
+        self._add_seeds(point, values)
         return True
+
+    def _add_seeds(self, point: int, values: dict[str, Any]) -> None:
+        """Enter the trials of a point that the search itself trains, as far as they are missing."""
+        have = {record.seed for record in self.records.values() if record.point == point}
+        for seed in self.seeds[: 1 if self.campaign.search.finalists else None]:
+            if seed not in have:
+                self.add(point, seed, values)
 
     @property
     def seeds(self) -> list[int]:
@@ -95,6 +101,8 @@ class Trials:
 
     def any_left(self) -> bool:
         """Whether there is anything to train; draws a point, or the finalists, if nothing waits."""
+        for point, values in {record.point: record.values for record in self.all()}.items():
+            self._add_seeds(point, values)  # a kill may have come between the first seed of a point and its last
         if self.left(False) or self.left(True) or self.add_point():
             return True
         self.add_finalists()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import ray.exceptions
@@ -43,20 +44,26 @@ def serve_trials(settings: dict[str, Any]) -> None:
     rank, ranks = context.get_world_rank(), context.get_world_size()
     dispatcher, dataset = settings["dispatcher"], Dataset.open(settings["dataset"])
     data = shared_data(ray.get(settings["data"][0])).to(device)
-    while True:
+    while (job := _next_job(dispatcher, settings["slot"], rank, ranks)) is not None:
         try:
-            job = _same_on_all(ray.get(dispatcher.take.remote(settings["slot"])) if rank == 0 else None, ranks)
-            if job is None:
-                return
-            if job == "wait":
-                continue
             train_trial(job, dataset, data, device, dispatcher, rank, ranks)
-        except ray.exceptions.RayActorError:  # the dispatcher is dead: so is this start of the campaign
-            return
         except Exception as error:
-            ray.get(dispatcher.failed.remote(job.number, job.attempt, reason_of(error)))
-            if ranks > 1:  # the others may wait for this one: only a new worker group is sure to be in step
+            if ranks > 1:  # the others may wait for this one, or this one have lost another: a crash, to be tried again
                 raise
+            with suppress(ray.exceptions.RayActorError):
+                ray.get(dispatcher.failed.remote(job.number, job.attempt, reason_of(error)))
+
+
+def _next_job(dispatcher: Any, slot: int, rank: int, ranks: int) -> Job | None:
+    """The next trial, the same on every rank; None: go home, as when the dispatcher is dead."""
+    while True:
+        taken = None
+        if rank == 0:
+            with suppress(ray.exceptions.RayActorError):
+                taken = ray.get(dispatcher.take.remote(slot))
+        job: Job | Literal["wait"] | None = _same_on_all(taken, ranks)
+        if job != "wait":
+            return job
 
 
 def train_trial(
@@ -114,7 +121,8 @@ class TrialReporter:
         """Report, and wait for Tune's decision; the same answer on every rank."""
         job, go_on = self.job, False
         if self.rank == 0:
-            go_on = ray.get(self.dispatcher.report.remote(job.number, job.attempt, self.reports, last))
+            with suppress(ray.exceptions.RayActorError):  # dead: nobody listens any more
+                go_on = ray.get(self.dispatcher.report.remote(job.number, job.attempt, self.reports, last))
         return bool(sum_over_ranks(torch.tensor([float(go_on)])).item())
 
 

@@ -109,10 +109,10 @@ def undisturbed(planted_home: Path, planted_log: Path, tmp_path_factory: pytest.
     return campaign.records()
 
 
-def assert_as_undisturbed(campaign: Campaign, undisturbed: list[TrialRecord]) -> None:
+def assert_as_undisturbed(campaign: Campaign, undisturbed: list[TrialRecord], killed: bool = False) -> None:
     assert untimed(campaign.records()) == untimed(undisturbed)
     assert_mlflow_has_the_same(campaign.loaded)
-    assert_tune_saw_the_same(campaign.loaded)
+    assert_tune_saw_the_same(campaign.loaded, killed)
     assert not list(campaign.loaded.folder.glob("checkpoints/*")), "of trials that have ended nothing is left"
 
 
@@ -128,7 +128,7 @@ def test_a_killed_driver_goes_on_by_the_same_command(
         campaign.process.wait()
     campaign.start()
     assert "had ended before" in campaign.finish()
-    assert_as_undisturbed(campaign, undisturbed)
+    assert_as_undisturbed(campaign, undisturbed, killed=True)
 
 
 @pytest.mark.parametrize(

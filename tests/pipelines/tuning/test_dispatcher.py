@@ -353,7 +353,8 @@ class Campaign:
     async def follower(self, numbers: list[int]) -> None:
         """Tune: trial after trial."""
         while numbers:
-            number, told, place = numbers.pop(0), [], 0
+            number, place = numbers.pop(0), 0
+            told: list[Report] = []
             stop = self.plan[number][1]
             await self.dispatcher.submit(job(number))
             while True:

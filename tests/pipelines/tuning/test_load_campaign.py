@@ -165,7 +165,8 @@ def test_a_mistake_in_the_base_names_the_base(file: Path, conf: Path) -> None:
 
 def test_a_configuration_instead_of_a_campaign_is_told_apart(conf: Path) -> None:
     text = mistake(conf)
-    assert text.startswith(f"{conf}: a configuration of data and model, not a campaign; write one with `base: tiny.yaml`")
+    start = f"{conf}: a configuration of data and model, not a campaign; write one with `base: tiny.yaml`"
+    assert text.startswith(start)
 
 
 def test_a_campaign_that_is_not_there(tmp_path: Path) -> None:
@@ -324,7 +325,7 @@ def test_other_finalists_go_on(file: Path) -> None:
         ("settings.evaluate.seen=keep", "base configuration or settings"),
         ("search.seeds=2", "search"),
         ("search.seed=1", "search"),
-        ("resources.workers=2", "base configuration or settings"),
+        ("resources.workers=2", "number of workers, or GPUs"),
     ],
 )
 def test_a_campaign_that_searches_something_else_is_refused_in_one_line(file: Path, text: str, part: str) -> None:
@@ -333,8 +334,9 @@ def test_a_campaign_that_searches_something_else_is_refused_in_one_line(file: Pa
     kept = (loaded.folder / "campaign.json").read_text()
     with pytest.raises(UserError) as error:
         store_campaign(load_campaign(file, [text]), FINGERPRINT)
-    assert str(error.value) == (f"{file}: campaign few exists with another {part} ({loaded.folder}); go on with it: "
-                                "mind tune --resume few, or begin a new one: --set campaign=NAME")  # fmt: skip
+    assert str(error.value) == (f"{file}: campaign few exists with another {part} ({loaded.folder}); go on with "
+                                "it as it was: mind tune --resume few, or begin a new one: "
+                                "--set campaign=NAME")  # fmt: skip
     assert (loaded.folder / "campaign.json").read_text() == kept
 
 

@@ -188,9 +188,7 @@ def finalists(trials: Trials) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("number", "points"), [(1, [1]), (2, [1, 3]), (4, [1, 3, 5, 4]), (5, [1, 3, 5, 4])]
 )  # those that were stopped come after all that ran to their end; one that failed has nothing to say
-def test_finalists_are_the_best_points_with_the_seeds_they_lack(
-    ledger: Ledger, number: int, points: list[int]
-) -> None:
+def test_finalists_are_the_best_points_with_the_seeds_they_lack(ledger: Ledger, number: int, points: list[int]) -> None:
     five(ledger)
     trials = trials_of(ledger, **FIVE, search={"seeds": 3, "finalists": number})
     trials.add_finalists()
@@ -260,7 +258,6 @@ def test_without_workers_tune_is_given_nothing_more(ledger: Ledger) -> None:
 # ---------------------------------------------------------------- what Tune tells
 
 
-
 class Told:
     """A campaign's first trial in Tune's hands."""
 
@@ -272,7 +269,8 @@ class Told:
         record = self.trials.next(finalist=False)
         assert record is not None
         job = Job(record.number, BASE, "")
-        self.trial: Any = SimpleNamespace(config={"job": job}, last_result={}, get_error=lambda: None)
+        self.trial: Any
+        self.trial = SimpleNamespace(config={"job": job}, last_result={}, get_error=lambda: None)
         self.callback.on_trial_start(0, [], self.trial)
 
     @property
@@ -482,3 +480,11 @@ def test_without_stopping_tune_lets_every_trial_run() -> None:
     prime(scheduler, [trial(1, [0.9] * 4)], METRIC)
     assert isinstance(scheduler, FIFOScheduler)
     assert decisions(scheduler, [0.1] * 4) == [CONTINUE] * 4
+
+
+def test_seeds_that_a_kill_left_out_are_entered_by_the_next_start(ledger: Ledger) -> None:
+    trials = trials_of(ledger, search={"seeds": 2})
+    trials.add(1, trials.seeds[0], {"model.interests": 1})  # and before its second seed, the process is killed
+    again = trials_of(ledger, search={"seeds": 2})
+    assert again.any_left()
+    assert [(record.point, record.seed) for record in again.all()] == [(1, 5), (1, 6)]
