@@ -488,3 +488,16 @@ def test_seeds_that_a_kill_left_out_are_entered_by_the_next_start(ledger: Ledger
     again = trials_of(ledger, search={"seeds": 2})
     assert again.any_left()
     assert [(record.point, record.seed) for record in again.all()] == [(1, 5), (1, 6)]
+
+
+def test_what_failed_waits_again_where_that_is_asked_for(ledger: Ledger) -> None:
+    trials = trials_of(ledger)
+    for status in ("finished", "failed"):
+        record = trials.next(finalist=False)
+        assert record is not None
+        end(trials, record, status=status)
+    ledger.reset_failed()
+    assert [record.status for record in ledger.read()][:2] == ["finished", "waiting"]
+    again = trials_of(ledger).next(finalist=False)
+    assert again is not None
+    assert (again.number, again.reason) == (2, None)
