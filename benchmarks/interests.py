@@ -24,11 +24,12 @@ from mind_core.features import FIRST_ITEM, Bags, item_bags
 from mind_core.inference import MINDRetriever
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
-from mind_core.sequences import Sequences, all_targets, epoch_batches, full_histories
-from mind_core.training import Trainer, seeded
+from mind_core.sequences import Sequences, full_histories
+from mind_core.training import Trainer
 from pipelines.config import Config
 from pipelines.load_config import load_config
 from pipelines.synthetic import generate
+from pipelines.train_input import MemoryInput
 
 BASE = Path(__file__).parents[1] / "conf" / "beauty.yaml"  # only its model, loss and optimiser, which are the defaults
 
@@ -78,7 +79,6 @@ def train(log: Planted, config: Config, epochs: int, seed: int = 0) -> tuple[MIN
     """Train on the histories; 0 epochs give the untrained model."""
     model, bags = MIND(config.model, log.items, [], [], seed), item_bags([], log.items)
     counts = torch.bincount(log.histories.items.long(), minlength=log.items)
-    samples = all_targets(log.histories)
     trainer = Trainer(
         model,
         bags,
@@ -88,9 +88,9 @@ def train(log: Planted, config: Config, epochs: int, seed: int = 0) -> tuple[MIN
         seed=seed,
         behaviour_dropout=config.train.behaviour_dropout,
     )
-    for epoch in range(epochs):
-        for batch in epoch_batches(len(samples), 1024, 1, seeded("cpu", seed, epoch)):
-            trainer.train_step(log.histories, samples[batch])
+    settings = config.train.model_copy(update={"epochs": epochs, "batch_size": 1024, "seed": seed})
+    for step in MemoryInput(settings, log.histories).steps(0):
+        trainer.train_step(step.sequences, step.samples)
     return model, bags
 
 

@@ -24,7 +24,7 @@ def target_ranks(top_items: Tensor, top_scores: Tensor, row: Tensor, targets: Te
     (T,) int64: 1 + number of other items scoring at least as high; n + 1 or more means "not in the top n". Exact up
     to n, because a target tied with place n + 1 has n + 1 items at or above its score.
     """
-    found = top_items[row] == targets.unsqueeze(1)  # (T, n + 1)
+    found = (top_items[row] == targets.unsqueeze(1)) & ~top_scores[row].isnan()  # (T, n + 1); a NaN finds nothing
     score = top_scores[row].masked_fill(~found, float("-inf")).amax(1, keepdim=True)
     at_or_above = (top_scores[row] >= score).sum(1)
     return torch.where(found.any(1), at_or_above, top_items.shape[1] + 1)

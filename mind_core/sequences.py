@@ -1,7 +1,8 @@
 """Behaviour sequences as flat arrays, and the training samples that lie in them.
 
 A sample is a position in a sequence: its item is the label, the newest L items before it are the history. Samples are
-never materialised; a batch gathers its windows from the flat arrays in a few vectorised steps.
+never materialised; a batch finds its samples by their numbers and gathers their windows from the flat arrays, in a few
+vectorised steps.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mind_core.features import Bags
+from mind_core.shuffle import draw
 
 
 @dataclass(frozen=True)
@@ -101,34 +104,39 @@ class Samples:
         return Samples(self.users[index], self.positions[index])
 
 
-def all_targets(sequences: Sequences) -> Samples:
-    """Every position but a sequence's first is a label."""
-    device = sequences.offsets.device
-    owner = torch.repeat_interleave(torch.arange(len(sequences), device=device), sequences.lengths)
-    keep = torch.ones(len(sequences.items), dtype=torch.bool, device=device)
-    keep[sequences.offsets[:-1][sequences.lengths > 0]] = False
-    positions = keep.nonzero().squeeze(1)
-    return Samples(owner[positions], positions)
+class AllTargets:
+    """Every position but a sequence's first is a label: these samples by number, in file order, none of them stored."""
+
+    def __init__(self, sequences: Sequences):
+        self.sequences = sequences
+        self.first = functional.pad((sequences.lengths - 1).clamp_(min=0).cumsum(0), (1, 0))  # (n + 1,) of each user
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def __getitem__(self, numbers: Tensor) -> Samples:
+        """Samples `numbers` (S,) int64."""
+        users = torch.searchsorted(self.first, numbers, right=True) - 1
+        return Samples(users, self.sequences.offsets[users] + 1 + numbers - self.first[users])
 
 
-def draw_targets(sequences: Sequences, per_user: int, generator: torch.Generator) -> Samples:
-    """`per_user` labels drawn uniformly, with replacement, from each user with at least two events."""
-    users = (sequences.lengths >= 2).nonzero().squeeze(1).repeat_interleave(per_user)
-    choices = sequences.lengths[users] - 1
-    place = (torch.rand(len(users), generator=generator, dtype=torch.float64) * choices).long()
-    return Samples(users, sequences.offsets[users] + 1 + place)
+class DrawnTargets:
+    """`per_user` labels drawn uniformly, with replacement, from each user with at least two events; the draws are fixed
+    by `key`. These samples by number, in file order, none of them stored."""
 
+    def __init__(self, sequences: Sequences, per_user: int, *key: object):
+        self.sequences, self.per_user, self.key = sequences, per_user, key
+        self.users = (sequences.lengths >= 2).nonzero().squeeze(1)
 
-def epoch_batches(samples: int, batch_size: int, ranks: int, generator: torch.Generator) -> list[Tensor]:
-    """A shuffled epoch, cut into global batches whose sizes are multiples of `ranks`.
+    def __len__(self) -> int:
+        return self.per_user * len(self.users)
 
-    At most ranks - 1 samples are repeated, so that all ranks do the same number of steps on equally many samples.
-    Rank r of a batch takes ``batch[r::ranks]``: the global batches do not depend on the number of ranks otherwise.
-    """
-    order = torch.randperm(samples, generator=generator)
-    order = order[torch.arange(samples + -samples % ranks) % max(1, samples)]
-    size = max(ranks, batch_size // ranks * ranks)
-    return list(order.split(size))
+    def __getitem__(self, numbers: Tensor) -> Samples:
+        """Samples `numbers` (S,) int64."""
+        users = self.users[numbers.div(self.per_user, rounding_mode="floor")]
+        start = self.sequences.offsets[users]
+        choices = self.sequences.offsets[users + 1] - start - 1
+        return Samples(users, start + 1 + draw(numbers, choices, *self.key))
 
 
 def hide_behaviours(mask: Tensor, share: float, generator: torch.Generator) -> Tensor:

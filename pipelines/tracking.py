@@ -316,6 +316,16 @@ def known_run(config: Config, run_id: str | None) -> Tracker | None:
         return None
 
 
+def find_run(config: Config, tag: str, value: str) -> str | None:
+    """Id of the run of this configuration's experiment that carries a tag; None if the store has none, or is none."""
+    try:
+        client = store_client(store_of(config))
+        found = client.search_runs([_experiment(client, config)], f"tags.`{tag}` = '{value}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+    except Exception:  # `open_run` says it in one line
+        return None
+
+
 def find_child(parent: Tracker, tag: str, value: str, status: Status | None = None) -> str | None:
     """Id of the run under `parent` that carries a tag and, if given, ended so; None if the store has none."""
     client = store_client(parent.uri)

@@ -32,7 +32,7 @@ from pipelines.errors import UserError
 from pipelines.load_config import resolved
 from pipelines.progress import console, output
 from pipelines.runs import RunState, claimed_run, model_folder, run_folder, write_state
-from pipelines.session import WORKER_ENVIRONMENT, cluster_address, cores, ray_session
+from pipelines.session import WORKER_ENVIRONMENT, cluster_address, cores, interruptible, ray_session
 from pipelines.startup import Timeline
 from pipelines.step_profile import phases, profile_columns, profile_figure, profile_table
 from pipelines.tracking import Tracker, open_run
@@ -169,7 +169,7 @@ def _fit(
                 ),
             ),
         )
-        with progress_board(board, config.train.metric):
+        with progress_board(board, config.train.metric), interruptible():
             result = trainer.fit()
         if config.train.profile:
             _record_profile(tracker, board)

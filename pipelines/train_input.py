@@ -6,22 +6,24 @@ to ranks - 1 of them twice), in an order that is a function of the seed alone: a
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from mind_core.sequences import Samples, Sequences, all_targets, draw_targets, epoch_batches
-from mind_core.training import seeded
+from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
+from mind_core.shuffle import Permutation
 from pipelines.config import TrainConfig
 from pipelines.dataset import SplitCounts
 
 MEMORY_SHARE = 0.5  # of a worker's part of its node's memory that the train split may take
-EVENT_BYTES = 60  # measured at the peak: item 4, sample 16, its place in the epoch 8, shuffling and cutting those 32
-USER_BYTES = 8
+# measured: how resident memory grows while 20 M and 50 M events of 0.2 M to 5 M users are read and trained on
+EVENT_BYTES = 14  # item 4, and what reading it leaves to Arrow's pool; steps add some 20 MB, however many events
+USER_BYTES = 24  # where a sequence begins 8, where its samples begin 8, and while those are found 8
 PROFILE_BYTES = 20  # per user and feature: an offset, a row, a weight
+CHUNK = 2**16  # samples whose places are computed together
 
 
 @dataclass(frozen=True)
@@ -69,33 +71,22 @@ def choose_input(
 
 
 class MemoryInput:
-    """All sequences in memory: every worker plans the same global batches and takes every W-th sample of each."""
+    """All sequences in memory: every worker knows the same global batches and takes every W-th sample of each.
+
+    Nothing else here grows with the number of events: which samples a step has is computed from its number.
+    """
 
     def __init__(self, config: TrainConfig, sequences: Sequences, rank: int = 0, ranks: int = 1):
         self.config, self.sequences, self.rank, self.ranks = config, sequences, rank, ranks
-        self.every = all_targets(sequences) if config.targets_per_user is None else None
+        self.every = AllTargets(sequences) if config.targets_per_user is None else None
+        self.size = len(self.samples(0))  # of every epoch
 
-    def samples(self, epoch: int) -> Samples:
+    def samples(self, epoch: int) -> AllTargets | DrawnTargets:
         """The samples of an epoch, in file order."""
         if self.every is not None:
             return self.every
         assert self.config.targets_per_user is not None
-        generator = seeded("cpu", self.config.seed, "targets", epoch)
-        cpu = Sequences(self.sequences.items.cpu(), self.sequences.offsets.cpu())
-        drawn = draw_targets(cpu, self.config.targets_per_user, generator)
-        return Samples(drawn.users.to(self.sequences.items.device), drawn.positions.to(self.sequences.items.device))
-
-    def batches(self, epoch: int) -> list[Tensor]:
-        """Global batches of an epoch: index tensors into `samples`."""
-        generator = seeded("cpu", self.config.seed, "order", epoch)
-        return epoch_batches(self.size, self.config.batch_size, self.ranks, generator)
-
-    @property
-    def size(self) -> int:
-        """Samples of an epoch."""
-        if self.every is not None:
-            return len(self.every)
-        return int((self.sequences.lengths >= 2).sum()) * (self.config.targets_per_user or 0)
+        return DrawnTargets(self.sequences, self.config.targets_per_user, self.config.seed, "targets", epoch)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,11 +95,21 @@ class MemoryInput:
     def steps(self, first: int) -> Generator[Step]:
         start, done = divmod(first, self.steps_per_epoch)
         for epoch in range(start, self.config.epochs):
-            samples = self.samples(epoch)
-            for batch in self.batches(epoch)[done:]:
-                own = samples[batch[self.rank :: self.ranks].to(self.sequences.items.device)]
-                yield Step(self.sequences, own, 1.0, len(batch))
+            yield from self._epoch_steps(epoch, done)
             done = 0
+
+    def _epoch_steps(self, epoch: int, done: int) -> Iterator[Step]:
+        """The steps of an epoch but for the first `done`.
+
+        At most ranks - 1 samples come twice, so that all ranks do the same number of steps on equally many samples.
+        """
+        samples, order = self.samples(epoch), Permutation(self.size, self.config.seed, "order", epoch)
+        each, device = rank_batch(self.config.batch_size, self.ranks), self.sequences.offsets.device
+        at_a_time = each * max(1, CHUNK // each)
+        for places in _ranges(done * each, -(-self.size // self.ranks), at_a_time, device):
+            own = samples[order[(places * self.ranks + self.rank) % self.size]]
+            for users, positions in zip(own.users.split(each), own.positions.split(each), strict=True):
+                yield Step(self.sequences, Samples(users, positions), 1.0, len(users) * self.ranks)
 
     def label_counts(self, items: int) -> Tensor:
         return count_labels(self.sequences, self.config.targets_per_user is not None, items)
@@ -125,8 +126,18 @@ def rank_batch(batch_size: int, ranks: int) -> int:
 
 
 def count_labels(sequences: Sequences, drawn: bool, items: int) -> Tensor:
-    """(items,) labels in an epoch; `drawn`: each user has equally many, uniform over all positions but the first."""
-    samples = all_targets(sequences)
-    labels = sequences.items[samples.positions].long()
-    weights = 1.0 / (sequences.lengths[samples.users] - 1).double() if drawn else None
-    return torch.bincount(labels, weights, minlength=items)
+    """(items,) float64, labels in an epoch; `drawn`: each user has equally many, uniform over all but the first."""
+    samples, device = AllTargets(sequences), sequences.items.device
+    counts = torch.zeros(items, dtype=torch.float64, device=device)
+    for numbers in _ranges(0, len(samples), CHUNK, device):
+        found = samples[numbers]
+        choices = sequences.offsets[found.users + 1] - sequences.offsets[found.users] - 1
+        weight = 1.0 / choices.double() if drawn else torch.ones_like(choices, dtype=torch.float64)
+        counts.index_add_(0, sequences.items[found.positions].long(), weight)
+    return counts
+
+
+def _ranges(first: int, stop: int, size: int, device: torch.device) -> Iterator[Tensor]:
+    """The numbers from `first` to `stop` - 1, so many at a time."""
+    for start in range(first, stop, size):
+        yield torch.arange(start, min(start + size, stop), device=device)

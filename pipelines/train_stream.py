@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mind_core.distributed import sum_over_ranks
 from mind_core.features import Bags, FeatureSpec
-from mind_core.sequences import Samples, Sequences, all_targets, draw_targets
+from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
 from mind_core.training import seeded
 from pipelines.arrays import to_sequences
 from pipelines.config import TrainConfig
@@ -177,12 +177,11 @@ class StreamInput:
 
     def _filled_piece(self, epoch: int, piece: Piece, table: pa.Table) -> Chunk:
         sequences = to_sequences(table, self.profile)
-        if self.config.targets_per_user is None:
-            samples = all_targets(sequences)
-        else:  # for the whole part, so that two ranks that share it draw the same
-            generator = seeded("cpu", self.config.seed, "targets", epoch, piece.part.number)
-            samples = draw_targets(sequences, self.config.targets_per_user, generator)
-        return Chunk(sequences, samples).part(piece.first, piece.stop)
+        samples: AllTargets | DrawnTargets = AllTargets(sequences)
+        if self.config.targets_per_user is not None:  # the key names the part: two ranks that share it draw the same
+            key = self.config.seed, "targets", epoch, piece.part.number
+            samples = DrawnTargets(sequences, self.config.targets_per_user, *key)
+        return Chunk(sequences, samples[torch.arange(piece.first, piece.stop)])
 
     def _with_drawn_samples(self, per_user: int) -> list[Part]:
         """Count the users that have a target: one pass over the log, each rank over its parts."""

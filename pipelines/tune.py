@@ -6,7 +6,6 @@ remembers: whatever is killed, the same command goes on. Who talks to whom: pipe
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # how soon a slot's end and crashes are seen
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: Tune's handler would stay after its end
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a failed trial's last result has no metric
 
 import ray
@@ -27,7 +27,7 @@ from pipelines.errors import UserError
 from pipelines.locks import exclusive
 from pipelines.progress import console
 from pipelines.session import cluster_address, local_cpus, ray_session
-from pipelines.tracking import Tracker, open_run
+from pipelines.tracking import Tracker, find_run, open_run
 from pipelines.train import check_data
 from pipelines.tuning.board import Board
 from pipelines.tuning.config import Campaign, Stopping
@@ -42,6 +42,7 @@ from pipelines.tuning.shared_data import share_data
 from pipelines.tuning.slots import slots
 from pipelines.tuning.space import grid_points
 
+IDENTITY = "mind.campaign_id"  # tag of the campaign's MLflow run
 FOLLOWER_RESOURCES = {"CPU": 0, HEAD_NODE_RESOURCE_NAME: 0.001}  # Tune wants some: not a CPU, the slots have them all
 FOLLOWER_FAILURES = 3  # deaths of a trial's actor in Tune, which lose nothing
 
@@ -61,21 +62,26 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
     """
     dataset = Dataset.open(loaded.base.dataset_path)
     check_data(loaded.base, dataset)
+    refits = loaded.base.train.workers if loaded.campaign.finish.refit != "none" else 1
     if cluster_address(loaded.base.ray) is None and not loaded.campaign.resources.gpus:  # Ray knows the GPUs, we do not
-        concurrent_trials(loaded.campaign.resources, [{"CPU": local_cpus(loaded.base.ray)}], loaded.source)
+        concurrent_trials(loaded.campaign.resources, _local(loaded, 0.0), loaded.source)
     loaded.folder.mkdir(parents=True, exist_ok=True)
     name = loaded.campaign.campaign
     busy = f"{name}: another mind tune runs this campaign ({loaded.folder}); wait for it or end it"
     with exclusive(loaded.folder / "lock", busy):
-        before = store_campaign(loaded, dataset.manifest.fingerprint)
-        run_id = before.get("run_id")
-        with open_run(loaded.base, "tune", name, run_id=run_id, tags={"mind.campaign": name}) as parent:
-            state = json.loads((loaded.folder / "campaign.json").read_text("utf-8"))
+        state = store_campaign(loaded, dataset.manifest.fingerprint)
+        tags = {"mind.campaign": name, IDENTITY: state["id"]}
+        run_id = state.get("run_id") or find_run(loaded.base, IDENTITY, state["id"])  # a kill may have come between
+        with open_run(loaded.base, "tune", name, run_id=run_id, tags=tags) as parent:
             write_state(loaded.folder, state | {"run_id": parent.run_id})
             parent.log_text(yaml.safe_dump(plain(loaded.campaign), sort_keys=False), "campaign.yaml")
             manifest = dataset.manifest
             parent.log_dataset(manifest.name, manifest.fingerprint, manifest.sources["events"][0]["path"], "training")
-            with ray_session(loaded.base.ray, dashboard=True):
+            with ray_session(loaded.base.ray, workers=refits, dashboard=True):
+                cpus = int(ray.cluster_resources().get("CPU", 1))
+                if refits > cpus:
+                    raise UserError(f"{loaded.source}: train.workers={refits}, with which the winner is trained: the "
+                                    f"cluster has {cpus} CPUs; --set settings.train.workers={cpus}")  # fmt: skip
                 records = _search(loaded, dataset, parent, retry_failed)
                 return finish(loaded, dataset, parent, records)
 
@@ -84,6 +90,8 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
     """Train whatever trials are left; all of them."""
     campaign, base = loaded.campaign, loaded.trials
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if cluster_address(base.ray) is None:  # its logical CPUs may be more than the cores, for the refit's sake
+        nodes = _local(loaded, ray.cluster_resources().get("GPU", 0.0))
     concurrent = concurrent_trials(campaign.resources, nodes, loaded.source)
     ledger = Ledger(loaded.folder)
     if retry_failed:
@@ -97,6 +105,7 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
         if not trials.any_left():
             return trials.all()
         done = sum(record.ended for record in known)
+        concurrent = min(concurrent, max(planned - done, len(trials.left(False)) + len(trials.left(True))))
         console.print(f"{campaign.campaign}: {concurrent} trials at a time, {campaign.resources.workers} workers each"
                       + (f"; {done} of {planned} had ended before" if done else f"; {planned} in all"))  # fmt: skip
         with (
@@ -108,7 +117,6 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
                 dataset=dataset.path,
                 threads=base.train.threads or max(1, int(campaign.resources.cpus)),
                 storage=loaded.folder / "ray",
-                trials=planned,
                 local=cluster_address(base.ray) is None,
             ) as dispatcher,
         ):
@@ -116,6 +124,11 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
             trials.add_finalists()
             _session(loaded, trials, dispatcher, concurrent, finalist=True)
         return trials.all()
+
+
+def _local(loaded: Loaded, gpus: float) -> list[dict[str, float]]:
+    """This machine, as a cluster of its own."""
+    return [{"CPU": float(local_cpus(loaded.base.ray)), "GPU": gpus}]
 
 
 def _session(loaded: Loaded, trials: Trials, dispatcher: Any, concurrent: int, finalist: bool) -> None:
@@ -149,8 +162,6 @@ def _session(loaded: Loaded, trials: Trials, dispatcher: Any, concurrent: int, f
         raise UserError(
             f"no workers could be kept running ({trials.lost}); then: mind tune --resume {campaign.campaign}"
         )
-    if trials.left(finalist):  # Tune returns as usual when it is interrupted
-        raise KeyboardInterrupt
 
 
 def planned_trials(campaign: Campaign) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 Report = dict[str, float]
 
 
-def aside(folder: Path, step: int, attempt: int) -> Path:
-    """An empty place to write a checkpoint to; the ranks share it."""
+def aside(folder: Path, step: int, attempt: str) -> Path:
+    """The place to write a checkpoint to; the ranks of an attempt share it."""
     place = folder / f"step-{step:09d}.{attempt}"
     place.mkdir(parents=True, exist_ok=True)
     return place

@@ -25,25 +25,33 @@ Report = dict[str, float]
 PATIENCE_S = 60  # of a worker for its next trial: its peers wait in a collective, which gives up after half an hour
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
-    """A trial to train. attempt : from 1."""
+    """A trial to train.
+
+    checkpoint : its folder.  start : names this start of the campaign.  attempt : of this start, from 1.
+    """
 
     number: int
     config: Config
-    checkpoint: str  # folder
+    checkpoint: str
+    start: str = ""
     attempt: int = 1
+
+    def __repr__(self) -> str:  # which Tune writes into its files
+        return f"Job(number={self.number}, attempt={self.attempt})"
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What a follower is told: the next report, or the end without one.
+    """What a follower is told: all reports that it does not have, or the end without one.
 
-    last : the trial is over with this report.  failure : why there is no further report.
+    reports : several where a trial goes on from its checkpoint; all but the newest were decided in an earlier start.
+    last : the trial is over with the newest.  failure : why there is no further report.
     lost : for want of workers, which is not the trial's fault.
     """
 
-    report: Report | None
+    reports: list[Report]
     last: bool
     failure: str | None = None
     lost: bool = False
@@ -79,6 +87,7 @@ class Dispatcher:
         self._waiting: list[int] = []
         self._lost: list[str] = []
         self._closed = False
+        self._idle_crashes: Counter[int] = Counter()
         self._groups: Counter[int] = Counter()  # of a slot: how often it was released
         self._changed = asyncio.Condition()
 
@@ -93,17 +102,17 @@ class Dispatcher:
                 self._changed.notify_all()
 
     async def follow(self, number: int, place: int) -> Followed:
-        """Wait for report `place` (from 0) of a trial; asking for it approves of all before."""
+        """Wait for the reports of a trial from `place` (from 0) on; asking for them approves of all before."""
         trial = self._trials[number]
         async with self._changed:
             trial.asked = max(trial.asked, place)
             self._changed.notify_all()
             await self._changed.wait_for(lambda: len(trial.reports) > place or trial.over or self._all_lost())
             if len(trial.reports) > place:
-                return Followed(trial.reports[place], last=trial.ended and place == len(trial.reports) - 1)
+                return Followed(trial.reports[place:], last=trial.ended)
             if trial.over:
-                return Followed(None, last=True, failure=trial.failure or "cancelled")
-            return Followed(None, last=True, failure=self._lost[-1], lost=True)
+                return Followed([], last=True, failure=trial.failure or "cancelled")
+            return Followed([], last=True, failure=self._lost[-1], lost=True)
 
     async def cancel(self, number: int) -> None:
         """Tune wants no more of this trial."""
@@ -118,6 +127,10 @@ class Dispatcher:
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    async def started(self) -> set[int]:
+        """The slots whose workers have ever asked for a trial."""
+        return set(self._groups)
 
     # of the workers' side
 
@@ -134,6 +147,7 @@ class Dispatcher:
                 return "wait"
             trial = self._trials[self._waiting.pop(0)]
             trial.slot = slot
+            self._idle_crashes[slot] = 0
             return trial.job
 
     async def report(self, number: int, attempt: int, reports: list[Report], last: bool) -> bool:
@@ -160,10 +174,15 @@ class Dispatcher:
                 trial.failure = reason
                 self._changed.notify_all()
 
-    async def crashed(self, slot: int, reason: str) -> None:
-        """Workers of a slot died: its trial is for the next slot that asks."""
+    async def crashed(self, slot: int, reason: str) -> int:
+        """Workers of a slot died: its trial is for the next slot that asks.
+
+        Returns how often they did since the slot last took a trial.
+        """
         async with self._changed:
             self._release(slot, reason)
+            self._idle_crashes[slot] += 1
+            return self._idle_crashes[slot]
 
     async def lost(self, reason: str) -> None:
         """A slot has ended for good; with the last one, all trials have."""

@@ -144,15 +144,22 @@ def _test(loaded: Loaded, dataset: Dataset, parent: Tracker, rows: list[Row], fi
     wanted = {"model": str(model), "rivals": rivals}
     if state.get("tested", {}).get("wanted") != wanted:
         report = evaluate(config, model=str(model), against=rivals)
-        lines, table = _told(report, first, campaign)
-        version = _register(loaded, config, dataset, model, parent)
-        if version is not None:
-            lines.append(version)
+        lines, table = _told(report, first)
         parent.log_metrics({f"test/{name}": value for name, value in report.models[0].metrics.items()}, 0)
         state["tested"] = {"wanted": wanted, "lines": lines, "head": list(table.head), "table": list(table.lines)}
         write_state(loaded.folder, state)
+    entry = {"model": str(model), "name": campaign.finish.register_as or config.name}
+    if state.get("registered", {}).get("entry") != entry:  # else a later campaign's model may be the challenger by now
+        version = _register(entry["name"], campaign, config, dataset, model, parent)
+        if version is not None:
+            state["registered"] = {"entry": entry, "version": version}
+            write_state(loaded.folder, state)
+    said = "The model is not in MLflow, so it was not registered."
+    if state.get("registered", {}).get("entry") == entry:
+        said = (f"Registered as {entry['name']}, version {state['registered']['version']}, alias {CHALLENGER}; "
+                f"next: mind promote {loaded.base_source}")  # fmt: skip
     done = state["tested"]
-    return Tested(done["lines"], Table(done["head"], done["table"]))
+    return Tested([*done["lines"], said], Table(done["head"], done["table"]))
 
 
 def _refit_config(loaded: Loaded, row: Row) -> Config:
@@ -174,7 +181,7 @@ def _trained(config: Config, dataset: Dataset) -> Path:
     return train(config).model
 
 
-def _told(report: Report, first: Row, campaign: Campaign) -> tuple[list[str], Table]:
+def _told(report: Report, first: Row) -> tuple[list[str], Table]:
     metric = report.metric
     lines = [f"On the test set, {report.protocol}: {metric} {report.models[0].metrics[metric]:.4f} "
              f"with {values_text(first.values)}."]  # fmt: skip
@@ -187,19 +194,19 @@ def _told(report: Report, first: Row, campaign: Campaign) -> tuple[list[str], Ta
     return lines, Table(["test", *(model.label for model in report.models)], cells)
 
 
-def _register(loaded: Loaded, config: Config, dataset: Dataset, model: Path, parent: Tracker) -> str | None:
-    """Enter the model into the registry; what to say of it."""
+def _register(
+    name: str, campaign: Campaign, config: Config, dataset: Dataset, model: Path, parent: Tracker
+) -> str | None:
+    """Enter the model into the registry, as the version returned; None if MLflow does not have it."""
     card = load_card(model)
-    name = loaded.campaign.finish.register_as or config.name
     uri = None if card.run_id is None else Tracker(store_of(config), card.run_id).tag("mind.model_uri")
     if uri is None:
-        return "The model is not in MLflow, so it was not registered."
+        return None
     tags = {
         "mind.model": str(model),
         "mind.dataset": dataset.manifest.fingerprint,
         "mind.run": card.run_id or "",
-        "mind.campaign": loaded.campaign.campaign,
+        "mind.campaign": campaign.campaign,
         "mind.campaign_run": parent.run_id,
     }
-    version = register_model(store_of(config), uri, name, CHALLENGER, tags)
-    return f"Registered as {name}, version {version}, alias {CHALLENGER}; next: mind promote {loaded.base_source}"
+    return register_model(store_of(config), uri, name, CHALLENGER, tags)

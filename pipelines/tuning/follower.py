@@ -15,7 +15,7 @@ from ray import tune
 from pipelines.tuning.dispatcher import Followed, Job
 
 # Keys of the results that Tune gets. `done` says the same as `last` for Tune, which also sets it when it stops a trial.
-QUALITY, EPOCH, REPORT, LAST, FAILURE, LOST = "quality", "epoch", "report", "last", "failure", "lost"
+QUALITY, EPOCH, REPORTS, LAST, FAILURE, LOST = "quality", "epoch", "reports", "last", "failure", "lost"
 
 
 class Follower(tune.Trainable):
@@ -37,15 +37,14 @@ class Follower(tune.Trainable):
             followed: Followed = ray.get(self.config["dispatcher"].follow.remote(job.number, self.place))
         except ray.exceptions.RayActorError:
             return {FAILURE: "the dispatcher died", LOST: True, LAST: True, "done": True}
-        self.place += 1
-        if followed.report is None:
+        self.place += len(followed.reports)
+        if not followed.reports:
             return {FAILURE: followed.failure, LOST: followed.lost, LAST: True, "done": True}
-        report = followed.report
-        quality = report[f"validation/{self.config['metric']}"]
+        newest = followed.reports[-1]
         return {
-            QUALITY: quality,
-            EPOCH: report["epoch"],
-            REPORT: report,
+            QUALITY: newest[f"validation/{self.config['metric']}"],
+            EPOCH: newest["epoch"],
+            REPORTS: followed.reports,
             LAST: followed.last,
             "done": followed.last,
         }

@@ -6,6 +6,7 @@ Imports neither Ray, torch nor MLflow: a typing error must answer at once.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,10 @@ def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
     if "***" in (stored["base"]["tracking"]["uri"] or ""):
         raise UserError(f"--resume {name}: its tracking.uri has a password, which is not kept; resume it by its file: "
                         f"mind tune {stored['source']}")  # fmt: skip
+    for text in sets:
+        if text.partition("=")[0].strip() in ("base", "preset"):
+            raise UserError(f"--resume {name}: --set {redact(text)}: cannot change; start another one: mind tune CONF "
+                            "--set campaign=NAME")  # fmt: skip
     campaign = _validated(f"campaign {name}", stored["campaign"], sets)
     settings: dict[str, Any] = {}
     for text in sets:
@@ -121,7 +126,7 @@ def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        What was known before: ``run_id`` of the parent run, if any.
+        All that it holds: ``id`` names the campaign for ever, ``run_id`` is its MLflow run, if there is one yet.
 
     Raises
     ------
@@ -144,8 +149,9 @@ def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
                 stored = "" if part == "dataset" else f"go on with it as it was: mind tune --resume {name}, or "
                 raise UserError(f"{loaded.source}: campaign {name} exists with another {part} ({loaded.folder}); "
                                 f"{stored}begin a new one: --set campaign=NAME")  # fmt: skip
-    write_state(loaded.folder, before | values)
-    return before
+    state = {"id": uuid.uuid4().hex} | before | values
+    write_state(loaded.folder, state)
+    return state
 
 
 def plain(campaign: Campaign, only_given: bool = False) -> dict[str, Any]:

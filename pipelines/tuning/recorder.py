@@ -8,11 +8,13 @@ ledger, from which `settle` completes the runs.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.config import Config
-from pipelines.tracking import Status, Tracker, find_child, open_run
+from pipelines.progress import console
+from pipelines.tracking import PAUSE_S, Status, Tracker, find_child, first_line, open_run
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.space import trial_config
 
@@ -36,6 +38,9 @@ class Recorder:
         self.metric = base.train.metric
         self._runs: dict[int, Tracker] = {}
         self._logged: dict[int, set[int]] = {}  # the steps of each trial that its run has
+        self._missed: set[int] = set()
+        self._newest: dict[int, TrialRecord] = {}
+        self._silent_until = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
 
     def __enter__(self) -> Recorder:
@@ -43,30 +48,47 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
+        if self._missed:
+            console.print(f"MLflow lacks what {len(self._missed)} trials reported; the next start of the campaign "
+                          "makes up for it")  # fmt: skip
 
     def started(self, record: TrialRecord) -> None:
-        self._later(self._log, record)
+        self._later(record)
 
     def reported(self, record: TrialRecord) -> None:
-        self._later(self._log, record)
+        self._later(record)
 
     def ended(self, record: TrialRecord) -> None:
-        self._later(self._end, record)
+        self._later(record)
 
     def settle(self, records: list[TrialRecord]) -> None:
         """Complete the runs of trials that ended in an earlier start of the campaign."""
         for record in records:
             if record.ended:
-                self._later(self._settle, record)
+                self._thread.submit(self._guarded, self._settle, record)
 
-    def _later(self, write: Callable[[TrialRecord], None], record: TrialRecord) -> None:
-        def guarded() -> None:
-            try:
-                write(record)
-            except Exception:  # a dashboard may not end a campaign; `settle` tries again at the next start
-                logger.exception("trial %d could not be recorded", record.number)
+    def _later(self, record: TrialRecord) -> None:
+        self._newest[record.number] = record
+        self._thread.submit(self._guarded, self._write, record)
 
-        self._thread.submit(guarded)
+    def _guarded(self, write: Callable[[TrialRecord], None], record: TrialRecord) -> None:
+        self._missed.add(record.number)
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            write(record)
+            self._missed.discard(record.number)
+        except Exception as error:  # a dashboard may not end a campaign; `settle` tries again at the next start
+            self._silent_until = time.monotonic() + PAUSE_S
+            logger.warning("MLflow: trial %d could not be recorded (%s)", record.number, first_line(error))
+
+    def _write(self, record: TrialRecord) -> None:
+        if self._newest[record.number] is not record:  # a record has all reports: a newer one says the same and more
+            return
+        if record.ended:
+            self._end(record)
+        else:
+            self._log(record)
 
     def _open(self, record: TrialRecord) -> Tracker:
         if record.number not in self._runs:

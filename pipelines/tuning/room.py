@@ -23,6 +23,9 @@ def concurrent_trials(resources: Resources, nodes: Sequence[Mapping[str, float]]
         If not even one trial fits, or fewer than asked for.
     """
     places = sum(_workers(resources, node) for node in nodes)
+    if resources.workers > 1 and 0 < resources.gpus < 1:
+        raise UserError(f"{source}: resources.gpus={resources.gpus:g}: must be whole with resources.workers > 1: NCCL "
+                        "takes a GPU once")  # fmt: skip
     room = places // resources.workers
     has = " + ".join(_amount(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
     need = f"{resources.workers} x {_amount(resources.cpus, resources.gpus)}"

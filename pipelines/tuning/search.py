@@ -5,6 +5,7 @@ Tune's own experiment state is not needed to go on: unfinished trials are simply
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from ray.tune.search import Searcher
 from pipelines.config import Config
 from pipelines.tuning.config import Campaign, Stopping
 from pipelines.tuning.dispatcher import Job
-from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORT
+from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORTS
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.proposals import propose
 from pipelines.tuning.results import leaderboard
@@ -53,6 +54,7 @@ class Trials:
             if record.ended:  # a kill may have come between
                 ledger.forget(record.number)
         self.handed_out: set[int] = set()
+        self.start = secrets.token_hex(4)
         self.lost: str | None = None  # why no worker is there any more
 
     def all(self) -> list[TrialRecord]:
@@ -147,7 +149,9 @@ class LedgerSearch(Searcher):
         if record is None:
             return str(Searcher.FINISHED)
         config = self.trials.config_of(record.values, record.seed)
-        job = Job(record.number, config, str(self.trials.ledger.checkpoint(record.number)))
+        silent = config.tracking.model_copy(update={"uri": None})  # workers report to us; it may hold a password
+        config = config.model_copy(update={"tracking": silent})
+        job = Job(record.number, config, str(self.trials.ledger.checkpoint(record.number)), self.trials.start)
         return {"job": job, "dispatcher": self.dispatcher, "metric": self.trials.metric}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -176,10 +180,11 @@ class LedgerCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        record, report = self._record(trial), result.get(REPORT)
+        record = self._record(trial)
         known = record.reports[-1]["step"] if record.reports else -1
-        if report is not None and report["step"] > known:  # a restarted follower begins with what is known
-            new = replace(record, reports=(*record.reports, report))
+        more = [report for report in result.get(REPORTS, ()) if report["step"] > known]
+        if more:  # not so where a restarted follower begins with what is known
+            new = replace(record, reports=(*record.reports, *more))
             self.trials.update(new, lambda watcher, new: watcher.reported(new))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

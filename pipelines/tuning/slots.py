@@ -20,7 +20,7 @@ from pipelines.tuning.dispatcher import Dispatcher
 from pipelines.tuning.worker import reason_of, serve_trials
 
 CONTROLLERS = 3  # that a slot may have, one after the other
-START_FAILURES = 5  # of a slot's worker group before it has taken a trial, e.g. a node without the dataset
+START_FAILURES = 3  # of a slot's workers, one after the other, without a trial: e.g. a node has no dataset
 
 
 class CrashCallback(UserCallback):
@@ -33,7 +33,8 @@ class CrashCallback(UserCallback):
         self, run_context: Any, worker_exceptions: dict[int, Exception]
     ) -> None:  # Ray passes these by keyword
         reason = reason_of(next(iter(worker_exceptions.values()))) if worker_exceptions else "unknown"
-        self.dispatcher.crashed.remote(self.slot, reason)
+        if ray.get(self.dispatcher.crashed.remote(self.slot, reason)) > START_FAILURES:
+            raise RuntimeError(reason)  # an exception here ends the run
 
 
 @contextmanager
@@ -45,7 +46,6 @@ def slots(
     dataset: Path,
     threads: int,
     storage: Path,
-    trials: int,
     local: bool,
 ) -> Iterator[Any]:
     """Start `number` slots and yield the handle of their dispatcher; at the end all their processes are gone.
@@ -54,7 +54,6 @@ def slots(
     ----------
     data : what `share_data` stored.
     storage : folder for Ray Train's own files.
-    trials : at most, to bound the restarts of worker groups.
     local : on a Ray started for this campaign, whose processes have the environment of this one.
     """
     options = {"num_cpus": 0, "max_concurrency": 1000}
@@ -82,7 +81,7 @@ def slots(
                     name=f"slot-{slot}",
                     storage_path=str(storage),
                     callbacks=[CrashCallback(slot, dispatcher)],  # type: ignore[list-item]
-                    failure_config=FailureConfig(max_failures=START_FAILURES + trials * (resources.max_failures + 1)),
+                    failure_config=FailureConfig(max_failures=-1),  # CrashCallback counts
                     worker_runtime_env={} if local else {"env_vars": WORKER_ENVIRONMENT},
                 ),
             )
@@ -93,10 +92,13 @@ def slots(
     try:
         yield dispatcher
     finally:
+        started = set(range(number))
         with suppress(ray.exceptions.RayActorError):  # dead: its workers have gone home
             ray.get(dispatcher.close.remote())
-        for thread in threads_of_slots:
-            thread.join()
+            started = ray.get(dispatcher.started.remote())
+        for slot, thread in enumerate(threads_of_slots):
+            if slot in started:  # the others wait for room on the cluster, perhaps for long
+                thread.join()
         ray.kill(dispatcher)
 
 
@@ -110,5 +112,6 @@ def _serve(make: Callable[[], TorchTrainer], slot: int, dispatcher: Any) -> None
             reason = reason_of(error)
             dispatcher.crashed.remote(slot, reason)
         else:
-            return
+            reason = "its workers went home"
+            break
     dispatcher.lost.remote(reason)

@@ -50,8 +50,10 @@ def serve_trials(settings: dict[str, Any]) -> None:
         except Exception as error:
             if ranks > 1:  # the others may wait for this one, or this one have lost another: a crash, to be tried again
                 raise
-            with suppress(ray.exceptions.RayActorError):
+            with suppress(ray.exceptions.ActorDiedError):
                 ray.get(dispatcher.failed.remote(job.number, job.attempt, reason_of(error)))
+            if device.type == "cuda":  # its errors may stick: the next trial gets a fresh process
+                raise
 
 
 def _next_job(dispatcher: Any, slot: int, rank: int, ranks: int) -> Job | None:
@@ -59,7 +61,7 @@ def _next_job(dispatcher: Any, slot: int, rank: int, ranks: int) -> Job | None:
     while True:
         taken = None
         if rank == 0:
-            with suppress(ray.exceptions.RayActorError):
+            with suppress(ray.exceptions.ActorDiedError):
                 taken = ray.get(dispatcher.take.remote(slot))
         job: Job | Literal["wait"] | None = _same_on_all(taken, ranks)
         if job != "wait":
@@ -75,8 +77,9 @@ def train_trial(
     given = MemoryInput(config.train, data.train, rank, ranks)
     trainer = build_trainer(config, dataset, data, given, device, rank, ranks)
     stopping = EarlyStopping(config.train.patience)
-    reporter = TrialReporter(job, dispatcher, rank, ranks, serving_cost(config, data))
-    if (checkpoint := newest(folder)) is not None:
+    reporter = TrialReporter(job, dispatcher, rank, ranks, serving_cost(config, data), device)
+    checkpoint = _same_on_all(newest(folder) if rank == 0 else None, ranks)
+    if checkpoint is not None:
         load_checkpoint(checkpoint, trainer, stopping)
         reporter.reports, last = reports_of(checkpoint)
         if not reporter.ask(last):
@@ -91,8 +94,9 @@ class TrialReporter:
         None  # Tune decides at validations; their loss is the mean of all steps since the one before
     )
 
-    def __init__(self, job: Job, dispatcher: Any, rank: int, ranks: int, cost: Metrics):
+    def __init__(self, job: Job, dispatcher: Any, rank: int, ranks: int, cost: Metrics, device: torch.device):
         self.job, self.dispatcher, self.rank, self.ranks, self.cost = job, dispatcher, rank, ranks, cost
+        self.device = device
         self.reports: list[Report] = []
         self.resumed = time.perf_counter()
 
@@ -105,12 +109,15 @@ class TrialReporter:
     def validated(self, metrics: Metrics, save: Save | None, last: bool) -> bool:
         now = time.perf_counter()
         before = self.reports[-1]["seconds"] if self.reports else 0.0
+        if not math.isfinite(metrics["train/loss"]):  # the same mean on every rank
+            self._fail(f"diverged: train/loss is {metrics['train/loss']} at epoch {metrics['epoch']:g}")
+            return False
         kept = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.reports.append(kept | self.cost | {"seconds": before + now - self.resumed})
-        place = aside(Path(self.job.checkpoint), int(metrics["step"]), self.job.attempt)
+        place = aside(Path(self.job.checkpoint), int(metrics["step"]), f"{self.job.start}-{self.job.attempt}")
         if save is not None:
             save(place)
-        sum_over_ranks(torch.zeros(1))  # every rank has written its part
+        sum_over_ranks(torch.zeros(1, device=self.device))  # every rank has written its part
         if self.rank == 0:
             publish(place, self.reports, last)
         go_on = self.ask(last)
@@ -121,9 +128,14 @@ class TrialReporter:
         """Report, and wait for Tune's decision; the same answer on every rank."""
         job, go_on = self.job, False
         if self.rank == 0:
-            with suppress(ray.exceptions.RayActorError):  # dead: nobody listens any more
+            with suppress(ray.exceptions.ActorDiedError):  # nobody listens any more
                 go_on = ray.get(self.dispatcher.report.remote(job.number, job.attempt, self.reports, last))
-        return bool(sum_over_ranks(torch.tensor([float(go_on)])).item())
+        return bool(sum_over_ranks(torch.tensor([float(go_on)], device=self.device)).item())
+
+    def _fail(self, reason: str) -> None:
+        if self.rank == 0:
+            with suppress(ray.exceptions.ActorDiedError):
+                ray.get(self.dispatcher.failed.remote(self.job.number, self.job.attempt, reason))
 
 
 def serving_cost(config: Config, data: TrainData) -> Metrics:

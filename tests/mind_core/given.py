@@ -13,7 +13,7 @@ from mind_core.embeddings import WHOLE, Shard
 from mind_core.features import Bags, FeatureColumn, FeatureSpec, item_bags, profile_bags
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
-from mind_core.sequences import Samples, Sequences, all_targets
+from mind_core.sequences import AllTargets, Samples, Sequences
 from mind_core.training import Trainer
 
 
@@ -25,6 +25,11 @@ def sequences_of(lists: list[list[int]], profile: Bags | None = None) -> Sequenc
     sizes = torch.tensor([0, *(len(x) for x in lists)])
     flat = torch.tensor([i for x in lists for i in x], dtype=torch.int64)
     return Sequences(flat, sizes.cumsum(0), profile)
+
+
+def all_targets(sequences: Sequences) -> Samples:
+    targets = AllTargets(sequences)
+    return targets[torch.arange(len(targets))]
 
 
 def random_sequences(users: int, items: int, longest: int, seed: int = 0, shortest: int = 2) -> list[list[int]]:

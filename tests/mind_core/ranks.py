@@ -16,9 +16,9 @@ from torch import Tensor
 from mind_core.config import LossConfig, OptimConfig
 from mind_core.distributed import exchange_rows, fetch_rows, route_rows, sum_over_ranks
 from mind_core.embeddings import WHOLE, Shard, pool_all
-from mind_core.sequences import Samples, all_targets
+from mind_core.sequences import Samples
 from mind_core.training import Trainer
-from tests.mind_core.given import World, generator, random_sequences, trainer, world
+from tests.mind_core.given import World, all_targets, generator, random_sequences, trainer, world
 
 RANKS = 2
 STEPS = 30

@@ -97,3 +97,11 @@ def test_metrics_equal_brute_force_in_any_order_of_targets(
         for n in cutoffs:
             for name, value in reference.user_metrics(of_user, n).items():
                 assert metrics[name][user].item() == pytest.approx(value), name
+
+
+def test_a_score_that_is_not_a_number_finds_nothing() -> None:
+    nan = float("nan")
+    ranks = target_ranks(
+        torch.tensor([[5, 3, 7]]), torch.tensor([[nan, nan, 1.0]]), torch.tensor([0, 0]), torch.tensor([5, 7])
+    )
+    assert ranks.tolist() == [4, 1]

@@ -18,11 +18,12 @@ from mind_core.metrics import user_metrics
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.routing import adaptive_interest_count, b2i_routing, coupling
-from mind_core.sequences import all_targets, full_histories, windows
+from mind_core.sequences import full_histories, windows
 from mind_core.training import Trainer, seeded
 from tests.mind_core import reference
 from tests.mind_core.given import (
     World,
+    all_targets,
     batches,
     generator,
     model_config,

@@ -1,4 +1,4 @@
-"""Windows, samples, epochs and behaviour dropout against brute force."""
+"""Windows, samples and behaviour dropout against brute force."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mind_core.features import profile_bags
-from mind_core.sequences import (
-    Sequences,
-    all_targets,
-    draw_targets,
-    epoch_batches,
-    full_histories,
-    hide_behaviours,
-    windows,
-)
-from tests.mind_core.given import generator, prefix_mask, profile_columns, sequences_of
+from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences, full_histories, hide_behaviours, windows
+from tests.mind_core.given import all_targets, generator, prefix_mask, profile_columns, sequences_of
 
 LISTS = [[10, 11, 12, 13, 14], [], [20], [30, 31]]
 lists_of_items = st.lists(st.lists(st.integers(1, 50), max_size=9), min_size=1, max_size=6)
@@ -88,61 +80,50 @@ def test_every_item_but_a_users_first_is_a_label() -> None:
     assert sequences_of(LISTS).items[samples.positions].tolist() == [11, 12, 13, 14, 31]
 
 
-@settings(deadline=None, max_examples=50)
-@given(lists=lists_of_items)
-def test_all_targets_equal_brute_force(lists: list[list[int]]) -> None:
-    sequences, expected, start = sequences_of(lists), [], 0
+def pairs(samples: Samples) -> list[tuple[int, int]]:
+    return list(zip(samples.users.tolist(), samples.positions.tolist(), strict=True))
+
+
+@settings(deadline=None, max_examples=80)
+@given(lists=lists_of_items, data=st.data())
+def test_all_targets_equal_brute_force_in_any_order(lists: list[list[int]], data: st.DataObject) -> None:
+    expected, start = [], 0
     for user, items in enumerate(lists):
         expected += [(user, start + i) for i in range(1, len(items))]
         start += len(items)
-    samples = all_targets(sequences)
-    assert list(zip(samples.users.tolist(), samples.positions.tolist(), strict=True)) == expected
+    targets = AllTargets(sequences_of(lists))
+    assert len(targets) == len(expected)
+    numbers = data.draw(st.lists(st.integers(0, len(expected) - 1), max_size=9)) if expected else []
+    assert pairs(targets[torch.tensor(numbers, dtype=torch.int64)]) == [expected[number] for number in numbers]
 
 
 @settings(deadline=None, max_examples=50)
-@given(lists=lists_of_items, per_user=st.integers(1, 4), seed=st.integers(0, 99))
-def test_drawn_targets_are_labels_of_their_user(lists: list[list[int]], per_user: int, seed: int) -> None:
+@given(lists=lists_of_items, per_user=st.integers(1, 4), seed=st.integers(0, 99), data=st.data())
+def test_drawn_targets_are_labels_of_their_user_and_the_same_in_any_order(
+    lists: list[list[int]], per_user: int, seed: int, data: st.DataObject
+) -> None:
     sequences = sequences_of(lists)
-    samples = draw_targets(sequences, per_user, generator(seed))
+    targets = DrawnTargets(sequences, per_user, seed)
+    samples = targets[torch.arange(len(targets))]
     assert samples.users.tolist() == [u for u, x in enumerate(lists) for _ in range(per_user) if len(x) >= 2]
-    for user, position in zip(samples.users.tolist(), samples.positions.tolist(), strict=True):
+    for user, position in pairs(samples):
         assert int(sequences.offsets[user]) < position < int(sequences.offsets[user + 1])
+    numbers = torch.tensor(data.draw(st.permutations(range(len(targets)))), dtype=torch.int64)
+    assert pairs(targets[numbers]) == pairs(samples[numbers])
 
 
 def test_drawn_targets_reach_every_label_evenly() -> None:
-    sequences = sequences_of([[1, 2, 3, 4, 5]])
-    positions = draw_targets(sequences, 4000, generator()).positions
-    shares = torch.bincount(positions, minlength=5) / 4000
+    targets = DrawnTargets(sequences_of([[1, 2, 3, 4, 5]]), 4000, 0)
+    shares = torch.bincount(targets[torch.arange(4000)].positions, minlength=5) / 4000
     assert shares[0] == 0
     assert torch.allclose(shares[1:], torch.full((4,), 0.25), atol=0.04)
 
 
-# --- epochs ---
-
-
-@settings(deadline=None, max_examples=120)
-@given(samples=st.integers(1, 60), size=st.integers(1, 20), ranks=st.integers(1, 6), seed=st.integers(0, 99))
-def test_an_epoch_covers_all_samples_and_gives_every_rank_an_equal_share(
-    samples: int, size: int, ranks: int, seed: int
-) -> None:
-    cut = epoch_batches(samples, size, ranks, generator(seed))
-    shares = [[batch[rank::ranks] for rank in range(ranks)] for batch in cut]
-    assert all(len(share) == len(of_batch[0]) > 0 for of_batch in shares for share in of_batch)
-    everything = torch.cat(cut)
-    assert set(everything.tolist()) == set(range(samples))
-    assert len(everything) < samples + ranks, "at most ranks - 1 samples are repeated"
-
-
-def test_an_epoch_is_shuffled_by_its_generator() -> None:
-    first = torch.cat(epoch_batches(50, 8, 2, generator(0)))
-    assert torch.equal(first, torch.cat(epoch_batches(50, 8, 2, generator(0))))
-    assert not torch.equal(first, torch.cat(epoch_batches(50, 8, 2, generator(1))))
-    assert first.tolist() != sorted(first.tolist())
-
-
-def test_global_batches_do_not_depend_on_the_number_of_ranks() -> None:
-    alone = epoch_batches(48, 8, 1, generator(0))
-    assert all(torch.equal(a, b) for a, b in zip(alone, epoch_batches(48, 8, 4, generator(0)), strict=True))
+def test_each_key_draws_other_targets() -> None:
+    sequences, everything = sequences_of([list(range(2, 42))] * 5), torch.arange(500)
+    first, again, other = (DrawnTargets(sequences, 100, 7, "targets", epoch)[everything] for epoch in (0, 0, 1))
+    assert pairs(first) == pairs(again)
+    assert (first.positions == other.positions).float().mean().item() < 0.1
 
 
 # --- behaviour dropout ---

@@ -16,10 +16,11 @@ from mind_core.config import LossConfig, OptimConfig
 from mind_core.features import item_bags
 from mind_core.inference import MINDRetriever, recommend
 from mind_core.negatives import NegativeSampler
-from mind_core.sequences import Samples, all_targets, full_histories, windows
+from mind_core.sequences import Samples, full_histories, windows
 from mind_core.training import Trainer, learning_rate_factor, seeded
 from tests.mind_core.given import (
     World,
+    all_targets,
     batches,
     item_columns,
     planted_interests,

@@ -248,7 +248,8 @@ def test_in_batch_labels_follow_the_law_by_which_targets_are_drawn(planted_home:
     data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
     assert data.train is not None
     held = MemoryInput(config.train, data.train)
-    drawn = torch.bincount(data.train.items[held.samples(0).positions].long(), minlength=len(data.counts)).double()
+    positions = held.samples(0)[torch.arange(held.size)].positions
+    drawn = torch.bincount(data.train.items[positions].long(), minlength=len(data.counts)).double()
     expected = held.label_counts(len(data.counts))
     assert torch.allclose(drawn / drawn.sum(), expected / expected.sum(), atol=1e-3)
 

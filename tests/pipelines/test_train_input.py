@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Sequences
 from mind_core.training import Trainer
-from pipelines import train_stream
+from pipelines import train_input, train_stream
 from pipelines.arrays import to_sequences
 from pipelines.checkpoints import EarlyStopping, load_checkpoint, save_checkpoint
 from pipelines.config import TrainConfig
@@ -104,13 +105,15 @@ def test_both_inputs_have_the_same_samples_in_an_epoch_each_once(
     with tempfile.TemporaryDirectory() as folder:
         files = written(log, Path(folder))
         sequences = whole(files)
-        streamed, held = Counter[int](), Counter[int]()
+        streamed, from_memory = Counter[int](), Counter[int]()
         for rank in range(ranks):
             streamed += trained_labels(stream(files, config, rank, ranks), number)
-            held += trained_labels(MemoryInput(config, sequences, rank, ranks), number)
+            from_memory += trained_labels(MemoryInput(config, sequences, rank, ranks), number)
     assert set(streamed.values()) == {1}
-    assert set(streamed) == set(held)
-    assert held.total() - streamed.total() == -streamed.total() % ranks, "memory repeats samples to even the ranks out"
+    assert set(streamed) == set(from_memory)
+    assert from_memory.total() - streamed.total() == -streamed.total() % ranks, (
+        "memory repeats samples to even the ranks out"
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -131,6 +134,85 @@ def test_ranks_do_equally_many_steps_and_weights_make_every_sample_count_the_sam
         assert {step.size for step in steps} == {sum(own)}
         assert all(len(step.samples) for step in steps), "a rank without samples borrows one"
         assert [step.weight for step in steps] == [n * ranks / sum(own) for n in own]
+
+
+def held(lengths: list[int]) -> Sequences:
+    """In memory, item p at position p."""
+    return Sequences(torch.arange(sum(lengths)), torch.tensor([0, *lengths]).cumsum(0))
+
+
+lengths_of_users = st.lists(st.integers(0, 7), min_size=1, max_size=12).filter(lambda lengths: max(lengths) >= 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_users, st.integers(1, 5), st.integers(1, 20), st.none() | st.integers(1, 3), st.integers(1, 9))
+def test_ranks_take_turns_in_the_samples_of_the_same_global_batches(
+    lengths: list[int], ranks: int, batch_size: int, per_user: int | None, chunk: int
+) -> None:
+    # given ranks that each take every W-th sample, and one worker alone with batches of the same size
+    config = TrainConfig(batch_size=batch_size, epochs=2, targets_per_user=per_user)
+    size = ranks * max(1, batch_size // ranks)
+    alone = MemoryInput(config.model_copy(update={"batch_size": size}), held(lengths))
+    with mock.patch.object(train_input, "CHUNK", chunk):
+        of_ranks = [list(MemoryInput(config, held(lengths), rank, ranks).steps(0)) for rank in range(ranks)]
+    batches = list(alone.steps(0))
+
+    # then they have its batches together, but for what evens out the last of an epoch
+    for steps, batch in zip(zip(*of_ranks, strict=True), batches, strict=True):
+        assert {(step.weight, step.size) for step in steps} == {(1.0, sum(len(step.samples) for step in steps))}
+        assert len({len(step.samples) for step in steps}) == 1
+        together = torch.stack([step.samples.positions for step in steps], 1).flatten()
+        assert len(batch.samples) <= len(together) < len(batch.samples) + ranks
+        assert torch.equal(together[: len(batch.samples)], batch.samples.positions)
+    assert all(step.size == size for step in batches[: alone.steps_per_epoch - 1]), "only an epoch's last is smaller"
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_of_users, st.integers(1, 3), st.integers(1, 9), st.none() | st.integers(1, 3), st.data())
+def test_training_from_memory_goes_on_at_any_step_as_if_it_had_never_stopped(
+    lengths: list[int], ranks: int, batch_size: int, per_user: int | None, data: st.DataObject
+) -> None:
+    config = TrainConfig(batch_size=batch_size, epochs=3, targets_per_user=per_user)
+    given = MemoryInput(config, held(lengths), data.draw(st.integers(0, ranks - 1)), ranks)
+    undisturbed = [(labels(step), step.samples.users.tolist(), step.size) for step in given.steps(0)]
+    assert len(undisturbed) == 3 * given.steps_per_epoch
+    first = data.draw(st.integers(0, len(undisturbed)))
+    assert [(labels(step), step.samples.users.tolist(), step.size) for step in given.steps(first)] == undisturbed[
+        first:
+    ]
+
+
+@pytest.mark.parametrize("per_user", [None, 30])
+def test_epochs_and_seeds_have_their_own_orders_in_memory(per_user: int | None) -> None:
+    sequences = held([31] * 4)
+    orders = {
+        (seed, number): [
+            label
+            for step in epoch(
+                MemoryInput(TrainConfig(batch_size=8, epochs=2, seed=seed, targets_per_user=per_user), sequences),
+                number,
+            )
+            for label in labels(step)
+        ]
+        for seed in (0, 1)
+        for number in (0, 1)
+    }
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert all(order != sorted(order) for order in orders.values())
+    assert len({tuple(sorted(order)) for order in orders.values()}) == (1 if per_user is None else 4), "drawn anew"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=8), st.booleans(), st.integers(1, 9))
+def test_labels_are_counted_a_chunk_at_a_time(lists: list[list[int]], drawn: bool, chunk: int) -> None:
+    expected = [0.0] * 10
+    for items in lists:
+        for item in items[1:]:
+            expected[item] += 1 / (len(items) - 1) if drawn else 1
+    flat = torch.tensor([item for items in lists for item in items], dtype=torch.int32)
+    sequences = Sequences(flat, torch.tensor([0, *map(len, lists)]).cumsum(0))
+    with mock.patch.object(train_input, "CHUNK", chunk):
+        assert train_input.count_labels(sequences, drawn, 10).tolist() == pytest.approx(expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -232,7 +314,7 @@ def test_both_inputs_have_the_same_law_of_labels(tmp_path: Path, per_user: int |
     files = written([[3, 1, 5], [0, 1], [2, 2, 4]], tmp_path)
     config = TrainConfig(targets_per_user=per_user)
     counts = [given.label_counts(25) for given in (stream(files, config), MemoryInput(config, whole(files)))]
-    assert torch.equal(counts[0], counts[1].double())
+    assert torch.equal(counts[0], counts[1])
 
 
 def trainer_of(given: TrainInput) -> Trainer:

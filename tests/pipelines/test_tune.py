@@ -104,13 +104,15 @@ def assert_tune_saw_the_same(loaded: Loaded, killed: bool = False) -> None:
     killed : the driver was, with the last lines of the files of that start, which Tune copies to the storage later.
     """
     seen: dict[int, dict[float, float]] = {}
+    metric = loaded.base.train.metric
     for file in loaded.folder.glob("ray/tune-*/*/result.json"):
         for line in file.read_text().splitlines():
             result = json.loads(line)
-            if "report" in result:
+            if "reports" in result:
                 number = int(result["config"]["job"].split("number=")[1].split(",")[0])
-                seen.setdefault(number, {})[result["report"]["step"]] = result["quality"]
-    metric = loaded.base.train.metric
+                assert result["quality"] == result["reports"][-1][f"validation/{metric}"]
+                for report in result["reports"]:
+                    seen.setdefault(number, {})[report["step"]] = report[f"validation/{metric}"]
     for record in records_of(loaded):
         wanted = {report["step"]: report[f"validation/{metric}"] for report in record.reports}
         found = seen.get(record.number, {})

@@ -33,12 +33,12 @@ REPOSITORY = Path(__file__).parents[2]
 class Campaign:
     """`mind tune` as a process that can be killed."""
 
-    def __init__(self, folder: Path, home: Path, log: Path, name: str):
+    def __init__(self, folder: Path, home: Path, log: Path, name: str, stopping: str = "none"):
         self.file = folder / f"{name}.yaml"
         base = folder / "base.yaml"
         config = configure(home, log, workers=1, epochs=8, patience=None)
         base.write_text(yaml.safe_dump(resolved(config)))
-        values = {"campaign": name, "base": base.name, "space": SPACE, "stopping": {"method": "none"}}
+        values = {"campaign": name, "base": base.name, "space": SPACE, "stopping": {"method": stopping, "reduction": 2}}
         self.file.write_text(yaml.safe_dump({**values, "finish": {"refit": "none"}}, sort_keys=False))
         self.loaded: Loaded = load_campaign(self.file)
         self.process: subprocess.Popen[str] | None = None
@@ -129,6 +129,44 @@ def test_a_killed_driver_goes_on_by_the_same_command(
     campaign.start()
     assert "had ended before" in campaign.finish()
     assert_as_undisturbed(campaign, undisturbed, killed=True)
+
+
+def test_trials_that_go_on_under_asha_keep_what_was_decided(
+    planted_home: Path, planted_log: Path, tmp_path: Path
+) -> None:
+    campaign = Campaign(tmp_path, planted_home, planted_log, "halving", stopping="asha")
+    for ended in (1, 3):
+        campaign.start()
+        campaign.wait_for_a_trial_under_way(ended)
+        assert campaign.process is not None
+        campaign.process.kill()
+        campaign.process.wait()
+    campaign.start()
+    campaign.finish()
+    records = campaign.records()
+    assert [record.number for record in records] == list(range(1, 9))
+    assert all(record.ended and record.status != "failed" for record in records)
+    for record in records:
+        assert [report["epoch"] for report in record.reports] == list(range(1, len(record.reports) + 1))
+    assert_mlflow_has_the_same(campaign.loaded)
+    assert_tune_saw_the_same(campaign.loaded, killed=True)
+
+
+def test_ctrl_c_ends_a_campaign_in_one_line_and_it_goes_on(
+    planted_home: Path, planted_log: Path, tmp_path: Path, undisturbed: list[TrialRecord]
+) -> None:
+    campaign = Campaign(tmp_path, planted_home, planted_log, "interrupted")
+    campaign.start()
+    campaign.wait_for_a_trial_under_way(1)
+    assert campaign.process is not None
+    campaign.process.send_signal(signal.SIGINT)
+    said, _ = campaign.process.communicate(timeout=WAIT_S)
+    assert campaign.process.returncode == 130, said
+    assert said.splitlines()[-1] == "mind: interrupted"
+    assert "Traceback" not in said
+    campaign.start()
+    campaign.finish()
+    assert_as_undisturbed(campaign, undisturbed)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
 
 
 def job(number: int, attempt: int = 1) -> Job:
-    return Job(number, CONFIG, f"checkpoints/{number}", attempt)
+    return Job(number, CONFIG, f"checkpoints/{number}", attempt=attempt)
 
 
 async def later(call: Awaitable[Any]) -> asyncio.Task[Any]:
@@ -88,7 +88,7 @@ async def test_a_cancelled_trial_that_waits_is_not_handed_out() -> None:
     await dispatcher.cancel(1)
     await dispatcher.cancel(7)  # never heard of
     assert await dispatcher.take(0) == job(2)
-    assert await dispatcher.follow(1, 0) == Followed(None, last=True, failure="cancelled")
+    assert await dispatcher.follow(1, 0) == Followed([], last=True, failure="cancelled")
 
 
 @on_a_loop
@@ -124,7 +124,7 @@ async def test_a_worker_waits_at_a_report_until_the_follower_asks_for_the_next()
     followed = await later(dispatcher.follow(1, 0))
     assert not followed.done()
     decided = await later(dispatcher.report(1, 1, [FIRST], last=False))
-    assert await followed == Followed(FIRST, last=False)
+    assert await followed == Followed([FIRST], last=False)
     assert not decided.done()
     followed = await later(dispatcher.follow(1, 1))
     assert await decided is True
@@ -136,11 +136,11 @@ async def test_the_last_report_ends_a_trial_and_its_follower_sees_that() -> None
     dispatcher = await submitted(1)
     await dispatcher.take(0)
     decided = await later(dispatcher.report(1, 1, [FIRST], last=False))
-    assert await dispatcher.follow(1, 0) == Followed(FIRST, last=False)
+    assert await dispatcher.follow(1, 0) == Followed([FIRST], last=False)
     followed = await later(dispatcher.follow(1, 1))
     assert await decided is True
     assert await dispatcher.report(1, 1, [FIRST, SECOND], last=True) is False
-    assert await followed == Followed(SECOND, last=True)
+    assert await followed == Followed([SECOND], last=True)
     assert await later(dispatcher.take(0))
     assert (await dispatcher.state())["waiting"] == [], "an ended trial is no crashed one"
 
@@ -162,7 +162,7 @@ async def test_a_trial_that_is_cancelled_between_its_reports_stops_at_the_next()
     await dispatcher.take(0)
     await dispatcher.cancel(1)
     assert await dispatcher.report(1, 1, [FIRST], last=False) is False
-    assert await dispatcher.follow(1, 0) == Followed(None, last=True, failure="cancelled")
+    assert await dispatcher.follow(1, 0) == Followed([], last=True, failure="cancelled")
 
 
 @on_a_loop
@@ -171,8 +171,8 @@ async def test_the_follower_hears_of_an_error_after_the_reports_before_it() -> N
     await dispatcher.take(0)
     await later(dispatcher.report(1, 1, [FIRST], last=False))
     await dispatcher.failed(1, 1, "ValueError: nan")
-    assert await dispatcher.follow(1, 0) == Followed(FIRST, last=False)
-    assert await dispatcher.follow(1, 1) == Followed(None, last=True, failure="ValueError: nan")
+    assert await dispatcher.follow(1, 0) == Followed([FIRST], last=False)
+    assert await dispatcher.follow(1, 1) == Followed([], last=True, failure="ValueError: nan")
 
 
 @on_a_loop
@@ -181,7 +181,7 @@ async def test_an_error_reaches_a_follower_that_waits_and_stops_the_other_worker
     await dispatcher.take(0)
     followed = await later(dispatcher.follow(1, 0))
     await dispatcher.failed(1, 1, "ValueError: nan")
-    assert await followed == Followed(None, last=True, failure="ValueError: nan")
+    assert await followed == Followed([], last=True, failure="ValueError: nan")
     assert await dispatcher.report(1, 1, [FIRST], last=False) is False
     await dispatcher.crashed(0, "the group is restarted")
     assert (await dispatcher.state())["waiting"] == [], "it would raise again"
@@ -197,11 +197,10 @@ async def test_a_restarted_follower_gets_all_reports_again_and_holds_nobody_up()
     await later(dispatcher.report(1, 1, [FIRST, SECOND], last=False))
     await later(dispatcher.follow(1, 2))  # and dies
     await dispatcher.submit(job(1))
-    assert await dispatcher.follow(1, 0) == Followed(FIRST, last=False)
+    assert await dispatcher.follow(1, 0) == Followed([FIRST, SECOND], last=False)
     decided = await later(dispatcher.report(1, 1, [FIRST, SECOND, THIRD], last=False))
     assert not decided.done(), "on the third nobody has decided"
-    assert await dispatcher.follow(1, 1) == Followed(SECOND, last=False)
-    assert await dispatcher.follow(1, 2) == Followed(THIRD, last=False)
+    assert await dispatcher.follow(1, 2) == Followed([THIRD], last=False)
     await later(dispatcher.follow(1, 3))
     assert await decided is True
 
@@ -216,13 +215,14 @@ async def test_a_follower_that_begins_again_does_not_take_back_what_was_decided(
 
 
 @on_a_loop
-async def test_reports_from_a_checkpoint_of_an_earlier_start_are_followed_one_by_one() -> None:
+async def test_only_the_newest_of_the_reports_from_an_earlier_start_is_still_to_be_decided() -> None:
     dispatcher = await submitted(1)
     await dispatcher.take(0)
-    decided = await later(dispatcher.report(1, 1, [FIRST, SECOND], last=True))
-    assert await decided is False
-    assert await dispatcher.follow(1, 0) == Followed(FIRST, last=False)
-    assert await dispatcher.follow(1, 1) == Followed(SECOND, last=True)
+    decided = await later(dispatcher.report(1, 1, [FIRST, SECOND], last=False))
+    assert await dispatcher.follow(1, 0) == Followed([FIRST, SECOND], last=False), "the others were, at the time"
+    assert not decided.done()
+    await later(dispatcher.follow(1, 2))
+    assert await decided is True
 
 
 # ---------------------------------------------------------------- crashes
@@ -255,7 +255,7 @@ async def test_late_words_of_an_earlier_attempt_count_for_nothing() -> None:
     await dispatcher.failed(1, 1, "ConnectionError")
     assert await dispatcher.take(0) == job(1, attempt=2)
     await later(dispatcher.report(1, 2, [FIRST], last=False))
-    assert await dispatcher.follow(1, 0) == Followed(FIRST, last=False)
+    assert await dispatcher.follow(1, 0) == Followed([FIRST], last=False)
     assert not (await later(dispatcher.follow(1, 1))).done(), "neither the late report nor the late error is there"
 
 
@@ -269,7 +269,7 @@ async def test_reports_of_the_next_attempt_go_on_where_those_of_the_last_ended()
     assert await dispatcher.report(1, 2, [FIRST], last=False) is True, "decided before the crash"
     decided = await later(dispatcher.report(1, 2, [FIRST, SECOND], last=False))
     assert not decided.done()
-    assert [(await dispatcher.follow(1, place)).report for place in (0, 1)] == [FIRST, SECOND]
+    assert (await dispatcher.follow(1, 1)).reports == [SECOND]
 
 
 @pytest.mark.parametrize("survived", [0, 2])
@@ -284,7 +284,7 @@ async def test_a_trial_fails_at_the_crash_after_those_it_survives(survived: int)
     await dispatcher.take(0)
     await dispatcher.crashed(0, "killed once more")
     failure = f"its workers crashed {survived + 1} times, the last time: killed once more"
-    assert await followed == Followed(None, last=True, failure=failure)
+    assert await followed == Followed([], last=True, failure=failure)
     assert not (await later(dispatcher.take(0))).done()
 
 
@@ -318,8 +318,8 @@ async def test_followers_hear_that_no_worker_is_left_with_the_last_slot_and_not_
     assert not any(follower.done() for follower in [await later(follower) for follower in followers])
     await dispatcher.lost("no room")
     for follower in followers:
-        assert await follower == Followed(None, last=True, failure="no room", lost=True)
-    assert await dispatcher.follow(1, 0) == Followed(FIRST, last=False), "what was reported is not lost"
+        assert await follower == Followed([], last=True, failure="no room", lost=True)
+    assert await dispatcher.follow(1, 0) == Followed([FIRST], last=False), "what was reported is not lost"
 
 
 # ---------------------------------------------------------------- many of each, in any order
@@ -360,9 +360,9 @@ class Campaign:
             while True:
                 await self.pause()
                 followed = await self.dispatcher.follow(number, place)
-                assert followed.report is not None
-                told[place:] = [followed.report]
-                place += 1
+                assert followed.reports
+                told += followed.reports
+                place = len(told)
                 if followed.last or place == stop:
                     await self.dispatcher.cancel(number)
                     self.ends.append((number, "finished" if followed.last else "stopped", told))

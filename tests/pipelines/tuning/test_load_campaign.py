@@ -204,11 +204,11 @@ def test_a_stored_campaign_comes_back_equal(file: Path) -> None:
         "resources": {"cpus": 0.5, "workers": 2},
     }
     loaded = load_campaign(write(file, **changes))
-    assert store_campaign(loaded, FINGERPRINT) == {}
+    identity = store_campaign(loaded, FINGERPRINT)["id"]
     again = stored(loaded)
     assert again == loaded
     assert again.trials == loaded.trials
-    assert store_campaign(again, FINGERPRINT)["source"] == str(file), "and goes on"
+    assert store_campaign(again, FINGERPRINT)["id"] == identity, "and goes on"
 
 
 def test_a_stored_campaign_takes_set_on_top(file: Path) -> None:
@@ -348,5 +348,14 @@ def test_another_dataset_is_refused(file: Path) -> None:
 
 
 def test_a_new_name_begins_a_new_campaign(file: Path) -> None:
-    store_campaign(load_campaign(file), FINGERPRINT)
-    assert store_campaign(load_campaign(file, ["search.seeds=2", "campaign=more"]), FINGERPRINT) == {}
+    first = store_campaign(load_campaign(file), FINGERPRINT)
+    second = store_campaign(load_campaign(file, ["search.seeds=2", "campaign=more"]), FINGERPRINT)
+    assert first["id"] != second["id"]
+
+
+@pytest.mark.parametrize("text", ["preset=paper", "base=other.yaml"])
+def test_what_a_campaign_stands_on_cannot_change_when_it_is_resumed(file: Path, text: str) -> None:
+    loaded = load_campaign(file)
+    store_campaign(loaded, FINGERPRINT)
+    with pytest.raises(UserError, match=rf"^--resume few: --set {text}: cannot change; start another one"):
+        stored(loaded, text)

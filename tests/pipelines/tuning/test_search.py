@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from pipelines.config import Config
 from pipelines.tuning.config import Stopping
 from pipelines.tuning.dispatcher import Job
-from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORT
+from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORTS
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.search import LedgerCallback, LedgerSearch, Trials, prime, scheduler_of
 from tests.pipelines.tuning.ledgers import METRIC, campaign, trial
@@ -299,15 +299,15 @@ def test_a_trial_that_started_runs(told: Told, watched: Watched) -> None:
 
 
 def test_reports_come_into_the_record_one_by_one(told: Told, watched: Watched) -> None:
-    told.result(report=FIRST)
-    told.result(report=SECOND)
+    told.result(**{REPORTS: [FIRST]})
+    told.result(**{REPORTS: [SECOND]})
     assert told.record.reports == (FIRST, SECOND)
     assert [event for event, _, _ in watched.heard] == ["started", "reported", "reported"]
 
 
 def test_reports_of_a_restarted_follower_are_not_doubled(told: Told, watched: Watched) -> None:
     for report in (FIRST, SECOND, FIRST, SECOND, THIRD):
-        told.result(report=report)
+        told.result(**{REPORTS: [report]})
     assert told.record.reports == (FIRST, SECOND, THIRD)
     assert len(watched.heard) == 1 + 3
 
@@ -316,7 +316,7 @@ def test_reports_of_a_restarted_follower_are_not_doubled(told: Told, watched: Wa
 def test_a_trial_is_finished_by_itself_or_stopped_by_tune(
     told: Told, ledger: Ledger, watched: Watched, last: bool, status: str
 ) -> None:
-    told.result(**{REPORT: FIRST, LAST: last, "done": True})
+    told.result(**{REPORTS: [FIRST], LAST: last, "done": True})
     told.complete()
     assert (told.record.status, told.record.reason) == (status, None)
     assert ledger.read() == [told.record]
@@ -325,7 +325,7 @@ def test_a_trial_is_finished_by_itself_or_stopped_by_tune(
 
 
 def test_a_failure_has_its_reason_and_the_reports_before_it(told: Told, ledger: Ledger) -> None:
-    told.result(report=FIRST)
+    told.result(**{REPORTS: [FIRST]})
     told.result(**{FAILURE: "ValueError: nan", LOST: False, LAST: True, "done": True})
     told.complete()
     assert (told.record.status, told.record.reason) == ("failed", "ValueError: nan")
@@ -333,7 +333,7 @@ def test_a_failure_has_its_reason_and_the_reports_before_it(told: Told, ledger: 
 
 
 def test_a_trial_lost_for_want_of_workers_is_left_for_the_next_start(told: Told, ledger: Ledger) -> None:
-    told.result(report=FIRST)
+    told.result(**{REPORTS: [FIRST]})
     told.result(**{FAILURE: "no room", LOST: True, LAST: True, "done": True})
     told.complete()
     assert told.trials.lost == "no room"
