@@ -103,8 +103,8 @@ class Finish(Section):
     # a cheaper model (fewer lookups, then fewer multiply-adds, a user)
     refit: Literal["train", "train_validation", "none"] = "train"  # on what the winner is trained again;
     # train_validation: for as many epochs as were best in the search, since nothing is left to stop by
-    against: dict[str, Value] | None = None  # the best point with these values is trained again too and compared on
-    # the test set, e.g. {model.interests: 1}
+    against: dict[str, Value] | None = None  # the best point with these values, e.g. {model.interests: 1}, or the best
+    # without them where the winner has them, is trained again too and compared with it on the test set
     register_as: str | None = None  # name in the MLflow Model Registry; None: the base's name
 
 

@@ -29,7 +29,7 @@ from pipelines.tuning.figures import campaign_figures
 from pipelines.tuning.html import Table, campaign_html
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.load import Loaded, write_state
-from pipelines.tuning.results import Row, best_where, leaderboard, savings, winner
+from pipelines.tuning.results import Row, leaderboard, rival_of, savings, winner
 from pipelines.tuning.space import trial_config
 from pipelines.tuning.words import values_text
 
@@ -136,9 +136,8 @@ def _test(loaded: Loaded, dataset: Dataset, parent: Tracker, rows: list[Row], fi
     model = _trained(config, dataset)
     rivals = []
     if campaign.finish.against is not None:
-        able = [row for row in rows if row.eligible]
-        rival = best_where(able, campaign.finish.against) or best_where(rows, campaign.finish.against)
-        if rival is not None and rival.point != first.point:
+        rival = rival_of(rows, first, campaign.finish.against)
+        if rival is not None:
             rivals.append(str(_trained(_refit_config(loaded, rival), dataset)))
     state = json.loads((loaded.folder / "campaign.json").read_text("utf-8"))
     wanted = {"model": str(model), "rivals": rivals}

@@ -202,13 +202,18 @@ def compare(rows: Sequence[Row], first: Row) -> dict[int, Comparison]:
     return {row.point: _welch(first, row) for row in others} if len(first.scores) > 1 else {}
 
 
-def best_where(rows: Sequence[Row], values: Mapping[str, Any]) -> Row | None:
-    """The first row with a metric whose values contain `values`; None without any."""
+def rival_of(rows: Sequence[Row], first: Row, values: Mapping[str, Any]) -> Row | None:
+    """What the winner is to be compared with: the best point that has `values`, or if the winner has, the best without.
+
+    Those that may win come before those that were stopped; None without any.
+    """
     wanted = {setting: key_of(value) for setting, value in values.items()}
-    for row in rows:
-        if row.scored and all(name in row.values and key_of(row.values[name]) == key for name, key in wanted.items()):
-            return row
-    return None
+
+    def has(row: Row) -> bool:
+        return all(name in row.values and key_of(row.values[name]) == key for name, key in wanted.items())
+
+    others = [row for row in rows if row.scored and has(row) != has(first)]
+    return min(others, key=lambda row: (not row.eligible, row.rank), default=None)
 
 
 def by_value(rows: Sequence[Row], setting: str) -> list[ByValue]:

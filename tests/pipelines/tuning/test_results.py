@@ -16,12 +16,12 @@ from pipelines.tuning.config import Finish
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.results import (
     Row,
-    best_where,
     by_value,
     compare,
     heat_map,
     leaderboard,
     pareto,
+    rival_of,
     savings,
     winner,
 )
@@ -171,10 +171,20 @@ def test_one_training_each_is_not_compared() -> None:
     assert compare(rows, rows[0]) == {}
 
 
-def test_best_where_is_the_first_row_with_the_values() -> None:
-    rows = rows_of([trial(1, [0.1], {K: 1}), trial(2, [0.2], {K: 1, "x": [8, 4]}), trial(3, [0.3], {K: 2, "x": True})])
-    found = [best_where(rows, values) for values in ({K: 1}, {"x": [8, 4]}, {"x": 1}, {K: 9}, {})]
-    assert [row.point if row else None for row in found] == [2, 2, None, None, 3]
+def test_the_rival_is_the_best_with_the_values_or_the_best_without_them_if_the_winner_has_them() -> None:
+    ledger = [
+        trial(1, [0.30], values={K: 1}),
+        trial(2, [0.40], values={K: 2}),
+        trial(3, [0.35], values={K: 1, "x": [8, 4]}),
+        trial(4, [0.39], values={K: 4}, status="stopped"),
+        trial(5, [0.38], values={K: 3}),
+    ]
+    rows = rows_of(ledger)
+    by_point = {row.point: row for row in rows}
+    found = [rival_of(rows, by_point[first], values) for first, values in (
+        (2, {K: 1}), (3, {K: 1}), (2, {"x": [8, 4]}), (2, {K: 9}), (2, {K: 4}), (1, {K: 1, "x": [8, 4]}),
+    )]  # fmt: skip
+    assert [row and row.point for row in found] == [3, 2, 3, None, 4, 3]
 
 
 def test_by_value_has_the_best_point_and_all_means_of_each_value() -> None:
