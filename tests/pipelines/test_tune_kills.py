@@ -166,7 +166,7 @@ def test_ctrl_c_ends_a_campaign_in_one_line_and_it_goes_on(
     assert "Traceback" not in said
     campaign.start()
     campaign.finish()
-    assert_as_undisturbed(campaign, undisturbed)
+    assert_as_undisturbed(campaign, undisturbed, killed=True)
 
 
 @pytest.mark.parametrize(
