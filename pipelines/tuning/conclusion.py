@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.importance import importance
 from pipelines.tuning.ledger import TrialRecord
-from pipelines.tuning.results import INTERESTS, Row, by_value, compare, leaderboard, savings, winner
+from pipelines.tuning.results import INTERESTS, Row, best_report, by_value, compare, leaderboard, savings, winner
 from pipelines.tuning.words import duration, number, text_of, values_text
 
 NAMED_SETTINGS = 3
@@ -19,7 +19,7 @@ def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) 
     first = winner(rows, campaign.finish)
     if first is None:
         return [f"No training came to a validation: {_count(sum(row.failed for row in rows), 'training')} failed."]
-    said = [_decision(rows, first, metric, campaign), *_rivals(rows, first)]
+    said = [_decision(rows, first, metric, campaign), *_rivals(rows, _Winner(first, records, metric))]
     if sum(row.scored for row in rows) > 1:
         said.append(_certainty(rows, first))
     told = importance(records, metric)
@@ -43,20 +43,20 @@ def _decision(rows: Sequence[Row], first: Row, metric: str, campaign: Campaign) 
     )
 
 
-def _rivals(rows: Sequence[Row], first: Row) -> list[str]:
+def _rivals(rows: Sequence[Row], won: _Winner) -> list[str]:
     """Against the runner-up, better points that may not win, and the best of each number of interests."""
-    said = []
+    said, first = [], won.row
     second = next((row for row in rows if row.eligible and row.point != first.point), None)
     if second is not None:
         name = "The runner-up" if second.metric <= first.metric else "The best"
-        said.append(f"{name}, {values_text(second.values)}, has {second.metric:.4f}{_beside(second, first)}.")
+        said.append(f"{name}, {values_text(second.values)}, has {second.metric:.4f}{won.beside(second)}.")
     above = [row for row in rows if row.cut_short and not row.eligible and row.metric > first.metric]
     if above:
         said.append(f"{_count(len(above), 'point')} stopped early had a better metric and could not win: point "
                     f"{', '.join(str(row.point) for row in above)}.")  # fmt: skip
     groups = by_value(rows, INTERESTS)
     if len(groups) > 1:
-        each = (f"{text_of(g.value)} with {g.best.metric:.4f}{_beside(g.best, first)}" for g in groups)
+        each = (f"{text_of(g.value)} with {g.best.metric:.4f}{won.beside(g.best)}" for g in groups)
         said.append(f"The best point of each {INTERESTS}: {'; '.join(each)}.")
     return said
 
@@ -91,14 +91,30 @@ def _effort(records: Sequence[TrialRecord], rows: Sequence[Row]) -> list[str]:
     return [f"{said}.", *([f"{_count(failed, 'training')} failed."] if failed else [])]
 
 
-def _beside(row: Row, first: Row) -> str:
-    """How a row's metric relates to the winner's, in brackets."""
-    said = []
-    if first.metric and row.point != first.point:
-        said.append(f"{100 * (row.metric / first.metric - 1):+.1f} %")
-    if row.cut_short:
-        said.append(f"stopped after {number(row.epochs)} epochs")
-    return f" ({', '.join(said)})" if said else ""
+class _Winner:
+    """What others are held against: a point that was stopped, with the winner as it was by then."""
+
+    def __init__(self, row: Row, records: Sequence[TrialRecord], metric: str) -> None:
+        self.row, self.metric = row, metric
+        self.records = [record for record in records if record.point == row.point]
+
+    def after(self, epochs: float) -> float:
+        """Its best so far after so many epochs, as the mean over its seeds."""
+        found = [best_report(record, self.metric, epochs) for record in self.records]
+        values = [report[f"validation/{self.metric}"] for report in found if report is not None]
+        return sum(values) / len(values) if values else 0.0
+
+    def beside(self, row: Row) -> str:
+        """How a row's metric relates to it, in brackets."""
+        if row.point == self.row.point:
+            return ""
+        value = self.after(row.epochs) if row.cut_short else self.row.metric
+        said = [f"{100 * (row.metric / value - 1):+.1f} %"] if value else []
+        if row.cut_short:
+            said.append(
+                f"stopped after {number(row.epochs)} epochs" + (f", the winner had {value:.4f}" if value else "")
+            )
+        return f" ({', '.join(said)})" if said else ""
 
 
 def _count(count: int, what: str) -> str:
