@@ -7,7 +7,8 @@ def test_the_conclusion_begins_with_the_winner_and_ends_with_the_effort() -> Non
     assert said[0].startswith("The best of 17 points is model.interests=4, model.iterations=3: ndcg@20 0.12")
     assert said[1].startswith("The runner-up, model.interests=4, model.iterations=4, has 0.12")
     assert said[2].startswith(
-        "The best point of each model.interests: 1 with 0.0797 (-11.4 %, stopped after 2 epochs, the winner had 0.0900);"
+        "The best point of each model.interests: 1 with 0.0797 (-11.4 %, stopped after 2 epochs, the winner had "
+        "0.0900);"
     )
     assert said[-1].startswith("17 trainings took 78 epochs, 13.0 minutes; stopping 15 of them early saved at most 194")
 
