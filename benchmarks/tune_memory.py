@@ -12,7 +12,7 @@ from benchmarks.measure import REPOSITORY, Options, say
 from benchmarks.report import Finding, Sheet, Target
 from benchmarks.watched import tree_bytes
 
-EVENTS = {"small": 1_000_000, "large": 20_000_000}
+EVENTS = {"small": 1_000_000, "large": 10_000_000}
 TRIALS_AT_A_TIME = (1, 2, 4)
 PERIOD_S = 0.5
 MIB = 2**20
