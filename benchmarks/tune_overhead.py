@@ -24,7 +24,7 @@ PEER = REPOSITORY / "benchmarks" / "peers" / "train_in_tune.py"
 
 def run(options: Options) -> Finding:
     """Campaigns of few and of many short trials: the difference is what the trials cost, without start and end."""
-    made = generated(options.cache, NAME, 200_000, 4_000, 2_000, "train: {epochs: 2}\n")
+    made = generated(options.cache, NAME, 50_000, 2_000, 1_000, "train: {epochs: 2}\n")
     numbers = count()
     contenders = {
         f"{trials} trials": partial(_campaign, made, options.scratch, trials, numbers) for trials in (FEW, MANY)
