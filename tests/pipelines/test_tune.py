@@ -46,7 +46,10 @@ class Campaigns:
 def campaigns(planted_home: Path, planted_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Campaigns:
     folder = tmp_path_factory.mktemp("campaigns")
     base = folder / "base.yaml"
-    config = configure(planted_home, planted_log, workers=1, epochs=4, patience=None)
+    home = folder / "home"  # of its own: other tests count the runs of the shared one
+    home.mkdir()
+    (home / "datasets").symlink_to(planted_home / "datasets")
+    config = configure(home, planted_log, workers=1, epochs=4, patience=None)
     base.write_text(yaml.safe_dump(resolved(config)))
     return Campaigns(base, folder)
 
