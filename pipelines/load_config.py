@@ -63,10 +63,7 @@ def load_config(
         One line, for the first mistake, with the number of others.
     """
     file = Layer(str(path), read_yaml(Path(path)))
-    commands = [parse_set(text) for text in sets]
-    merged_commands: Values = {}
-    for values in commands:
-        merged_commands = merge(merged_commands, values)
+    merged_commands = parse_sets(sets)
     asked = merged_commands.get("preset") if preset is None else preset
     chosen = file.values.get("preset", "default") if asked is None else asked
     if chosen not in available_presets():
@@ -176,8 +173,15 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"not valid YAML, {' '.join(str(error).split())}"
 
 
-def parse_set(text: str) -> Values:
-    """``a.b=c`` as nested sections."""
+def parse_sets(texts: Sequence[str]) -> Values:
+    """``a.b=c`` each, as nested sections; a later one wins."""
+    merged: Values = {}
+    for values in [_parse_set(text) for text in texts]:
+        merged = merge(merged, values)
+    return merged
+
+
+def _parse_set(text: str) -> Values:
     key, equals, value_text = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

@@ -21,6 +21,7 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.load_config import config_hash
 from pipelines.locks import exclusive
+from pipelines.whole import whole
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,8 @@ def write_state(config: Config, state: RunState) -> None:
     """Replace run.json in one step."""
     folder = run_folder(config, state.name)
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / "run.json.partial"
-    aside.write_text(json.dumps(asdict(state), indent=1) + "\n", "utf-8")
-    aside.rename(folder / "run.json")
+    with whole(folder / "run.json") as aside:
+        aside.write_text(json.dumps(asdict(state), indent=1) + "\n", "utf-8")
 
 
 def run_folder(config: Config, name: str) -> Path:

@@ -108,8 +108,7 @@ class Tracker:
 
     def last_step(self, metric: str) -> int:
         """The last step at which `metric` was logged, -1 if never: where a resumed run goes on."""
-        history = self._try(self._client.get_metric_history, self.run_id, metric_name(metric))
-        return max((point.step for point in history or ()), default=-1)
+        return max(self.steps(metric), default=-1)
 
     def tag(self, key: str) -> str | None:
         """The value of a tag; None without it."""

@@ -200,7 +200,6 @@ def _input(config: Config, dataset: Dataset, folder: Path) -> str:
         manifest = dataset.manifest
         memory = min(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
         kind = choose_input(config.train, manifest.splits["train"], len(manifest.profile_features), memory)
-        kind = "memory" if config.train.include_validation else kind
         chosen.write_text(kind, "utf-8")
         if kind != config.train.input and kind == "stream":
             console.print("The train split is streamed: it does not fit the workers' memory (docs/design.md)")

@@ -18,6 +18,7 @@ from mind_core.features import Bags, item_bags
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
 from pipelines.arrays import cold_mask, feature_columns, feature_specs, to_sequences, to_targets, train_counts
+from pipelines.config import TrainConfig
 from pipelines.dataset import Dataset
 from pipelines.ids import as_array, hash64
 
@@ -68,6 +69,14 @@ def load_data(
     )
 
 
+def read_data(dataset: Dataset, config: TrainConfig, streamed: bool = False) -> TrainData:
+    """What a worker holds of a dataset; `streamed`: without the train split."""
+    columns, everything = columns_to_train(dataset), config.include_validation
+    train = None if streamed else train_table(dataset, columns, everything)
+    tables = dataset.tables("validation", ["user", *columns, "targets"])
+    return load_data(dataset, train, validation_rows(tables, config.validation_users, config.seed), everything)
+
+
 def train_table(dataset: Dataset, columns: list[str], include_validation: bool) -> pa.Table:
     """The sequences to train on; `include_validation`: up to a user's last validation target."""
     if not include_validation:
@@ -82,14 +91,13 @@ def with_targets(train: pa.Table, validation: pa.Table) -> pa.Table:
     train : user, items, ....  validation : the same and targets; items are what comes before the targets.
     """
     items, targets = (validation[name].combine_chunks() for name in ("items", "targets"))
-    flat, offsets = pa.concat_arrays([items.flatten(), targets.flatten()]), _offsets(items) + _offsets(targets)
+    first, second = _offsets(items), _offsets(targets)
+    flat, offsets = pa.concat_arrays([items.flatten(), targets.flatten()]), first + second
     # row u is items[a:b] ++ targets[c:d]: its places in the two flat arrays laid one after the other
     rows = np.repeat(np.arange(len(items)), np.diff(offsets))
     place = np.arange(offsets[-1]) - offsets[rows]
-    known = np.diff(_offsets(items))[rows]
-    index = np.where(
-        place < known, _offsets(items)[rows] + place, _offsets(items)[-1] + _offsets(targets)[rows] + place - known
-    )
+    known = np.diff(first)[rows]
+    index = np.where(place < known, first[rows] + place, first[-1] + second[rows] + place - known)
     joined = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat.take(pa.array(index)))
     whole = validation.set_column(validation.schema.get_field_index("items"), "items", joined).drop_columns("targets")
     others = train.filter(pc.invert(pc.is_in(train["user"], value_set=validation["user"].combine_chunks())))

@@ -66,6 +66,8 @@ def choose_input(
     """What `train.input: auto` means for a train split, with all workers on one node of `node_memory` bytes."""
     if config.input != "auto":
         return config.input
+    if config.include_validation:  # the streamed files have none of it
+        return "memory"
     fits = memory_bytes(counts, profile_features) <= MEMORY_SHARE * node_memory / config.workers
     return "memory" if fits else "stream"
 

@@ -14,7 +14,7 @@ from pipelines.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.startup import Timeline
-from pipelines.train_data import TrainData, columns_to_train, load_data, train_table, validation_rows
+from pipelines.train_data import TrainData, columns_to_train, read_data
 from pipelines.train_input import MemoryInput, TrainInput
 from pipelines.train_run import Metrics, Save, build_trainer, run_training
 from pipelines.train_stream import RayReader, StreamInput
@@ -61,13 +61,7 @@ def train_loop(settings: dict[str, object]) -> None:
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     rank, ranks = context.get_world_rank(), context.get_world_size()
     dataset = Dataset.open(str(settings["dataset"]))
-    columns = columns_to_train(dataset)
-    everything = config.train.include_validation
-    train = None if settings["input"] == "stream" else train_table(dataset, columns, everything)
-    tables = dataset.tables("validation", ["user", *columns, "targets"])
-    validation = validation_rows(tables, config.train.validation_users, config.train.seed)
-    data = load_data(dataset, train, validation, everything).to(device)
-    del train, validation
+    data = read_data(dataset, config.train, streamed=settings["input"] == "stream").to(device)
     given = _input(config, dataset, data, device, rank, ranks)
     timeline.mark("data")
     trainer = build_trainer(config, dataset, data, given, device, rank, ranks)

@@ -113,7 +113,7 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
             slots(
                 concurrent,
                 campaign.resources,
-                data=share_data(dataset, base.train.validation_users, base.train.seed),
+                data=share_data(dataset, base.train),
                 dataset=dataset.path,
                 threads=base.train.threads or max(1, int(campaign.resources.cpus)),
                 storage=loaded.folder / "ray",

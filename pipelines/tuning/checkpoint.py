@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-Report = dict[str, float]
+from pipelines.tuning.ledger import Report
 
 
 def aside(folder: Path, step: int, attempt: str) -> Path:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines.config import Config
+from pipelines.tuning.ledger import Report
 
-Report = dict[str, float]
 PATIENCE_S = 60  # of a worker for its next trial: its peers wait in a collective, which gives up after half an hour
 
 

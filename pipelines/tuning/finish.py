@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.table import Table as Printed
 
 from pipelines.artifact import load_card
@@ -56,7 +58,9 @@ def finish(loaded: Loaded, dataset: Dataset, parent: Tracker, records: list[Tria
     rows = leaderboard(records, metric, campaign)
     first = winner(rows, campaign.finish)
     _print(campaign, metric, rows, records)
-    page = _publish(loaded, parent, records, None)
+    figures = campaign_figures(records, metric, campaign)
+    page = _write_page(loaded, parent, records, figures)
+    _record(loaded, parent, rows, records, figures)
     if first is None:
         failed = next(record for record in records if record.status == "failed")
         raise UserError(f"{campaign.campaign}: every trial failed, the first with: {failed.reason}; report: {page}")
@@ -64,7 +68,7 @@ def finish(loaded: Loaded, dataset: Dataset, parent: Tracker, records: list[Tria
         tested = _test(loaded, dataset, parent, rows, first)
         for line in tested.lines:
             output.print(line, soft_wrap=True)
-        page = _publish(loaded, parent, records, tested)
+        _write_page(loaded, parent, records, figures, tested)
     output.print(f"Report: {page}\nRun:    {parent.run_id} (mind ui)", soft_wrap=True)
     return page
 
@@ -84,17 +88,30 @@ def _print(campaign: Campaign, metric: str, rows: list[Row], records: list[Trial
         output.print(sentence, soft_wrap=True)
 
 
-def _publish(loaded: Loaded, parent: Tracker, records: list[TrialRecord], tested: Tested | None) -> Path:
-    """Write the report into the campaign's folder, and all of it to MLflow."""
-    campaign, metric = loaded.campaign, loaded.base.train.metric
+def _write_page(
+    loaded: Loaded,
+    parent: Tracker,
+    records: list[TrialRecord],
+    figures: Mapping[str, Figure],
+    tested: Tested | None = None,
+) -> Path:
+    """Write the report into the campaign's folder and to MLflow."""
     after, table = ([], None) if tested is None else (tested.lines, tested.table)
-    page = loaded.folder / "report.html"
-    write_text(campaign_html(records, metric, campaign, after=after, table=table), page)
-    rows = leaderboard(records, metric, campaign)
-    write_text(json.dumps([_plain(row) for row in rows], indent=1) + "\n", loaded.folder / "leaderboard.json")
-    for file in ("report.html", "leaderboard.json"):
-        parent.log_artifact(loaded.folder / file)
-    for name, figure in campaign_figures(records, metric, campaign).items():
+    page, metric = loaded.folder / "report.html", loaded.base.train.metric
+    write_text(campaign_html(records, metric, loaded.campaign, figures, after=after, table=table), page)
+    parent.log_artifact(page)
+    return page
+
+
+def _record(
+    loaded: Loaded, parent: Tracker, rows: list[Row], records: list[TrialRecord], figures: Mapping[str, Figure]
+) -> None:
+    """The leaderboard, the figures and what the search took, to MLflow."""
+    campaign, metric = loaded.campaign, loaded.base.train.metric
+    board = loaded.folder / "leaderboard.json"
+    write_text(json.dumps([_plain(row) for row in rows], indent=1) + "\n", board)
+    parent.log_artifact(board)
+    for name, figure in figures.items():
         parent.log_figure(figure, f"figures/{name}.png")
     spent = savings(records)
     numbers = {
@@ -107,7 +124,6 @@ def _publish(loaded: Loaded, parent: Tracker, records: list[TrialRecord], tested
         numbers[f"best/validation/{metric}"] = first.metric
         parent.log_tags({"mind.winner": values_text(first.values)})
     parent.log_metrics(numbers, len(records))
-    return page
 
 
 def _plain(row: Row) -> dict[str, Any]:

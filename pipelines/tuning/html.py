@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from pipelines.quality_style import STYLE
 from pipelines.tuning.conclusion import conclusion
 from pipelines.tuning.config import Campaign
-from pipelines.tuning.figures import campaign_figures
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.load import plain
 from pipelines.tuning.results import Comparison, Row, compare, leaderboard, savings, winner
@@ -59,6 +58,7 @@ def campaign_html(
     records: Sequence[TrialRecord],
     metric: str,
     campaign: Campaign,
+    figures: Mapping[str, Figure],
     *,
     after: Sequence[str] = (),
     table: Table | None = None,
@@ -69,12 +69,12 @@ def campaign_html(
     ----------
     records : of the ledger.
     metric : that the campaign went by, such as ``ndcg@20``.
+    figures : of `campaign_figures`.
     after : sentences on what followed the search, such as the test of the retrained winner.
     table : to stand below them.
     """
     rows = leaderboard(records, metric, campaign)
     first = winner(rows, campaign.finish)
-    figures = campaign_figures(records, metric, campaign)
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in conclusion(records, metric, campaign))
     settings = yaml.safe_dump(plain(campaign, only_given=True), sort_keys=False)
     body = [

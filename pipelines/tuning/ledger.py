@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.whole import whole
+
+Report = dict[str, float]
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 ENDED: tuple[Status, ...] = ("finished", "stopped", "failed")
 
@@ -41,13 +44,13 @@ class TrialRecord:
     finalist: bool = False
     status: Status = "waiting"
     reason: str | None = None
-    reports: tuple[dict[str, float], ...] = field(default=())
+    reports: tuple[Report, ...] = field(default=())
 
     @property
     def ended(self) -> bool:
         return self.status in ENDED
 
-    def best(self, metric: str) -> dict[str, float] | None:
+    def best(self, metric: str) -> Report | None:
         """The first report with the highest ``validation/<metric>``; None before the first."""
         return max(self.reports, key=lambda report: report[f"validation/{metric}"], default=None)
 
@@ -66,10 +69,8 @@ class Ledger:
 
     def write(self, record: TrialRecord) -> None:
         """Add or replace a trial."""
-        file = self.trials / f"{record.number:05d}.json"
-        aside = file.with_suffix(".partial")
-        aside.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
-        aside.replace(file)
+        with whole(self.trials / f"{record.number:05d}.json") as aside:
+            aside.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
 
     def reset_failed(self) -> None:
         """Failed trials wait for another start, with what they had reported before."""

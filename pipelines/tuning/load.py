@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from pipelines.config import Config
 from pipelines.config_errors import Layer, explain, redact, show
 from pipelines.errors import UserError
-from pipelines.load_config import available_presets, config_hash, load_config, merge, parse_set, read_yaml, resolved
+from pipelines.load_config import available_presets, config_hash, load_config, merge, parse_sets, read_yaml, resolved
 from pipelines.tuning.check_space import check_space
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.space import allows
+from pipelines.whole import whole
 
 EXTENSIBLE = ("trials", "finalists")  # of `search`: a campaign may be continued with another value
 
@@ -107,15 +108,12 @@ def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
             raise UserError(f"--resume {name}: --set {redact(text)}: cannot change; start another one: mind tune CONF "
                             "--set campaign=NAME")  # fmt: skip
     campaign = _validated(f"campaign {name}", stored["campaign"], sets)
-    settings: dict[str, Any] = {}
-    for text in sets:
-        settings = merge(settings, parse_set(text))
-    values = merge(merge(stored["base"], settings.get("settings", {})), {"home": str(home)})
+    settings = parse_sets(sets).get("settings", {})
+    values = merge(merge(stored["base"], settings), {"home": str(home)})
     try:
         base = Config.model_validate(values)
     except ValidationError as error:
-        typed = Layer("--set settings", settings.get("settings", {}))
-        layers = [Layer("defaults", {}), Layer(f"campaign {name}", stored["base"]), typed]
+        layers = [Layer("defaults", {}), Layer(f"campaign {name}", stored["base"]), Layer("--set settings", settings)]
         raise UserError(explain(error, values, layers)) from None
     return _checked(Loaded(campaign, base, stored["source"]))
 
@@ -175,9 +173,8 @@ def _redacted(value: Any) -> Any:
 def write_state(folder: Path, values: dict[str, Any]) -> None:
     """Replace ``campaign.json`` in one step."""
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / "campaign.json.partial"
-    aside.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
-    aside.replace(folder / "campaign.json")
+    with whole(folder / "campaign.json") as aside:
+        aside.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
 
 
 def _identity(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
@@ -194,9 +191,7 @@ def _identity(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
 
 
 def _validated(source: str, values: dict[str, Any], sets: Sequence[str]) -> Campaign:
-    over: dict[str, Any] = {}
-    for text in sets:
-        over = merge(over, parse_set(text))
+    over = parse_sets(sets)
     layers = [Layer("defaults", {}), Layer(source, values), Layer("--set", over)]
     merged = merge(values, over)
     try:

@@ -76,12 +76,12 @@ class Trials:
         self._add_seeds(point, values)
         return True
 
-    def _add_seeds(self, point: int, values: dict[str, Any]) -> None:
-        """Enter the trials of a point that the search itself trains, as far as they are missing."""
+    def _add_seeds(self, point: int, values: dict[str, Any], finalist: bool = False) -> None:
+        """Enter the trials of a point that are missing: of a finalist all seeds, else those that the search trains."""
         have = {record.seed for record in self.records.values() if record.point == point}
-        for seed in self.seeds[: 1 if self.campaign.search.finalists else None]:
+        for seed in self.seeds[: 1 if self.campaign.search.finalists and not finalist else None]:
             if seed not in have:
-                self.add(point, seed, values)
+                self.add(point, seed, values, finalist)
 
     @property
     def seeds(self) -> list[int]:
@@ -118,11 +118,8 @@ class Trials:
         alike = self.campaign.model_copy(update={"search": search.model_copy(update={"finalists": None})})
         rows = leaderboard([record for record in self.all() if not record.finalist], self.metric, alike)
         best = sorted((row for row in rows if row.scored), key=lambda row: not row.eligible)[: search.finalists]
-        have = {(record.point, record.seed) for record in self.records.values()}
         for row in best:
-            for seed in self.seeds:
-                if (row.point, seed) not in have:
-                    self.add(row.point, seed, row.values, finalist=True)
+            self._add_seeds(row.point, row.values, finalist=True)
 
     def config_of(self, values: dict[str, Any], seed: int) -> Config:
         return trial_config(self.base, values, seed - self.base.train.seed)

@@ -12,19 +12,17 @@ from typing import Any
 import ray
 import torch
 
+from pipelines.config import TrainConfig
 from pipelines.dataset import Dataset
-from pipelines.train_data import TrainData, columns_to_train, load_data, validation_rows
+from pipelines.train_data import TrainData, read_data
 
 
-def share_data(dataset: Dataset, validation_users: int | None, seed: int) -> ray.ObjectRef[Any]:
+def share_data(dataset: Dataset, config: TrainConfig) -> ray.ObjectRef[Any]:
     """Read the train and validation splits and put them into the object store.
 
-    validation_users, seed : which users every trial is validated on, as ``train.validation_users`` and ``train.seed``.
+    config : of the campaign's base; its ``validation_users`` and ``seed`` say on whom every trial is validated.
     """
-    columns = columns_to_train(dataset)
-    tables = dataset.tables("validation", ["user", *columns, "targets"])
-    validation = validation_rows(tables, validation_users, seed)
-    return ray.put(_arrays(load_data(dataset, dataset.table("train", columns), validation)))
+    return ray.put(_arrays(read_data(dataset, config)))
 
 
 def shared_data(stored: Any) -> TrainData:

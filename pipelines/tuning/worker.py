@@ -29,7 +29,8 @@ from pipelines.train_data import TrainData
 from pipelines.train_input import MemoryInput
 from pipelines.train_run import Metrics, Save, build_trainer, run_training
 from pipelines.tuning.checkpoint import aside, newest, publish, reports_of
-from pipelines.tuning.dispatcher import Job, Report
+from pipelines.tuning.dispatcher import Job
+from pipelines.tuning.ledger import Report
 from pipelines.tuning.shared_data import shared_data
 
 
@@ -50,8 +51,7 @@ def serve_trials(settings: dict[str, Any]) -> None:
         except Exception as error:
             if ranks > 1:  # the others may wait for this one, or this one have lost another: a crash, to be tried again
                 raise
-            with suppress(ray.exceptions.ActorDiedError):
-                ray.get(dispatcher.failed.remote(job.number, job.attempt, reason_of(error)))
+            tell_failure(dispatcher, job, reason_of(error))
             if device.type == "cuda":  # its errors may stick: the next trial gets a fresh process
                 raise
 
@@ -90,9 +90,8 @@ def train_trial(
 class TrialReporter:
     """Keeps a trial's reports beside its checkpoint, tells the dispatcher, and brings back Tune's decision."""
 
-    every_steps: int | None = (
-        None  # Tune decides at validations; their loss is the mean of all steps since the one before
-    )
+    # Tune decides at validations; their loss is the mean of all steps since the one before
+    every_steps: int | None = None
 
     def __init__(self, job: Job, dispatcher: Any, rank: int, ranks: int, cost: Metrics, device: torch.device):
         self.job, self.dispatcher, self.rank, self.ranks, self.cost = job, dispatcher, rank, ranks, cost
@@ -110,7 +109,9 @@ class TrialReporter:
         now = time.perf_counter()
         before = self.reports[-1]["seconds"] if self.reports else 0.0
         if not math.isfinite(metrics["train/loss"]):  # the same mean on every rank
-            self._fail(f"diverged: train/loss is {metrics['train/loss']} at epoch {metrics['epoch']:g}")
+            if self.rank == 0:
+                why = f"diverged: train/loss is {metrics['train/loss']} at epoch {metrics['epoch']:g}"
+                tell_failure(self.dispatcher, self.job, why)
             return False
         kept = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.reports.append(kept | self.cost | {"seconds": before + now - self.resumed})
@@ -132,10 +133,11 @@ class TrialReporter:
                 go_on = ray.get(self.dispatcher.report.remote(job.number, job.attempt, self.reports, last))
         return bool(sum_over_ranks(torch.tensor([float(go_on)], device=self.device)).item())
 
-    def _fail(self, reason: str) -> None:
-        if self.rank == 0:
-            with suppress(ray.exceptions.ActorDiedError):
-                ray.get(self.dispatcher.failed.remote(self.job.number, self.job.attempt, reason))
+
+def tell_failure(dispatcher: Any, job: Job, reason: str) -> None:
+    """End a trial as failed, if anybody is left to hear it."""
+    with suppress(ray.exceptions.ActorDiedError):
+        ray.get(dispatcher.failed.remote(job.number, job.attempt, reason))
 
 
 def serving_cost(config: Config, data: TrainData) -> Metrics:

@@ -70,6 +70,14 @@ class Campaign:
             time.sleep(0.05)
         raise AssertionError("no trial got under way")
 
+    def start_and_kill(self, ended: int) -> None:
+        """kill -9 of the driver, once `ended` trials have ended and another one has a checkpoint."""
+        self.start()
+        self.wait_for_a_trial_under_way(ended)
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
     def kill(self, wanted: Callable[[list[str]], bool]) -> None:
         """kill -9 of one process below `mind tune`, by its command line."""
         assert self.process is not None
@@ -121,11 +129,7 @@ def test_a_killed_driver_goes_on_by_the_same_command(
 ) -> None:
     campaign = Campaign(tmp_path, planted_home, planted_log, "driver")
     for ended in (1, 4):
-        campaign.start()
-        campaign.wait_for_a_trial_under_way(ended)
-        assert campaign.process is not None
-        campaign.process.kill()
-        campaign.process.wait()
+        campaign.start_and_kill(ended)
     campaign.start()
     assert "had ended before" in campaign.finish()
     assert_as_undisturbed(campaign, undisturbed, killed=True)
@@ -136,11 +140,7 @@ def test_trials_that_go_on_under_asha_keep_what_was_decided(
 ) -> None:
     campaign = Campaign(tmp_path, planted_home, planted_log, "halving", stopping="asha")
     for ended in (1, 3):
-        campaign.start()
-        campaign.wait_for_a_trial_under_way(ended)
-        assert campaign.process is not None
-        campaign.process.kill()
-        campaign.process.wait()
+        campaign.start_and_kill(ended)
     campaign.start()
     campaign.finish()
     records = campaign.records()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from typing import Any
 
 from pipelines.tuning.conclusion import conclusion
+from pipelines.tuning.config import Campaign
+from pipelines.tuning.figures import campaign_figures
 from pipelines.tuning.html import Table, campaign_html
+from pipelines.tuning.ledger import TrialRecord
 from tests.pipelines.tuning.ledgers import METRIC, RANDOM, campaign, grid_ledger, random_ledger, trial
 
 VOID = {"meta", "img", "br"}
@@ -34,6 +39,11 @@ class Balanced(HTMLParser):
         self.text.append(data)
 
 
+def page_of(records: Sequence[TrialRecord], metric: str, of: Campaign, **after: Any) -> str:
+    """With all its figures."""
+    return campaign_html(records, metric, of, campaign_figures(records, metric, of), **after)
+
+
 def read(page: str) -> str:
     """Its text."""
     parser = Balanced()
@@ -44,7 +54,7 @@ def read(page: str) -> str:
 
 def test_the_conclusion_comes_first_then_points_and_settings() -> None:
     records = grid_ledger()
-    text = read(campaign_html(records, METRIC, campaign()))
+    text = read(page_of(records, METRIC, campaign()))
     places = [text.index(said) for said in conclusion(records, METRIC, campaign())]
     assert places == sorted(places)
     assert max(places) < text.index("Points") < text.index("Settings of the campaign") < text.index("grid:")
@@ -52,7 +62,7 @@ def test_the_conclusion_comes_first_then_points_and_settings() -> None:
 
 
 def test_it_needs_no_other_file() -> None:
-    page = campaign_html(grid_ledger(), METRIC, campaign())
+    page = page_of(grid_ledger(), METRIC, campaign())
     pictures = re.findall(r'src="([^"]*)"', page)
     assert len(pictures) == 6
     for picture in pictures:
@@ -63,7 +73,7 @@ def test_it_needs_no_other_file() -> None:
 
 
 def test_every_point_has_a_line_and_the_winner_and_failures_stand_out() -> None:
-    page = campaign_html(random_ledger(), METRIC, campaign(**RANDOM))
+    page = page_of(random_ledger(), METRIC, campaign(**RANDOM))
     table = page[page.index("<h2>Points") :]
     assert table.count("<tr") == 61
     assert table.count('<tr class="winner">') == 1
@@ -74,18 +84,18 @@ def test_every_point_has_a_line_and_the_winner_and_failures_stand_out() -> None:
 def test_what_comes_from_outside_is_escaped() -> None:
     records = [trial(1, [0.1], {"loss.kind": EVIL}), trial(2, [], {"loss.kind": EVIL}, status="failed", reason=EVIL)]
     wild = campaign(base=EVIL, space={"loss.kind": {"choice": [EVIL, "b"]}})
-    page = campaign_html(records, METRIC, wild, after=[EVIL], table=Table([EVIL], [[EVIL]]))
+    page = page_of(records, METRIC, wild, after=[EVIL], table=Table([EVIL], [[EVIL]]))
     assert read(page).count(EVIL) >= 6
     assert "<script" not in page
 
 
 def test_what_followed_the_search_is_said() -> None:
     table = Table(["model", METRIC], [["winner", "0.1201"], ["K = 1", "0.1100"]])
-    text = read(campaign_html(grid_ledger(), METRIC, campaign(), after=["Retrained: 0.1201."], table=table))
+    text = read(page_of(grid_ledger(), METRIC, campaign(), after=["Retrained: 0.1201."], table=table))
     assert all(said in text for said in ("After the search", "Retrained: 0.1201.", "K = 1", "0.1100"))
 
 
 def test_a_campaign_of_failures_alone_has_a_page() -> None:
-    text = read(campaign_html([trial(1, [], status="failed", reason="boom")], METRIC, campaign()))
+    text = read(page_of([trial(1, [], status="failed", reason="boom")], METRIC, campaign()))
     assert "No training came to a validation" in text
     assert "boom" in text
