@@ -272,7 +272,12 @@ def _config(conf: Path, sets: list[str] | None, preset: str | None, home: str | 
 
 def _home_folder(home: str | None) -> Path:
     """Of a command without a configuration."""
-    return Path(home or os.environ.get("MIND_HOME") or "mind_home").expanduser().resolve()
+    from pipelines.homes import home_folder
+
+    try:
+        return home_folder(home or os.environ.get("MIND_HOME") or "mind_home")
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _next(command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str) -> None:

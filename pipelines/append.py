@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,11 @@ from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
 from pipelines.histories import DUPLICATE, SETTLED
+from pipelines.homes import origin
 from pipelines.ids import Int64s, Lookup, as_array
 from pipelines.load_config import resolved
+from pipelines.mirror import copy, fetch, listed
+from pipelines.mirror import size_of as bytes_of
 from pipelines.normalise import needed_columns
 from pipelines.part_files import read_arrow, write_arrow, write_text
 from pipelines.part_stats import merge_stats, without
@@ -49,6 +53,7 @@ from pipelines.whole import whole
 from pipelines.workspace import Workspace, claimed, workspace
 from pipelines.write_parts import Shared, add_occurrences, cold_items, item_table, write_items
 
+COPIES_AT_A_TIME = 16
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file systems without links
 
 Tables = dict[str, FeatureRows | None]
@@ -81,8 +86,11 @@ def append(config: Config, path: str) -> Dataset:
         read = [rows.files for rows in tables.values() if rows is not None]
         key = {"appended_to": dataset.manifest.fingerprint, "files": identity(pieces), "tables": read}
         size = _bytes_to_read(dataset, data, pieces)
-        with workspace(target, key) as work, session_for(config.ray, size, config.train.workers):
-            _link(target, work.folder)
+        with (
+            workspace(target, key) as work,
+            session_for(config.ray, size, config.train.workers, home=config.home_path, inputs=[path]),
+        ):
+            _link(dataset.path, work.folder)
             _append(dataset, data, pieces, tables, work)
             work.publish()
     return Dataset.open(target)
@@ -148,7 +156,7 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
         appended=generation,
         file_numbers=1 + max(piece.number for piece in pieces),
     )
-    before = json.loads(dataset.layout.stats.read_text("utf-8"))
+    before = json.loads(fetch(dataset.layout.stats).read_text("utf-8"))
     gone, come = [without(each.stats) for each in found], [each["stats"] for each in written]
     write_quality(layout, after, merge_stats([before, *gone, *come]), test_count, dataset.path)
     write_text(after.to_json(), layout.manifest)
@@ -218,12 +226,19 @@ def _fingerprint(manifest: Manifest, items: pa.Table, written: list[dict[str, An
 
 def _bytes_to_read(dataset: Dataset, data: DataConfig, pieces: list[Fragment]) -> int:
     """The new log; and all events, where an event can change what becomes of others."""
-    events = dataset.layout.events.glob("part-*.arrow") if has_minimum(data) else ()
-    return size_of(pieces) + sum(file.stat().st_size for file in events)
+    events = listed(dataset.layout.events, "part-*.arrow") if has_minimum(data) else ()
+    return size_of(pieces) + sum(bytes_of(file) for file in events)
 
 
 def _link(source: Path, target: Path) -> None:
     """A copy of a dataset that shares its files: whoever changes one puts a new file in its place."""
+    if origin(source) is not None:
+        inside = {file: file.relative_to(source) for file in listed(source, "*") if file != Layout(source).manifest}
+        there = {file.relative_to(target) for file in listed(target, "*")}
+        missing = [file for file in inside if inside[file] not in there]
+        with ThreadPoolExecutor(COPIES_AT_A_TIME) as pool:
+            list(pool.map(lambda file: copy(file, target / inside[file]), missing))
+        return
     target.mkdir(exist_ok=True)
     for file in sorted(source.rglob("*")):
         place = target / file.relative_to(source)
@@ -251,7 +266,7 @@ def _require_same_settings(config: Config, dataset: Dataset) -> None:
     others = [name for name in given if given[name] != made.get(name)]
     if others:
         raise UserError(
-            f"{dataset.path}: was made with another data.{others[0]}; append with the settings that made it, or make "
+            f"{dataset}: was made with another data.{others[0]}; append with the settings that made it, or make "
             "it anew without --append"
         )
 
@@ -262,7 +277,7 @@ def _require_new(dataset: Dataset, pieces: list[Fragment]) -> None:
         if source["path"] in known:
             changed = "" if source["bytes"] == known[source["path"]] else ", though it has changed since"
             raise UserError(
-                f"{source['path']}: is part of the dataset {dataset.path} already{changed}; append files of new rows"
+                f"{source['path']}: is part of the dataset {dataset} already{changed}; append files of new rows"
             )
 
 

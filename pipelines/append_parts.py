@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.config import DataConfig
 from pipelines.core_items import settled
 from pipelines.dataset import Layout, digest
 from pipelines.histories import Histories, item_counts, sort_events
 from pipelines.ids import Int64s, Lookup, UInt64s, as_array, hash64
+from pipelines.mirror import exists, listed
 from pipelines.normalise import TimeUnit
-from pipelines.part_files import read_arrow, supersede, write_arrow, write_table
+from pipelines.part_files import read_arrow, read_table, supersede, write_arrow, write_table
 from pipelines.part_stats import Stats, part_stats
 from pipelines.sequences import item_occurrences, split_rows, stretches
 from pipelines.sort_parts import Part, bucket_events, segment_name
@@ -72,7 +72,7 @@ class Touched:
 
 def part_of(number: int, layout: Layout, data: DataConfig) -> Part:
     """A part with all its segments."""
-    files = sorted(layout.events.glob(f"part-{number:05d}-*.arrow"))
+    files = listed(layout.events, f"part-{number:05d}-*.arrow")
     return Part(number, tuple(map(str, files)), data.events.duplicates == "drop")
 
 
@@ -156,7 +156,7 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     _recount(old_files, gone, index[~is_new], count[~is_new], change.layout)
     for old in old_files:
         file = change.layout.part("train", old)
-        if len(gone) and file.exists():
+        if len(gone) and exists(file):
             supersede(file, gone)
     write_arrow(item_occurrences(rows), writing.counts / f"items-{number:05d}.arrow")
     return {
@@ -194,7 +194,7 @@ def _vocabulary(number: int, change: Change) -> dict[str, Any]:
     """The part's users as the dataset was: id, index."""
     *old_files, _ = change.numbers(number)
     files = [change.layout.users(old) for old in old_files]
-    table = pa.concat_tables([pq.read_table(file) for file in files if file.exists()])
+    table = pa.concat_tables([read_table(file) for file in files if exists(file)])
     return {"id": as_array(table["id"]), "index": as_array(table["index"])}
 
 
@@ -202,9 +202,9 @@ def _recount(numbers: list[int], gone: Int64s, index: Int64s, count: Int64s, lay
     """Bring the counts of known users up to date: those `gone` have none, unless `index` has them with a new one."""
     for number in numbers:
         file = layout.users(number)
-        if not file.exists():
+        if not exists(file):
             continue
-        table = pq.read_table(file)
+        table = read_table(file)
         own, counts = table["index"].to_numpy(), table["count"].to_numpy().copy()
         counts[np.isin(own, gone)] = 0
         place = np.searchsorted(own, index).clip(max=max(len(own) - 1, 0))

@@ -30,7 +30,9 @@ from mind_core.sequences import Sequences
 from pipelines.arrays import feature_specs, to_sequences, train_counts
 from pipelines.dataset import Dataset, FeatureInfo
 from pipelines.errors import UserError
+from pipelines.homes import shown
 from pipelines.ids import as_array
+from pipelines.mirror import fetch_folder, renew
 from pipelines.publish import published
 from pipelines.vocabulary import FeatureEncoder, encode_columns
 
@@ -149,12 +151,13 @@ def load_card(path: Path) -> ModelCard:
     UserError
         If the folder holds no whole model, or one of another format.
     """
-    file = path / "config.json"
+    file = renew(path / "config.json")
     if not file.is_file():
-        raise UserError(f"{path}: no model (no config.json); make one with: mind train CONFIG.yaml")
+        raise UserError(f"{shown(path)}: no model (no config.json); make one with: mind train CONFIG.yaml")
     raw = json.loads(file.read_text("utf-8"))
     if raw.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path}: model of format {raw.get('format_version')}, this program reads {FORMAT_VERSION}")
+        made = raw.get("format_version")
+        raise UserError(f"{shown(path)}: model of format {made}, this program reads {FORMAT_VERSION}")
     for side in ("item_features", "profile_features"):
         raw[side] = tuple(FeatureInfo(**{**i, "edges": tuple(i["edges"]) if i["edges"] else None}) for i in raw[side])
     return ModelCard(**raw)
@@ -162,7 +165,7 @@ def load_card(path: Path) -> ModelCard:
 
 def load_model(path: str | Path) -> SavedModel:
     """Open an artifact."""
-    path = Path(path)
+    path = fetch_folder(Path(path))
     card = load_card(path)
     vectors = load_file(path / "item_vectors.safetensors")
     items = pq.read_table(path / "items.parquet")

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.ids import WHOLE_NUMBER, Int64s, UInt64s, as_array, hash64
+from pipelines.mirror import fetch
 from pipelines.whole import whole
 
 BUCKETS = 1024  # by the hash's highest ten bits
@@ -61,7 +62,7 @@ def write_block(events: pa.Table, path: Path) -> Int64s:
 
 def read_buckets(path: str, first: int, stop: int) -> pa.Table:
     """The events of buckets `first` to `stop`, mapped from the file."""
-    with pa.memory_map(path) as source:
+    with pa.memory_map(str(fetch(path))) as source:
         table = pa.ipc.open_file(source).read_all()
     offsets = json.loads(table.schema.metadata[_OFFSETS])
     return table.slice(offsets[first], offsets[stop] - offsets[first]).replace_schema_metadata(None)

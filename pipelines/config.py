@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from pipelines.homes import home_folder
 
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -141,6 +142,8 @@ class DataConfig(Section):
 
 class TrainConfig(Section):
     workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(None, ge=1)  # elastic: a run that loses nodes goes on with that many at least, and
+    # takes new ones up to `workers`; batches are then cut and drawn otherwise. None: it waits for all of them
     batch_size: int = Field(1024, ge=1)  # over all workers
     epochs: int = Field(20, ge=1)
     targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
@@ -159,7 +162,8 @@ class TrainConfig(Section):
     )  # that early stopping and the best checkpoint go by
     patience: int | None = Field(3, ge=1)  # validations without a better metric before the run stops; None: never
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
-    threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers
+    threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers, 1 on a cluster, which gives it as many
+    # CPUs
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
@@ -181,12 +185,15 @@ class TrackingConfig(Section):
 class RayConfig(Section):
     address: str | None = None  # None: RAY_ADDRESS, else a local cluster
     num_cpus: int | None = Field(None, ge=1)  # of a local cluster; None: the cores, and at least workers + 1
+    autoscaling: bool = False  # the cluster at the address gets nodes as they are asked for: more may be asked for than
+    # it has now
 
 
 class Config(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     preset: str = "default"
-    home: str = "mind_home"  # datasets, models, run state and the MLflow store; MIND_HOME overrides it
+    home: str = "mind_home"  # of datasets, models, run state and the MLflow store: a folder, which all nodes of a
+    # cluster must share, or s3://bucket/prefix or gs://bucket/prefix; MIND_HOME overrides it
     data: DataConfig
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -195,6 +202,19 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
+
+    @field_validator("home")
+    @classmethod
+    def home_is_a_place(cls, value: str) -> str:
+        home_folder(value)
+        return value
+
+    @model_validator(mode="after")
+    def elastic_between_bounds(self) -> Config:
+        least, most = self.train.min_workers, self.train.workers
+        if least is not None and least > most:
+            raise ValueError(f"train.min_workers={least}: must be <= train.workers, {most}")
+        return self
 
     @model_validator(mode="after")
     def full_softmax_needs_the_whole_table(self) -> Config:
@@ -212,7 +232,7 @@ class Config(Section):
 
     @property
     def home_path(self) -> Path:
-        return Path(self.home).expanduser().resolve()
+        return home_folder(self.home)
 
     @property
     def dataset_path(self) -> Path:

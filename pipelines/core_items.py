@@ -14,6 +14,7 @@ from pipelines.config import DataConfig
 from pipelines.errors import UserError
 from pipelines.histories import Histories, item_counts, settle
 from pipelines.ids import as_array
+from pipelines.mirror import exists
 from pipelines.part_files import read_arrow, write_arrow
 from pipelines.session import run_tasks, share
 from pipelines.sort_parts import Part
@@ -38,7 +39,7 @@ def find_core(data: DataConfig, parts: list[Part], work: Workspace) -> Core:
         If that leaves nothing.
     """
     items, rare, users = (work.root / f"core-{name}" for name in ("items.arrow", "rare.arrow", "users.json"))
-    if not users.exists():  # written last
+    if not exists(users):  # written last
         core = _fixed_point(data, parts)
         write_arrow(core.items, items)
         write_arrow(pa.table({"id": core.items["id"].slice(0, 0) if core.rare is None else core.rare}), rare)

@@ -33,7 +33,10 @@ import pyarrow.parquet as pq
 
 from pipelines.config import DataConfig
 from pipelines.errors import UserError
-from pipelines.part_files import read_arrow, read_part
+from pipelines.generations import current
+from pipelines.homes import shown
+from pipelines.mirror import exists, fetch, listed
+from pipelines.part_files import read_arrow, read_part, read_table
 from pipelines.splits import SPLITS, SplitName
 from pipelines.vocabulary import FeatureEncoder, FeatureKind, encode_columns
 
@@ -170,7 +173,7 @@ class Layout:
 
     def rare(self) -> pa.Array | None:
         """Ids of the items that the minimum counts dropped."""
-        if not self.rare_file.exists():
+        if not exists(self.rare_file):
             return None
         rare = read_arrow(self.rare_file)["id"].combine_chunks()
         return rare if len(rare) else None
@@ -206,15 +209,18 @@ class Dataset:
         UserError
             If there is none, or one of another schema version; the text names the command that makes one.
         """
-        layout = Layout(Path(path))
-        if not layout.manifest.is_file():
-            raise UserError(f"{path}: no dataset (no manifest.json); make it with: mind preprocess CONFIG.yaml")
-        text = layout.manifest.read_text(encoding="utf-8")
+        layout = Layout(current(Path(path)))
+        if not exists(layout.manifest):
+            raise UserError(f"{shown(path)}: no dataset (no manifest.json); make it with: mind preprocess CONFIG.yaml")
+        text = fetch(layout.manifest).read_text(encoding="utf-8")
         version = json.loads(text).get("schema_version")
         if version != SCHEMA_VERSION:
-            raise UserError(f"{path}: dataset of schema version {version}, this program reads {SCHEMA_VERSION}; "
+            raise UserError(f"{shown(path)}: dataset of schema version {version}, this program reads {SCHEMA_VERSION}; "
                             "make it anew with: mind preprocess CONFIG.yaml")  # fmt: skip
-        return cls(Path(path), Manifest.from_json(text))
+        return cls(layout.root, Manifest.from_json(text))
+
+    def __str__(self) -> str:
+        return shown(self.path)
 
     @property
     def layout(self) -> Layout:
@@ -227,24 +233,30 @@ class Dataset:
 
     def items(self) -> pa.Table:
         """One row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
-        return pq.read_table(self.layout.items)
+        return read_table(self.layout.items)
 
     def vocabulary(self, name: str) -> pa.Table:
         """Items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
-        table = pq.read_table(self.layout.vocabulary(name))
+        table = self._users() if name == "users" else read_table(self.layout.vocabulary(name))
         return table.sort_by("index") if name == "users" and self.manifest.appended else table
+
+    def _user_files(self) -> list[Path]:
+        return listed(self.layout.vocabulary("users"), "part-*.parquet")
+
+    def _users(self) -> pa.Table:
+        return pa.concat_tables(map(read_table, self._user_files()))
 
     def user_rows(self) -> int:
         """Rows of the user vocabulary; from footers, as it may be large."""
-        return sum(pq.read_metadata(file).num_rows for file in self.layout.vocabulary("users").glob("part-*.parquet"))
+        return sum(pq.read_metadata(fetch(file)).num_rows for file in self._user_files())
 
     def user_type(self) -> pa.DataType:
         """Of the user ids."""
-        return pq.read_schema(self.layout.users(0)).field("id").type
+        return pq.read_schema(fetch(self.layout.users(0))).field("id").type
 
     def split_files(self, split: SplitName) -> list[str]:
         """The Parquet files of a split, to be read by `part_files.read_part`; there is at least one, perhaps empty."""
-        return sorted(str(path) for path in self.layout.sequences(split).glob("part-*.parquet"))
+        return list(map(str, listed(self.layout.sequences(split), "part-*.parquet")))
 
     def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The files of a split as Arrow tables, one after the other; in user order unless something was appended."""

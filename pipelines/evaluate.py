@@ -21,6 +21,7 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
+from pipelines.homes import shown
 from pipelines.models import find_model
 from pipelines.progress import output
 from pipelines.publish import published
@@ -79,11 +80,11 @@ def _described(config: Config, card: ModelCard) -> Config:
 def _rank(config: Config, dataset: Dataset, folders: list[Path], split: SplitName) -> Ranking:
     slices = slices_of(dataset, split)
     arguments = (cutoffs_of(config), config.evaluate.seen == "filter")
-    with ray_session(config.ray, workers=config.train.workers):
+    with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         parts = list(over_slices(rank_slice, folders, slices, arguments, config, f"Ranking {split} users"))
     ranking = join_rankings(parts) if parts else None
     if ranking is None or not len(ranking.users):
-        raise UserError(f"{dataset.path}: nobody in the {split} split has an item left to find; check data.split, "
+        raise UserError(f"{dataset}: nobody in the {split} split has an item left to find; check data.split, "
                         "and evaluate.seen: filter leaves out what users already had")  # fmt: skip
     return ranking
 
@@ -203,4 +204,4 @@ def _print(report: Report, folder: Path) -> None:
     if report.seen_targets:
         output.print(f"{report.seen_targets:,} targets were already in the history and are not asked for "
                       f"({report.users_left_out:,} users had no other)")  # fmt: skip
-    output.print(f"Report: {folder} (report.json, users.parquet, figures)", soft_wrap=True)
+    output.print(f"Report: {shown(folder)} (report.json, users.parquet, figures)", soft_wrap=True)

@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
+from pipelines.mirror import push
 
 
 def write_lists(blocks: Iterable[pa.Table], out: Path) -> int:
@@ -40,6 +41,7 @@ def write_lists(blocks: Iterable[pa.Table], out: Path) -> int:
             raise UserError(f"{out}: nobody to write a list for")
         writer.close()
         aside.replace(out)
+        push(out)
     finally:
         aside.unlink(missing_ok=True)
     return rows

@@ -34,6 +34,7 @@ HASHED = ("name", "data", "model", "loss", "optim", "train", "evaluate")
 UNHASHED = (
     ("data", "max_bad_fraction"),
     ("train", "threads"),
+    ("train", "min_workers"),
     ("train", "max_failures"),
     ("train", "profile"),
     ("train", "shard_items"),

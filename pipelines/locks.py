@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pipelines.errors import UserError
+from pipelines.homes import origin
+from pipelines.lease import leased
 from pipelines.progress import console
 
 
@@ -19,13 +21,15 @@ def exclusive(file: Path, busy: str) -> Iterator[None]:
     Notes
     -----
     An flock. On NFS Linux turns it into a lock of the server, so that it holds between machines too, unless the share
-    is mounted with ``nolock`` or ``local_lock``; where a file system has no locks, a line on the console says so.
+    is mounted with ``nolock`` or ``local_lock``; where a file system has no locks, a line on the console says so. In a
+    home at a URI, a lease as well (pipelines.lease).
 
     Raises
     ------
     UserError
         `busy`, if another process holds it.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with file.open("w") as held:  # for writing: NFS locks nothing else exclusively
             try:
@@ -37,7 +41,8 @@ def exclusive(file: Path, busy: str) -> Iterator[None]:
             if not _same(held.fileno(), file):  # its last holder removed it between the two lines above
                 continue
             try:
-                yield
+                with nullcontext() if origin(file) is None else leased(file, busy):
+                    yield
             finally:
                 with suppress(FileNotFoundError):
                     file.unlink()

@@ -10,7 +10,9 @@ from pipelines.config import Config
 from pipelines.config_errors import redact
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.homes import shown
 from pipelines.load_config import available_presets
+from pipelines.mirror import changed_at, exists, names
 from pipelines.progress import console
 from pipelines.publish import published
 from pipelines.run_store import store_of
@@ -36,13 +38,14 @@ def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Pa
         return _newest(config, dataset, given or config.preset)
     if re.match(r"[a-z][a-z0-9+.-]+:/", given):
         folder = _downloaded(config, given)
-    elif "/" not in given and (config.home_path / "models" / given / "config.json").is_file():
+    elif "/" not in given and exists(config.home_path / "models" / given / "config.json"):
         folder = config.home_path / "models" / given
     else:
         folder = Path(given).expanduser().resolve()
         if not (folder / "config.json").is_file():
-            raise UserError(f"{given}: no model: must be a folder, a models:/ URI, the name of a model in "
-                            f"{config.home_path / 'models'}, or one of {', '.join(available_presets())}")  # fmt: skip
+            models = shown(config.home_path / "models")
+            raise UserError(f"{given}: no model: must be a folder, a models:/ URI, the name of a model in {models}, or "
+                            f"one of {', '.join(available_presets())}")  # fmt: skip
     card = load_card(folder)
     if card.dataset_fingerprint != dataset.manifest.fingerprint:
         raise UserError(f"{given}: trained on another dataset ({_differs(card, dataset)}): its item indices mean other "
@@ -52,9 +55,10 @@ def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Pa
 
 def _newest(config: Config, dataset: Dataset, preset: str) -> Path:
     name = re.compile(rf"{re.escape(f'{config.name}-{preset}')}-[0-9a-f]+(-\d+)?")
-    files = (config.home_path / "models").glob(f"{config.name}-{preset}-*/config.json")
+    files = [config.home_path / "models" / each / "config.json" for each in names(config.home_path / "models")]
+    files = [file for file in files if name.fullmatch(file.parent.name) and exists(file)]
     own = re.compile(rf"{re.escape(run_stem(config, dataset))}(-\d+)?")
-    found = sorted((file for file in files if name.fullmatch(file.parent.name)), key=lambda file: file.stat().st_mtime)
+    found = sorted(files, key=changed_at)
     found.sort(key=lambda file: own.fullmatch(file.parent.name) is not None)  # these last: they come first
     for file in reversed(found):
         if load_card(file.parent).dataset_fingerprint == dataset.manifest.fingerprint:
@@ -80,7 +84,7 @@ def _downloaded(config: Config, uri: str) -> Path:
 
 
 def _differs(card: ModelCard, dataset: Dataset) -> str:
-    return f"fingerprint {card.dataset_fingerprint[:12]}, {dataset.path} has {dataset.manifest.fingerprint[:12]}"
+    return f"fingerprint {card.dataset_fingerprint[:12]}, {dataset} has {dataset.manifest.fingerprint[:12]}"
 
 
 def _train_command(config: Config, preset: str) -> str:

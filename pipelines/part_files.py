@@ -18,6 +18,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from pipelines.ids import Int64s, as_array
+from pipelines.mirror import exists, fetch
 from pipelines.whole import whole
 
 
@@ -50,9 +51,14 @@ def write_arrow(table: pa.Table, path: Path) -> None:
         feather.write_feather(table, aside, compression="lz4", chunksize=max(1, table.num_rows))
 
 
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """What `write_table` wrote."""
+    return pq.read_table(fetch(path), columns=columns)
+
+
 def read_arrow(path: str | Path) -> pa.Table:
     """What `write_arrow` wrote, in memory."""
-    return feather.read_table(path, memory_map=False)
+    return feather.read_table(fetch(path), memory_map=False)
 
 
 def superseded_file(file: str | Path) -> Path:
@@ -64,13 +70,12 @@ def superseded_file(file: str | Path) -> Path:
 def superseded(file: str | Path) -> pa.Array:
     """The users, by index, whose rows of a split's file do not count."""
     listed = superseded_file(file)
-    return as_array(pq.read_table(listed)["user"]) if listed.exists() else pa.array([], pa.int64())
+    return as_array(read_table(listed)["user"]) if exists(listed) else pa.array([], pa.int64())
 
 
 def supersede(file: Path, users: Int64s) -> None:
     """Take users' rows out of a split's file, and of the other splits' files of its name."""
     listed = superseded_file(file)
-    listed.parent.mkdir(exist_ok=True)
     known = superseded(file).to_numpy()
     write_table(pa.table({"user": np.union1d(users, known).astype(np.int64)}), listed)
 
@@ -79,8 +84,8 @@ def read_part(file: str | Path, columns: Sequence[str] | None = None) -> pa.Tabl
     """The rows of a split's file that count."""
     gone = superseded(file)
     if not len(gone):
-        return pq.read_table(file, columns=columns)
-    table = pq.read_table(file, columns=None if columns is None else list({"user": None, **dict.fromkeys(columns)}))
+        return read_table(file, columns)
+    table = read_table(file, None if columns is None else list({"user": None, **dict.fromkeys(columns)}))
     table = table.filter(pc.invert(pc.is_in(table["user"], value_set=gone)))
     return table if columns is None else table.select(columns)
 
@@ -90,7 +95,7 @@ def part_size(file: str | Path) -> tuple[int, int]:
     if len(superseded(file)):
         items = read_part(file, ["items"])["items"]
         return len(items), pc.sum(pc.list_value_length(items)).as_py() or 0
-    metadata = pq.read_metadata(file)
+    metadata = pq.read_metadata(fetch(file))
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     columns = [group.column(place) for group in groups for place in range(group.num_columns)]
     # an empty list counts as one value there, but then it has no sample either

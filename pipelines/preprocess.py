@@ -31,7 +31,9 @@ from pipelines.dataset import (
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
+from pipelines.generations import current
 from pipelines.load_config import UNHASHED, resolved
+from pipelines.mirror import remove
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
 from pipelines.part_files import write_arrow, write_text
 from pipelines.progress import console
@@ -63,7 +65,9 @@ def preprocess(config: Config) -> Dataset:
     with (
         claimed(config.dataset_path),
         workspace(config.dataset_path, _key(config, pieces, tables)) as work,
-        session_for(config.ray, size_of(pieces), config.train.workers),
+        session_for(
+            config.ray, size_of(pieces), config.train.workers, home=config.home_path, inputs=[data.events.path]
+        ),
     ):
         if work.resumed:
             console.print(f"going on with the unfinished work of {config.dataset_path.name}")
@@ -92,7 +96,7 @@ def _make(
     runs = group(log.bucket_counts, EVENTS_PER_PART)
     parts, duplicates = sort_parts(data, log, runs, work, layout.events)
     for block in log.blocks:  # a resumed job finds every part on record
-        Path(block).unlink(missing_ok=True)
+        remove(Path(block))
     core = find_core(data, parts, work)
     if core.rare is not None:
         write_arrow(pa.table({"id": core.rare}), layout.rare_file)
@@ -120,7 +124,7 @@ def _make(
         bucket_runs=[list(run) for run in runs],
         file_numbers=1 + max(piece.number for piece in pieces),
     )
-    write_quality(layout, manifest, content.stats, content.test_count, config.dataset_path)
+    write_quality(layout, manifest, content.stats, content.test_count, current(config.dataset_path))
     write_text(manifest.to_json(), layout.manifest)
 
 

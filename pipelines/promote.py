@@ -15,6 +15,7 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.evaluate import POPULARITY, evaluate
+from pipelines.mirror import exists
 from pipelines.progress import output
 from pipelines.registry import (
     CHALLENGER,
@@ -117,14 +118,14 @@ def _check_datasets(config: Config, challenger: RegisteredVersion, champion: Reg
     for role, version, way_out in ((CHALLENGER, challenger, tune), (CHAMPION, champion, go_on)):
         if version is not None and version.fingerprint not in (None, here):
             raise UserError(f"{version.name}: the {role}, version {version.version}, was trained on another dataset "
-                            f"(fingerprint {version.fingerprint[:12]}, {dataset.path} has {here[:12]}): "
+                            f"(fingerprint {version.fingerprint[:12]}, {dataset} has {here[:12]}): "
                             f"{way_out}")  # fmt: skip
 
 
 def _place(version: RegisteredVersion) -> str:
     """Where `find_model` finds it: the folder it was trained into, if that still holds this model, else the store."""
     folder = version.folder
-    if folder is not None and (folder / "config.json").is_file() and load_card(folder).run_id == version.run_id:
+    if folder is not None and exists(folder / "config.json") and load_card(folder).run_id == version.run_id:
         return str(folder)
     return version.uri
 

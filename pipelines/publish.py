@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.mirror import push_folder
+
 
 @contextmanager
 def published(target: Path) -> Iterator[Path]:
@@ -33,6 +35,7 @@ def published(target: Path) -> Iterator[Path]:
     try:
         yield aside
         swap(aside, target, target.with_name(f"{aside.name}.replaced"))
+        push_folder(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.dataset import Layout, Manifest
 from pipelines.drift import Check, drift, level, octaves
 from pipelines.ids import Int64s
+from pipelines.mirror import fetch
 from pipelines.normalise import MALFORMED
-from pipelines.part_files import write_arrow, write_text
+from pipelines.part_files import read_table, write_arrow, write_text
 from pipelines.part_stats import Stats, bin_width, tick
 from pipelines.quality_html import page
 
@@ -114,7 +114,7 @@ def write_quality(layout: Layout, manifest: Manifest, stats: Stats, test_count: 
     previous
         Folder of the dataset that it replaces, if there is one.
     """
-    items = pq.read_table(layout.items, columns=["count", "train_count"])
+    items = read_table(layout.items, ["count", "train_count"])
     test_items = unknown_test_items(items["train_count"].to_numpy(), test_count)
     quality = assemble(manifest, stats, items["count"].to_numpy(), test_items, _raw(Layout(previous).quality))
     write_text(quality.to_json(), layout.quality)
@@ -289,7 +289,7 @@ def _later_than_test(stats: Stats, protocol: str) -> Check:
 def _raw(file: Path) -> dict[str, Any] | None:
     """A report as a dict; None where there is none that this program can read."""
     try:
-        raw: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        raw: dict[str, Any] = json.loads(fetch(file).read_text(encoding="utf-8"))
         return raw if raw.get("schema_version") == SCHEMA_VERSION else None
     except (OSError, ValueError, AttributeError):
         return None

@@ -19,6 +19,7 @@ from pipelines.artifact import SavedModel, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.homes import shown
 from pipelines.list_files import write_lists
 from pipelines.models import find_model
 from pipelines.progress import output
@@ -60,7 +61,7 @@ def recommend(
     if users is None:
         out = out or config.home_path / "recommendations" / f"{folder.name}.parquet"
         rows = _everyone(config, dataset, folder, out, latest)
-        output.print(f"{rows:,} recommendations: {out}", soft_wrap=True)
+        output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
         return out
     saved = load_model(folder)
     histories = _rows(dataset, users)
@@ -73,7 +74,7 @@ def recommend(
         return None
     ids = dataset.vocabulary("users")["id"].take(histories["user"])
     rows = write_lists([_with_ids(lists, ids)], out)
-    output.print(f"{rows:,} recommendations: {out}", soft_wrap=True)
+    output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
     return out
 
 
@@ -85,7 +86,7 @@ def _indices(dataset: Dataset, users: list[str]) -> list[int]:
     for user, place in zip(users, places, strict=True):
         if place is None:
             near = difflib.get_close_matches(user, text.slice(0, 100_000).to_pylist(), 3, 0.5) or text[:3].to_pylist()
-            raise UserError(f"--user {user}: {dataset.path} has no such user; some that it has: {', '.join(near)}")
+            raise UserError(f"--user {user}: {dataset} has no such user; some that it has: {', '.join(near)}")
     return [int(place) for place in places]
 
 
@@ -107,7 +108,7 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
     for user, index in zip(users, indices, strict=True):
         if index not in found:
             raise UserError(f"--user {user}: no history to infer from: all events of this user lie in the held-out "
-                            f"time, or there was only one ({dataset.path})")  # fmt: skip
+                            f"time, or there was only one ({dataset})")  # fmt: skip
     return pa.concat_tables([found[index] for index in indices]).combine_chunks()
 
 
@@ -137,7 +138,7 @@ def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, latest: 
     slices = [part for split in reversed(SPLITS) for part in slices_of(dataset, split, known)]
     arguments = (config.evaluate.top_n, config.evaluate.seen == "filter", latest)
     ids = dataset.vocabulary("users")["id"]
-    with ray_session(config.ray, workers=config.train.workers):
+    with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         blocks = over_slices(_lists, [model], slices, arguments, config, "Recommending")
         return write_lists((_with_ids(block, ids) for block in blocks), out)
 

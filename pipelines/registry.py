@@ -20,6 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipelines.errors import UserError
+from pipelines.homes import home_folder
 from pipelines.tracking import first_line, global_uri, store_client, unusable
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
@@ -166,7 +167,7 @@ def _described(version: ModelVersion) -> RegisteredVersion:
         version=str(version.version),
         model_uri=str(version.source),
         run_id=tags.get("mind.run") or version.run_id or None,
-        folder=None if folder is None else Path(folder),
+        folder=None if folder is None else home_folder(folder),
         fingerprint=tags.get("mind.dataset"),
         tags=tags,
     )

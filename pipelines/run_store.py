@@ -6,11 +6,17 @@ import os
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.errors import UserError
+from pipelines.homes import origin
 
 
 def store_uri(tracking_uri: str | None, home: Path) -> str:
     """The setting `tracking.uri`, else ``MLFLOW_TRACKING_URI``, else a database in the home folder."""
-    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    given = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if given is None and origin(home) is not None:
+        raise UserError(f"home={origin(home)}: runs are kept by a server or in a database, and none can lie there; set "
+                        "MLFLOW_TRACKING_URI or tracking.uri, e.g. to http://HOST:5000")  # fmt: skip
+    return given or f"sqlite:///{home / 'mlflow.db'}"
 
 
 def store_of(config: Config) -> str:

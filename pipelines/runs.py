@@ -19,8 +19,10 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.homes import shown
 from pipelines.load_config import config_hash
 from pipelines.locks import exclusive
+from pipelines.mirror import renew
 from pipelines.whole import whole
 
 
@@ -64,8 +66,8 @@ def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
         folder = run_folder(config, state.name)
         folder.mkdir(parents=True, exist_ok=True)
         busy = (
-            f"{folder.name}: another mind train is training this run ({folder}); wait for it or end it (any other "
-            "setting is a run of its own, e.g. --set train.seed=1)"
+            f"{folder.name}: another mind train is training this run ({shown(folder)}); wait for it or end it (any "
+            "other setting is a run of its own, e.g. --set train.seed=1)"
         )
         with exclusive(folder / "lock", busy):
             if current_run(config, dataset) == state:  # else its owner ended it between the two lines above
@@ -75,15 +77,13 @@ def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
 
 def read_state(config: Config, name: str) -> RunState:
     """The state of a run by its name; a fresh one if there is none."""
-    file = run_folder(config, name) / "run.json"
+    file = renew(run_folder(config, name) / "run.json")
     return RunState(**json.loads(file.read_text("utf-8"))) if file.is_file() else RunState(name)
 
 
 def write_state(config: Config, state: RunState) -> None:
     """Replace run.json in one step."""
-    folder = run_folder(config, state.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / "run.json") as aside:
+    with whole(run_folder(config, state.name) / "run.json") as aside:
         aside.write_text(json.dumps(asdict(state), indent=1) + "\n", "utf-8")
 
 

@@ -20,6 +20,7 @@ import ray.exceptions
 
 from pipelines.config import RayConfig
 from pipelines.errors import UserError
+from pipelines.nodes import require_reach
 from pipelines.progress import progress
 
 # How long threads spin at a barrier before they sleep. For ever, OpenMP's own way, they steal the cores of whoever they
@@ -31,7 +32,14 @@ INLINE_BYTES = 64 * 2**20  # of input files that a local cluster is not worth st
 
 
 @contextmanager
-def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) -> Iterator[None]:
+def ray_session(
+    config: RayConfig,
+    workers: int = 1,
+    dashboard: bool = False,
+    *,
+    home: Path | None = None,
+    inputs: Sequence[str] = (),
+) -> Iterator[None]:
     """Have Ray available inside the block.
 
     Joins the session of this process if there is one, else the cluster at `config.address` or RAY_ADDRESS, else
@@ -45,11 +53,13 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
         Training workers that must fit beside one coordinating task.
     dashboard
         Start the dashboard of a local cluster (Ray Tune needs it: it cleans up after pruned trials).
+    home, inputs
+        What every node of a joined cluster must reach, see `require_reach`.
 
     Raises
     ------
     UserError
-        If the cluster at the address does not answer.
+        If the cluster at the address does not answer, or one of its nodes does not reach the files.
     """
     if ray.is_initialized():
         _quiet_data()
@@ -79,6 +89,8 @@ def ray_session(config: RayConfig, workers: int = 1, dashboard: bool = False) ->
         )
     _quiet_data()
     try:
+        if home is not None:
+            require_reach(home, inputs)
         yield
     finally:
         ray.shutdown()
@@ -100,7 +112,9 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def session_for(config: RayConfig, size_bytes: int, workers: int = 1) -> Iterator[None]:
+def session_for(
+    config: RayConfig, size_bytes: int, workers: int = 1, *, home: Path | None = None, inputs: Sequence[str] = ()
+) -> Iterator[None]:
     """`ray_session`, unless the input is small and there is no cluster to join: `run_tasks` then takes threads.
 
     Parameters
@@ -111,7 +125,7 @@ def session_for(config: RayConfig, size_bytes: int, workers: int = 1) -> Iterato
     if size_bytes <= INLINE_BYTES and not ray.is_initialized() and cluster_address(config) is None:
         yield
     else:
-        with ray_session(config, workers):
+        with ray_session(config, workers, home=home, inputs=inputs):
             yield
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.homes import shown
 from pipelines.progress import output
 from pipelines.quality import Quality
 from pipelines.tracking import open_run
@@ -46,11 +47,11 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
         for info in infos
     )
     console.print(f"{manifest.users:,} users, {manifest.items:,} items{'; features: ' + features if features else ''}")
-    console.print(f"written to {dataset.path}", soft_wrap=True)
+    console.print(f"written to {dataset}", soft_wrap=True)
     quality = Quality.read(dataset.layout)
     if quality is None:
         return
-    console.print(f"data quality: {dataset.layout.quality_page}", soft_wrap=True)
+    console.print(f"data quality: {shown(dataset.layout.quality_page)}", soft_wrap=True)
     for check in quality.warnings:
         console.print(f"  {check.level}: {check.name}: {check.found}", markup=False, soft_wrap=True)
 

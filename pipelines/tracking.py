@@ -36,6 +36,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from pipelines.config import Config
 from pipelines.config_errors import redact
 from pipelines.errors import UserError
+from pipelines.homes import origin
 from pipelines.load_config import HASHED, config_hash, resolved
 from pipelines.run_store import artifact_root, is_server, store_of
 from pipelines.versions import git_state, versions
@@ -439,7 +440,8 @@ def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
     if (found := client.get_experiment_by_name(name)) is not None:
         return str(found.experiment_id)
     # A server has a place for artifacts; a database must be told one, or it takes the folder we happen to stand in.
-    location = None if is_server(store_of(config)) else (artifact_root(config.home_path) / name).as_uri()
+    root = artifact_root(config.home_path) / name
+    location = None if is_server(store_of(config)) else origin(root) or root.as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:  # another process was faster

@@ -18,7 +18,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.table import Table
 
@@ -29,10 +29,14 @@ from pipelines.checkpoints import load_weights
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.homes import shown
 from pipelines.load_config import resolved
+from pipelines.mirror import renew, storage
+from pipelines.part_files import write_text
 from pipelines.progress import console, output
 from pipelines.runs import RunState, claimed_run, model_folder, run_folder, write_state
-from pipelines.session import WORKER_ENVIRONMENT, cluster_address, cores, interruptible, ray_session
+from pipelines.scaling import scaling_of
+from pipelines.session import WORKER_ENVIRONMENT, cluster_address, interruptible, ray_session
 from pipelines.startup import Timeline
 from pipelines.step_profile import phases, profile_columns, profile_figure, profile_table
 from pipelines.tracking import Tracker, open_run
@@ -112,10 +116,10 @@ def check_data(config: Config, dataset: Dataset) -> None:
     splits = dataset.manifest.splits
     for split in ("train", "validation"):
         if not splits[split].users:
-            raise UserError(f"{dataset.path}: no {split} users; check data.split and the minimum counts, "
+            raise UserError(f"{dataset}: no {split} users; check data.split and the minimum counts, "
                             "then run: mind preprocess CONFIG.yaml")  # fmt: skip
     if splits["train"].events <= splits["train"].users:
-        raise UserError(f"{dataset.path}: no train user has a second event to predict; "
+        raise UserError(f"{dataset}: no train user has a second event to predict; "
                         "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml")  # fmt: skip
 
 
@@ -128,21 +132,15 @@ def _fit(
     config: Config, dataset: Dataset, state: RunState, tracker: Tracker, timeline: Timeline
 ) -> tuple[MIND, dict[str, float]]:
     """Run the workers; the model of the best checkpoint and its metrics."""
-    workers, all_of_it = config.train.workers, config.train.include_validation
-    with ray_session(config.ray, workers=workers), tempfile.TemporaryDirectory() as scratch:
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        if workers > cpus:
-            raise UserError(f"train.workers={workers}: the cluster has {cpus} CPUs; use at most {cpus} workers")
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        use_gpu = gpus >= workers if config.train.use_gpu is None else config.train.use_gpu
-        if use_gpu and gpus < workers:
-            raise UserError(f"train.use_gpu=true: {workers} workers need as many GPUs, the cluster has {gpus}")
-        threads = config.train.threads or max(1, cores() // workers)
+    all_of_it = config.train.include_validation
+    with (
+        ray_session(config.ray, workers=config.train.workers, home=config.home_path),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        scaling = scaling_of(config, ray.cluster_resources())
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)
-        free = 1 if given == "stream" else 0  # a CPU for Ray Data, or its reading waits for ever
-        share = min(1.0, (cpus - free) / workers)
         environment = {} if cluster_address(config.ray) is None else {"env_vars": WORKER_ENVIRONMENT}
         timeline.mark("ray")
         trainer = TorchTrainer(
@@ -150,15 +148,15 @@ def _fit(
             train_loop_config={
                 "config": config,
                 "dataset": str(dataset.path),
-                "threads": threads,
+                "threads": scaling.threads,
                 "input": given,
                 "timeline": timeline,
             },
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": share}),
+            torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+            scaling_config=scaling.to_ray(config, given),
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
-                storage_path=str(folder.parent),
+                **storage(folder.parent),
                 callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 worker_runtime_env=environment,
@@ -195,12 +193,12 @@ def _record_profile(tracker: Tracker, board: Path) -> None:
 
 def _input(config: Config, dataset: Dataset, folder: Path) -> str:
     """How the workers hold the train split; a run keeps what it began with, on whatever machine it goes on."""
-    chosen = folder / "input"
+    chosen = renew(folder / "input")
     if not chosen.is_file():
         manifest = dataset.manifest
         memory = min(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
         kind = choose_input(config.train, manifest.splits["train"], len(manifest.profile_features), memory)
-        chosen.write_text(kind, "utf-8")
+        write_text(kind, chosen)
         if kind != config.train.input and kind == "stream":
             console.print("The train split is streamed: it does not fit the workers' memory (docs/design.md)")
     return chosen.read_text("utf-8")
@@ -247,7 +245,7 @@ def _publish(
     uri = tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
     if uri is not None:
         tracker.log_tags({"mind.model_uri": uri})
-    tracker.log_tags({"mind.model": str(folder)})
+    tracker.log_tags({"mind.model": shown(folder)})
     return folder
 
 
@@ -264,4 +262,4 @@ def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> Non
         cosine = outcome.metrics["routing/interest_cosine"]
         output.print(f"Interest collapse: mean cosine {cosine:.2f} between a user's interests; K vectors act as one. "
                       "Try a larger model.routing_scale or model.init_std.")  # fmt: skip
-    output.print(f"Model:  {outcome.model}\nRun:    {outcome.run_id} (mind ui)", soft_wrap=True)
+    output.print(f"Model:  {shown(outcome.model)}\nRun:    {outcome.run_id} (mind ui)", soft_wrap=True)

@@ -24,7 +24,9 @@ from ray.tune.logger import JsonLoggerCallback
 
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.homes import shown
 from pipelines.locks import exclusive
+from pipelines.mirror import names, storage
 from pipelines.progress import console
 from pipelines.session import cluster_address, local_cpus, ray_session
 from pipelines.tracking import Tracker, find_run, open_run
@@ -67,7 +69,7 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
         concurrent_trials(loaded.campaign.resources, _local(loaded, 0.0), loaded.source)
     loaded.folder.mkdir(parents=True, exist_ok=True)
     name = loaded.campaign.campaign
-    busy = f"{name}: another mind tune runs this campaign ({loaded.folder}); wait for it or end it"
+    busy = f"{name}: another mind tune runs this campaign ({shown(loaded.folder)}); wait for it or end it"
     with exclusive(loaded.folder / "lock", busy):
         state = store_campaign(loaded, dataset.manifest.fingerprint)
         tags = {"mind.campaign": name, IDENTITY: state["id"]}
@@ -77,9 +79,9 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
             parent.log_text(yaml.safe_dump(plain(loaded.campaign), sort_keys=False), "campaign.yaml")
             manifest = dataset.manifest
             parent.log_dataset(manifest.name, manifest.fingerprint, manifest.sources["events"][0]["path"], "training")
-            with ray_session(loaded.base.ray, workers=refits, dashboard=True):
+            with ray_session(loaded.base.ray, workers=refits, dashboard=True, home=loaded.base.home_path):
                 cpus = int(ray.cluster_resources().get("CPU", 1))
-                if refits > cpus:
+                if refits > cpus and not loaded.base.ray.autoscaling:
                     raise UserError(f"{loaded.source}: train.workers={refits}, with which the winner is trained: the "
                                     f"cluster has {cpus} CPUs; --set settings.train.workers={cpus}")  # fmt: skip
                 records = _search(loaded, dataset, parent, retry_failed)
@@ -92,7 +94,10 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if cluster_address(base.ray) is None:  # its logical CPUs may be more than the cores, for the refit's sake
         nodes = _local(loaded, ray.cluster_resources().get("GPU", 0.0))
-    concurrent = concurrent_trials(campaign.resources, nodes, loaded.source)
+    if base.ray.autoscaling and campaign.resources.concurrent is not None:  # nodes come as they are asked for
+        concurrent = campaign.resources.concurrent
+    else:
+        concurrent = concurrent_trials(campaign.resources, nodes, loaded.source)
     ledger = Ledger(loaded.folder)
     if retry_failed:
         ledger.reset_failed()
@@ -138,7 +143,7 @@ def _session(loaded: Loaded, trials: Trials, dispatcher: Any, concurrent: int, f
         return
     scheduler = scheduler_of(Stopping(method="none") if finalist else campaign.stopping, loaded.trials.train.epochs)
     prime(scheduler, [each for each in trials.all() if each.ended and not each.finalist], trials.metric)
-    number = len(list((loaded.folder / "ray").glob("tune-*"))) + 1
+    number = len([name for name in names(loaded.folder / "ray") if name.startswith("tune-")]) + 1
     tuner = ray_tune.Tuner(
         ray_tune.with_resources(Follower, FOLLOWER_RESOURCES),
         tune_config=ray_tune.TuneConfig(
@@ -150,7 +155,7 @@ def _session(loaded: Loaded, trials: Trials, dispatcher: Any, concurrent: int, f
         ),
         run_config=ray_tune.RunConfig(
             name=f"tune-{number}",
-            storage_path=str(loaded.folder / "ray"),
+            **storage(loaded.folder / "ray"),
             callbacks=[LedgerCallback(trials, dispatcher), JsonLoggerCallback()],
             checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),  # a follower has nothing to save
             failure_config=ray_tune.FailureConfig(max_failures=FOLLOWER_FAILURES),

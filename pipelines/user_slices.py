@@ -23,6 +23,7 @@ from ray.util import ActorPool
 from pipelines.artifact import load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.mirror import fetch
 from pipelines.part_files import read_part
 from pipelines.progress import progress
 from pipelines.session import raise_user_error
@@ -55,7 +56,7 @@ class Slice:
 
 @lru_cache(maxsize=1)  # consecutive slices are of one part
 def _part(file: str) -> pa.Table:
-    names = [name for name in pq.read_schema(file).names if name not in BEHAVIOURS]
+    names = [name for name in pq.read_schema(fetch(file)).names if name not in BEHAVIOURS]
     return read_part(file, names).combine_chunks()
 
 
@@ -114,7 +115,7 @@ def over_slices(
     UserError
         The one that a task raised.
     """
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    cpus = config.train.workers if config.ray.autoscaling else int(ray.cluster_resources().get("CPU", 1))
     workers = max(1, min(config.train.workers, cpus, len(slices)))
     actor = ray.remote(num_cpus=1, max_restarts=CRASHES, max_task_retries=CRASHES)(_Worker)
     pool = ActorPool([actor.remote([Path(model) for model in models]) for _ in range(workers)])

@@ -2,6 +2,7 @@
 
     .NAME.work-HASH/key.json            what the work is for: settings and files; HASH is of it
     .NAME.work-HASH/STAGE/NNNNN.json    written by a task after all else that it wrote: that task is done
+    .NAME.work-HASH/place.json          where the new dataset's files go: here, or, at a URI, into a new generation
 
 A task writes its files under names of its own, aside and then renamed, so it may be killed and run again at any time.
 No result lies in the driver's memory alone: killing the driver loses at most the tasks under way.
@@ -18,7 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.generations import current, make_current, new_generation
+from pipelines.homes import origin, shown
 from pipelines.locks import exclusive
+from pipelines.mirror import fetch, forget, listed, names, remove, renew, renew_files
+from pipelines.nodes import on_every_node
 from pipelines.part_files import write_text
 from pipelines.publish import swap
 from pipelines.session import run_tasks
@@ -26,6 +31,8 @@ from pipelines.whole import TORN
 
 Json = dict[str, Any]
 KEY = "key.json"  # without it a work folder is rubbish
+PLACE = "place.json"
+RECORDS = "*/[0-9]*.json"
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,7 @@ class Workspace:
     root: Path
     target: Path
     resumed: bool
-
-    @property
-    def folder(self) -> Path:
-        """Of what will take the target's place."""
-        return self.root / "dataset"
+    folder: Path  # of what will take the target's place
 
     def run(self, stage: str, task: Callable[..., Json], arguments: Sequence[tuple[Any, ...]], what: str) -> list[Json]:
         """Results of ``task(*arguments)``, one per tuple, in order; those that are on record are not run again.
@@ -51,7 +54,7 @@ class Workspace:
         what : description of the progress bar.
         """
         folder = self.root / stage
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{number:05d}.json" for number in range(len(arguments))]
         missing = [number for number, file in enumerate(files) if not file.exists()]
         work = [(task, files[number], *arguments[number]) for number in missing]
@@ -60,14 +63,19 @@ class Workspace:
 
     def has_results(self) -> bool:
         """Whether any task is done."""
-        return any(self.root.glob("*/[0-9]*.json"))
+        return bool(listed(self.root, RECORDS))
 
     def publish(self) -> None:
         """Put `folder` in the place of the target, which stays readable until then, and end the work."""
         for torn in self.folder.rglob(TORN):  # of tasks that were killed
             torn.unlink(missing_ok=True)
-        (self.root / KEY).unlink()  # from here on there is nothing to go on with
-        swap(self.folder, self.target, _replaced(self.target))
+        if origin(self.target) is None:
+            (self.root / KEY).unlink()  # from here on there is nothing to go on with
+            swap(self.folder, self.target, _replaced(self.target))
+        else:
+            make_current(self.target, self.folder.name)
+            on_every_node(forget, self.root)
+            on_every_node(forget, self.folder)  # an append has rewritten files that some node may have read before
         discard(self.root)
 
 
@@ -85,7 +93,7 @@ def write_json(value: Any, file: Path) -> None:
 
 def read_json(file: Path) -> Any:
     """What `write_json` wrote."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    return json.loads(fetch(file).read_text(encoding="utf-8"))
 
 
 @contextmanager
@@ -98,7 +106,7 @@ def claimed(target: Path) -> Iterator[None]:
         If another process is at work on it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    busy = f"{target}: another mind preprocess is writing this dataset; wait for it to end"
+    busy = f"{shown(target)}: another mind preprocess is writing this dataset; wait for it to end"
     with exclusive(target.with_name(f".{target.name}.lock"), busy):
         recall(target)
         yield
@@ -114,14 +122,16 @@ def workspace(target: Path, key: Json) -> Iterator[Workspace]:
     # a name of its own: tasks that outlive a killed driver for a moment write to nobody else's folder
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
     root = target.with_name(f".{target.name}.work-{digest}")
+    renew_files(root, RECORDS, "*.json")
     resumed = (root / KEY).is_file() and read_json(root / KEY) == key
     for other in _unfinished(target):
         if not resumed or other != root:
             discard(other)
     if not resumed:
         root.mkdir()
+        write_json(str(root / "dataset" if origin(target) is None else target / new_generation()), root / PLACE)
         write_json(key, root / KEY)
-    work = Workspace(root, target, resumed)
+    work = Workspace(root, target, resumed, Path(read_json(root / PLACE)))
     try:
         yield work
     finally:
@@ -134,17 +144,24 @@ def _replaced(target: Path) -> Path:
 
 
 def _unfinished(target: Path) -> list[Path]:
-    return list(target.parent.glob(f".{target.name}.work-*"))
+    return [target.parent / name for name in names(target.parent) if name.startswith(f".{target.name}.work-")]
 
 
 def discard(root: Path) -> None:
-    """Remove a work folder; half removed, it is none."""
-    (root / KEY).unlink(missing_ok=True)
-    shutil.rmtree(root, ignore_errors=True)
+    """Remove a work folder, and what it would have published; half removed, it is none."""
+    remove(root / KEY)
+    place = renew(root / PLACE)
+    if origin(root) is not None and place.is_file():
+        generation = Path(read_json(place))
+        if current(generation.parent) != generation:
+            remove(generation)
+    remove(root)
 
 
 def recall(target: Path) -> None:
     """Mend what a `publish` killed between its steps has left."""
+    if origin(target) is not None:  # a generation counts or does not
+        return
     replaced = _replaced(target)
     if replaced.exists() and not target.exists():  # the only copy
         replaced.rename(target)

@@ -17,6 +17,8 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.evaluate import evaluate
+from pipelines.homes import shown
+from pipelines.mirror import exists
 from pipelines.part_files import write_text
 from pipelines.progress import console, output
 from pipelines.registry import CHALLENGER, register_model
@@ -63,13 +65,15 @@ def finish(loaded: Loaded, dataset: Dataset, parent: Tracker, records: list[Tria
     _record(loaded, parent, rows, records, figures)
     if first is None:
         failed = next(record for record in records if record.status == "failed")
-        raise UserError(f"{campaign.campaign}: every trial failed, the first with: {failed.reason}; report: {page}")
+        raise UserError(
+            f"{campaign.campaign}: every trial failed, the first with: {failed.reason}; report: {shown(page)}"
+        )
     if campaign.finish.refit != "none":
         tested = _test(loaded, dataset, parent, rows, first)
         for line in tested.lines:
             output.print(line, soft_wrap=True)
         _write_page(loaded, parent, records, figures, tested)
-    output.print(f"Report: {page}\nRun:    {parent.run_id} (mind ui)", soft_wrap=True)
+    output.print(f"Report: {shown(page)}\nRun:    {parent.run_id} (mind ui)", soft_wrap=True)
     return page
 
 
@@ -190,7 +194,7 @@ def _trained(config: Config, dataset: Dataset) -> Path:
     """The model of these settings: the one that is there, since the same settings train the same, or a new one."""
     first = read_state(config, run_stem(config, dataset))
     folder = model_folder(config, first.name)
-    if first.finished and (folder / "config.json").is_file():
+    if first.finished and exists(folder / "config.json"):
         console.print(f"{folder.name} is trained already")
         return folder
     return train(config).model

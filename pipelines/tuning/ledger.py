@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.mirror import remove, renew_files
 from pipelines.whole import whole
 
 Report = dict[str, float]
@@ -62,6 +62,7 @@ class Ledger:
         self.folder = folder
         self.trials = folder / "trials"
         self.trials.mkdir(parents=True, exist_ok=True)
+        renew_files(self.trials, "*.json")
 
     def read(self) -> list[TrialRecord]:
         """All trials, by number."""
@@ -84,7 +85,7 @@ class Ledger:
 
     def forget(self, number: int) -> None:
         """Remove what a trial that has ended would have gone on from."""
-        shutil.rmtree(self.checkpoint(number), ignore_errors=True)
+        remove(self.checkpoint(number))
 
 
 def _read(file: Path) -> TrialRecord:

@@ -17,7 +17,9 @@ from pydantic import ValidationError
 from pipelines.config import Config
 from pipelines.config_errors import Layer, explain, redact, show
 from pipelines.errors import UserError
+from pipelines.homes import shown
 from pipelines.load_config import available_presets, config_hash, load_config, merge, parse_sets, read_yaml, resolved
+from pipelines.mirror import names, renew
 from pipelines.tuning.check_space import check_space
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.space import allows
@@ -95,8 +97,8 @@ def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
         If there is none of that name in `home`, or `sets` are wrong.
     """
     file = home / "campaigns" / name / "campaign.json"
-    if not file.is_file():
-        known = sorted(found.parent.name for found in home.glob("campaigns/*/campaign.json"))
+    if not renew(file).is_file():
+        known = names(home / "campaigns")
         there = f"there are {', '.join(known)}" if known else "give --home, or start it: mind tune CONF"
         raise UserError(f"--resume {name}: no such campaign in {home / 'campaigns'}; {there}")
     stored = json.loads(file.read_text("utf-8"))
@@ -139,14 +141,15 @@ def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
         "campaign": plain(loaded.campaign),
         "base": resolved(loaded.base),
     }
-    before: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    before: dict[str, Any] = json.loads(file.read_text("utf-8")) if renew(file).is_file() else {}
     if before:
         for part, value in identity.items():
             if before["identity"].get(part) != value:
                 name = loaded.campaign.campaign
                 stored = "" if part == "dataset" else f"go on with it as it was: mind tune --resume {name}, or "
-                raise UserError(f"{loaded.source}: campaign {name} exists with another {part} ({loaded.folder}); "
-                                f"{stored}begin a new one: --set campaign=NAME")  # fmt: skip
+                where = shown(loaded.folder)
+                raise UserError(f"{loaded.source}: campaign {name} exists with another {part} ({where}); {stored}"
+                                "begin a new one: --set campaign=NAME")  # fmt: skip
     state = {"id": uuid.uuid4().hex} | before | values
     write_state(loaded.folder, state)
     return state
@@ -172,7 +175,6 @@ def _redacted(value: Any) -> Any:
 
 def write_state(folder: Path, values: dict[str, Any]) -> None:
     """Replace ``campaign.json`` in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
     with whole(folder / "campaign.json") as aside:
         aside.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
 

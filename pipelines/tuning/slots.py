@@ -14,6 +14,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from pipelines.mirror import storage as storage_of
 from pipelines.session import WORKER_ENVIRONMENT
 from pipelines.tuning.config import Resources
 from pipelines.tuning.dispatcher import Dispatcher
@@ -58,7 +59,7 @@ def slots(
     """
     options = {"num_cpus": 0, "max_concurrency": 1000}
     dispatcher: Any = ray.remote(Dispatcher).options(**options).remote(number, resources.max_failures)
-    threads_of_slots = []
+    threads_of_slots, place = [], storage_of(storage)
     for slot in range(number):
 
         def make(slot: int = slot) -> TorchTrainer:
@@ -79,7 +80,7 @@ def slots(
                 ),
                 run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                     name=f"slot-{slot}",
-                    storage_path=str(storage),
+                    **place,
                     callbacks=[CrashCallback(slot, dispatcher)],  # type: ignore[list-item]
                     failure_config=FailureConfig(max_failures=-1),  # CrashCallback counts
                     worker_runtime_env={} if local else {"env_vars": WORKER_ENVIRONMENT},

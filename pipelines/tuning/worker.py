@@ -25,10 +25,11 @@ from pipelines.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.mirror import fetch_folder, push_files
 from pipelines.train_data import TrainData
 from pipelines.train_input import MemoryInput
 from pipelines.train_run import Metrics, Save, build_trainer, run_training
-from pipelines.tuning.checkpoint import aside, newest, publish, reports_of
+from pipelines.tuning.checkpoint import newest, place_of, publish, reports_of
 from pipelines.tuning.dispatcher import Job
 from pipelines.tuning.ledger import Report
 from pipelines.tuning.shared_data import shared_data
@@ -80,7 +81,7 @@ def train_trial(
     reporter = TrialReporter(job, dispatcher, rank, ranks, serving_cost(config, data), device)
     checkpoint = _same_on_all(newest(folder) if rank == 0 else None, ranks)
     if checkpoint is not None:
-        load_checkpoint(checkpoint, trainer, stopping)
+        load_checkpoint(fetch_folder(checkpoint), trainer, stopping)
         reporter.reports, last = reports_of(checkpoint)
         if not reporter.ask(last):
             return
@@ -115,9 +116,10 @@ class TrialReporter:
             return False
         kept = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.reports.append(kept | self.cost | {"seconds": before + now - self.resumed})
-        place = aside(Path(self.job.checkpoint), int(metrics["step"]), f"{self.job.start}-{self.job.attempt}")
+        place = place_of(Path(self.job.checkpoint), int(metrics["step"]), f"{self.job.start}-{self.job.attempt}")
         if save is not None:
             save(place)
+            push_files(place)
         sum_over_ranks(torch.zeros(1, device=self.device))  # every rank has written its part
         if self.rank == 0:
             publish(place, self.reports, last)

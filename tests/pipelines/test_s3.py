@@ -1,83 +1,43 @@
 """Reading from object stores: a real S3 server on this machine (moto), with credentials from the environment."""
 
 import json
-import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as csv
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from pipelines.config import Config, TableSource
 from pipelines.errors import UserError
 from pipelines.filesystems import open_filesystem
 from pipelines.sources import read_table
+from tests.pipelines.s3_server import KEY, SECRET, s3_server, use_s3
 
-KEY, SECRET = "test-access-key", "test-secret-key"
 COLUMNS = ["user", "item", "time"]
 LOG = pa.table({"user": [1, 1, 2, 2], "item": ["a", "b", "a", "c"], "time": [10, 20, 30, 40]})
-AWS_VARIABLES = (
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE",
-)  # fmt: skip
-
-
-def signed_only(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """As S3 does and moto does not by itself: requests that another key signs, or nobody, are refused."""
-
-    def gate(request: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
-        if f"Credential={KEY}/" in request.get("HTTP_AUTHORIZATION", ""):
-            return app(request, respond)
-        respond("403 Forbidden", [("Content-Type", "application/xml")])
-        return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
-
-    return gate
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """The address of a server with a log in several files in s3://shop/log."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, signed_only(app), threaded=True)  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    store = pafs.S3FileSystem(
-        access_key=KEY, secret_key=SECRET, region="eu-west-1", endpoint_override=address, allow_bucket_creation=True
-    )
-    store.create_dir("shop")
-    for number in range(2):
-        rows = LOG.slice(2 * number, 2)
-        pq.write_table(rows, f"shop/log/day=2024-01-0{number + 1}/part.parquet", filesystem=store)
-        with store.open_output_stream(f"shop/csv/{number}.csv.gz", compression="gzip") as out:
-            csv.write_csv(rows, out)
-    with store.open_output_stream("shop/log/_SUCCESS") as out:
-        out.write(b"")
-    yield address
-    server.shutdown()
-    thread.join()
+    with s3_server("shop") as (address, store):
+        for number in range(2):
+            rows = LOG.slice(2 * number, 2)
+            pq.write_table(rows, f"shop/log/day=2024-01-0{number + 1}/part.parquet", filesystem=store)
+            with store.open_output_stream(f"shop/csv/{number}.csv.gz", compression="gzip") as out:
+                csv.write_csv(rows, out)
+        with store.open_output_stream("shop/log/_SUCCESS") as out:
+            out.write(b"")
+        yield address
 
 
 @pytest.fixture(autouse=True)
 def environment(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in AWS_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))  # nobody's ~/.aws
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    use_s3(monkeypatch, endpoint, tmp_path)
 
 
 def read(path: str, columns: list[str] = COLUMNS) -> list[dict[str, object]]:

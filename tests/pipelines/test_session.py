@@ -49,7 +49,7 @@ def test_a_small_input_starts_no_ray_unless_there_is_a_cluster(monkeypatch: pyte
     started: list[RayConfig] = []
 
     @contextmanager
-    def record(config: RayConfig, workers: int) -> Iterator[None]:
+    def record(config: RayConfig, workers: int, **reach: object) -> Iterator[None]:
         started.append(config)
         yield
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tuning.checkpoint import Report, aside, newest, publish, reports_of
+from pipelines.tuning.checkpoint import Report, newest, place_of, publish, reports_of
 
 FIRST: Report = {"step": 100.0, "validation/ndcg@20": 0.1}
 SECOND: Report = {"step": 200.0, "validation/ndcg@20": 0.30000000000000004}
@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def save(folder: Path, step: int, *reports: Report, attempt: int = 1, last: bool = False, model: str = "") -> None:
-    place = aside(folder, step, attempt)
+    place = place_of(folder, step, str(attempt))
     (place / "model").write_text(model or f"after {step} steps")
     publish(place, list(reports), last)
 
@@ -31,7 +31,7 @@ def model_of(folder: Path) -> str:
 
 def test_a_trial_that_never_validated_has_nothing_to_go_on_from(folder: Path) -> None:
     assert newest(folder) is None
-    aside(folder, 100, 1)
+    place_of(folder, 100, "1")
     assert newest(folder) is None
 
 
@@ -47,7 +47,7 @@ def test_a_newer_checkpoint_takes_the_place_of_the_older(folder: Path) -> None:
     save(folder, 100, FIRST)
     save(folder, 200, FIRST, SECOND)
     assert model_of(folder) == "after 200 steps"
-    assert [place.name for place in folder.iterdir()] == ["step-000000200"]
+    assert [place.name for place in folder.iterdir()] == ["step-000000200.1"]
 
 
 def test_newest_is_by_number_not_by_spelling(folder: Path) -> None:
@@ -58,27 +58,27 @@ def test_newest_is_by_number_not_by_spelling(folder: Path) -> None:
 
 def test_a_half_written_checkpoint_does_not_count(folder: Path) -> None:
     save(folder, 100, FIRST)
-    (aside(folder, 200, 1) / "model").write_text("half of")
+    (place_of(folder, 200, "1") / "model").write_text("half of")
     assert model_of(folder) == "after 100 steps"
 
 
 def test_the_older_checkpoint_is_there_until_the_newer_is_whole(folder: Path) -> None:
     save(folder, 100, FIRST)
-    place = aside(folder, 200, 1)
-    assert (folder / "step-000000100" / "reports.json").is_file()
+    place = place_of(folder, 200, "1")
+    assert (folder / "step-000000100.1" / "reports.json").is_file()
     publish(place, [FIRST, SECOND], last=False)
-    assert not (folder / "step-000000100").exists()
+    assert not (folder / "step-000000100.1").exists()
 
 
 def test_a_process_killed_before_older_ones_were_removed_leaves_the_newest_to_count(folder: Path) -> None:
     save(folder, 200, FIRST, SECOND)
     kept = folder.parent / "kept"
-    (folder / "step-000000200").rename(kept)
+    (folder / "step-000000200.1").rename(kept)
     save(folder, 100, FIRST)
-    kept.rename(folder / "step-000000200")
+    kept.rename(folder / "step-000000200.1")
     assert model_of(folder) == "after 200 steps"
     save(folder, 300, FIRST, SECOND)
-    assert [place.name for place in folder.iterdir()] == ["step-000000300"]
+    assert [place.name for place in folder.iterdir()] == ["step-000000300.1"]
 
 
 def test_a_repeated_attempt_at_the_same_step_replaces(folder: Path) -> None:
@@ -91,14 +91,14 @@ def test_a_repeated_attempt_at_the_same_step_replaces(folder: Path) -> None:
 
 
 def test_attempts_write_beside_each_other_and_ranks_of_one_attempt_together(folder: Path) -> None:
-    assert aside(folder, 100, 1) != aside(folder, 100, 2)
-    (aside(folder, 100, 2) / "rank-0").touch()
-    (aside(folder, 100, 2) / "rank-1").touch()
-    assert sorted(file.name for file in aside(folder, 100, 2).iterdir()) == ["rank-0", "rank-1"]
+    assert place_of(folder, 100, "1") != place_of(folder, 100, "2")
+    (place_of(folder, 100, "2") / "rank-0").touch()
+    (place_of(folder, 100, "2") / "rank-1").touch()
+    assert sorted(file.name for file in place_of(folder, 100, "2").iterdir()) == ["rank-0", "rank-1"]
 
 
 def test_a_late_word_of_an_earlier_attempt_takes_nothing_away(folder: Path) -> None:
-    late = aside(folder, 100, 1)
+    late = place_of(folder, 100, "1")
     save(folder, 200, FIRST, SECOND, attempt=2)
     publish(late, [FIRST], last=False)
     assert model_of(folder) == "after 200 steps"
