@@ -5,43 +5,17 @@ Everything heavy is imported inside a command, so that ``mind --help`` answers a
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
+from jobs.commands import Commands
+from jobs.options import Conf, Home, Model, Preset, Sets, home_folder_of, loaded_config, print_next
 from pipelines.errors import UserError
 
-if TYPE_CHECKING:
-    from pipelines.config import Config
-
 OUT_SUFFIXES = (".parquet", ".csv", ".jsonl")
-
-
-class Commands(TyperGroup):
-    """The group of commands, with the ways in which a command may end: a user's mistake is one line and exit code 2."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; any other exception keeps its traceback."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("mind: interrupted", err=True)
-            raise typer.Exit(130) from None
-        except Exception as error:
-            mistake = _user_error(error)
-            if mistake is None:
-                raise
-            from pipelines.config_errors import redact  # imports pydantic
-
-            typer.echo(f"mind: error: {redact(' '.join(str(mistake).split()))}", err=True)
-            raise typer.Exit(2) from None
-
 
 app = typer.Typer(
     cls=Commands,
@@ -50,20 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a plain traceback can be pasted into an issue
     help="Multi-interest retrieval (MIND): an event log in, K vectors per user and top-N lists out.",
 )
-
-Conf = Annotated[Path, typer.Argument(metavar="CONF", help="YAML file of the campaign, e.g. conf/ml-1m.yaml")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="A.B=C", help="Override one setting, e.g. train.epochs=3. May be repeated."),
-]
-Preset = Annotated[str | None, typer.Option("--preset", help="default, paper, youtube_dnn or popularity.")]
-Home = Annotated[
-    str | None, typer.Option("--home", help="Folder of datasets, models and runs; before MIND_HOME and the file.")
-]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", help="Model folder or models:/ URI. Without it: the newest one trained for CONF."),
-]
 
 
 @app.command()
@@ -78,7 +38,7 @@ def preprocess(
     ] = None,
 ) -> None:
     """Turn the event log into a dataset; if it is killed, the same command goes on."""
-    config = _config(conf, sets, preset, home)
+    config = loaded_config(conf, sets, preset, home)
     from pipelines.summary import print_summary, record_summary
 
     if append is None:
@@ -91,7 +51,7 @@ def preprocess(
         dataset = append_log(config, append)
     record_summary(config, dataset)
     print_summary(dataset)
-    _next("train", conf, sets, preset, home)
+    print_next("train", conf, sets, preset, home)
 
 
 @app.command()
@@ -103,11 +63,11 @@ def train(
     home: Home = None,
 ) -> None:
     """Train on the dataset; goes on from the last checkpoint if it was stopped."""
-    config = _config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
+    config = loaded_config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
     from pipelines.train import train
 
     train(config)
-    _next("evaluate", conf, sets, preset, home)
+    print_next("evaluate", conf, sets, preset, home)
 
 
 @app.command()
@@ -124,11 +84,11 @@ def evaluate(
     home: Home = None,
 ) -> None:
     """Rank the whole catalogue for every user and report the metrics."""
-    config = _config(conf, sets, preset, home)
+    config = loaded_config(conf, sets, preset, home)
     from pipelines.evaluate import evaluate
 
     evaluate(config, model=model, split=split, against=against or ())
-    _next("recommend", conf, sets, preset, home, *([] if model is None else ["--model", model]), "--all")
+    print_next("recommend", conf, sets, preset, home, *([] if model is None else ["--model", model]), "--all")
 
 
 @app.command()
@@ -151,7 +111,7 @@ def recommend(
         raise UserError("recommend: give either --user ID (may be repeated) or --all")
     if out is not None and out.suffix not in OUT_SUFFIXES:
         raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
-    config = _config(conf, [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])], preset, home)
+    config = loaded_config(conf, [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])], preset, home)
     from pipelines.recommend import recommend
 
     recommend(config, users=user or None, out=out, model=model, latest=latest)
@@ -187,10 +147,10 @@ def ui(
     from pipelines.run_store import store_of, store_uri
 
     if conf is not None:
-        config = _config(conf, sets, None, home)
+        config = loaded_config(conf, sets, None, home)
         serve(store_of(config), config.home_path, port)
     else:
-        folder = _home_folder(home)
+        folder = home_folder_of(home)
         serve(store_uri(None, folder), folder, port)
 
 
@@ -217,7 +177,7 @@ def tune(
         loaded = load_campaign(conf, sets or [], home)
     else:
         assert resume is not None
-        loaded = stored_campaign(resume, _home_folder(home), sets or [])
+        loaded = stored_campaign(resume, home_folder_of(home), sets or [])
     from pipelines.tune import tune
 
     tune(loaded, retry_failed)
@@ -237,7 +197,7 @@ def promote(
     home: Home = None,
 ) -> None:
     """Make the challenger the champion if it does better on the test set; exit code 0 whatever is decided."""
-    config = _config(conf, sets, preset, home)
+    config = loaded_config(conf, sets, preset, home)
     from pipelines.promote import promote
 
     promote(config, name=name, replace=replace)
@@ -261,44 +221,6 @@ def options(
 def main() -> None:
     """Entry point of the ``mind`` script."""
     app(prog_name="mind")
-
-
-def _config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
-    from pipelines.load_config import load_config
-
-    home_set = [] if home is None else [f"home={json.dumps(home)}"]  # quoted, so that YAML takes it as it is
-    return load_config(conf, [*(sets or []), *home_set], preset)
-
-
-def _home_folder(home: str | None) -> Path:
-    """Of a command without a configuration."""
-    from pipelines.homes import home_folder
-
-    try:
-        return home_folder(home or os.environ.get("MIND_HOME") or "mind_home")
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def _next(command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str) -> None:
-    """Print the command that comes after this one, with the same options but for secrets."""
-    from pipelines.config_errors import redact
-
-    words = ["mind", command, str(conf), *more]
-    for option, values in (("--preset", [preset]), ("--home", [home]), ("--set", sets or [])):
-        words += [word for value in values if value is not None for word in (option, value)]
-    typer.echo(f"next: {shlex.join(map(redact, words))}")
-
-
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
-    while error is not None:
-        # Ray's own wrapper is an instance of UserError as well, but its text is the whole remote traceback.
-        inner = getattr(error, "cause", None)
-        if isinstance(error, UserError) and not isinstance(inner, BaseException):
-            return error
-        error = inner or error.__cause__
-    return None
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ CANNOT_VARY = {  # a section or a setting -> why, and the way out
     "ray": f"trials share one cluster; {IN_SETTINGS}",
     "train.seed": "a seed is not searched; give search.seeds, the number of trainings of a point",
     "train.workers": "give resources.workers",
+    "train.min_workers": f"it matters to no trial that keeps its nodes; {IN_SETTINGS}",
     "train.use_gpu": "give resources.gpus",
     "train.threads": "give resources.cpus",
     "train.max_failures": "give resources.max_failures",

@@ -45,6 +45,8 @@ def store(server: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """The file system of the server; what an earlier test has left there is gone."""
     address, filesystem = server
     use_s3(monkeypatch, address, tmp_path)
+    # the processes of a cluster that an earlier test has started were given another environment: work in this one
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     mirror._filesystem.cache_clear()
     filesystem.delete_dir_contents("mind", missing_dir_ok=True)
     return filesystem

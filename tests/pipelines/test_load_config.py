@@ -119,7 +119,7 @@ def test_file_that_is_no_mapping(conf: Path) -> None:
     [
         ("model: {sigam: 1}", "model.sigam: unknown key, did you mean model.sigma?"),
         ("sigma: 1", "sigma: unknown key, did you mean model.sigma?"),
-        ("train: {qqq: 1}", "train.qqq: unknown key, allowed: workers, batch_size, epochs, "),
+        ("train: {qqq: 1}", "train.qqq: unknown key, allowed: workers, min_workers, batch_size, "),
         ("train: {workers: 0}", "train.workers=0: must be >= 1"),
         ("train: {workers: two}", "train.workers='two': must be an integer"),
         ("train: {patience: 1.5}", "train.patience=1.5: must be an integer"),

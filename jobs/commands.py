@@ -1,0 +1,41 @@
+"""A group of commands, with the ways in which a command may end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines.errors import UserError
+
+
+class Commands(TyperGroup):
+    """A user's mistake is one line and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; any other exception keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("mind: interrupted", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            mistake = user_error(error)
+            if mistake is None:
+                raise
+            from pipelines.config_errors import redact  # imports pydantic
+
+            typer.echo(f"mind: error: {redact(' '.join(str(mistake).split()))}", err=True)
+            raise typer.Exit(2) from None
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
+    while error is not None:
+        # Ray's own wrapper is an instance of UserError as well, but its text is the whole remote traceback.
+        inner = getattr(error, "cause", None)
+        if isinstance(error, UserError) and not isinstance(inner, BaseException):
+            return error
+        error = inner or error.__cause__
+    return None

@@ -1,0 +1,60 @@
+"""Options that several commands take, and what becomes of them: a configuration, a home, the next command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+
+Conf = Annotated[Path, typer.Argument(metavar="CONF", help="YAML file of the campaign, e.g. conf/ml-1m.yaml")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="A.B=C", help="Override one setting, e.g. train.epochs=3. May be repeated."),
+]
+Preset = Annotated[str | None, typer.Option("--preset", help="default, paper, youtube_dnn or popularity.")]
+Home = Annotated[
+    str | None, typer.Option("--home", help="Folder of datasets, models and runs; before MIND_HOME and the file.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="Model folder or models:/ URI. Without it: the newest one trained for CONF."),
+]
+
+
+def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
+    """Of a command that takes CONF."""
+    from pipelines.load_config import load_config
+
+    home_set = [] if home is None else [f"home={json.dumps(home)}"]  # quoted, so that YAML takes it as it is
+    return load_config(conf, [*(sets or []), *home_set], preset)
+
+
+def home_folder_of(home: str | None) -> Path:
+    """Of a command without a configuration."""
+    from pipelines.homes import home_folder
+
+    try:
+        return home_folder(home or os.environ.get("MIND_HOME") or "mind_home")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def print_next(
+    command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str
+) -> None:
+    """Print the command that comes after this one, with the same options but for secrets."""
+    from pipelines.config_errors import redact
+
+    words = ["mind", command, str(conf), *more]
+    for option, values in (("--preset", [preset]), ("--home", [home]), ("--set", sets or [])):
+        words += [word for value in values if value is not None for word in (option, value)]
+    typer.echo(f"next: {shlex.join(map(redact, words))}")
