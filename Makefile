@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test lint format bench bench-train bench-preprocess bench-tune clean
+.PHONY: help quickstart test lint format bench bench-train bench-preprocess bench-tune testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -58,6 +58,12 @@ bench-preprocess: $(INSTALLED) ## What preprocessing costs, beside a plain Polar
 
 bench-tune: $(INSTALLED) ## What a tuning campaign costs beside its trainings; ASHA against the grid (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.tune
+
+testbed-up: $(INSTALLED) ## A Ray cluster of several nodes on this machine, with S3 and MLflow (docs/testbed.md)
+	$(BIN)/python -m tests.cluster.testbed up
+
+testbed-down: $(INSTALLED) ## Take it down; nothing of it stays
+	$(BIN)/python -m tests.cluster.testbed down
 
 format: $(INSTALLED) ## Let ruff sort imports and lay out the code
 	$(BIN)/ruff check --fix .
