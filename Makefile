@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test lint format bench bench-train bench-preprocess bench-tune testbed-up testbed-down clean
+.PHONY: help quickstart test lint format bench bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -55,6 +55,9 @@ bench-train: $(INSTALLED) ## What training costs, beside torch-rechub and a dens
 bench-preprocess: $(INSTALLED) ## What preprocessing costs, beside a plain Polars script (about 15 minutes, alone)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.preprocess
+
+bench-plan: $(INSTALLED) ## Is `mind plan` right? Predicted beside measured at three sizes (about 10 minutes, alone)
+	$(BIN)/python -m benchmarks.plan
 
 bench-tune: $(INSTALLED) ## What a tuning campaign costs beside its trainings; ASHA against the grid (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.tune

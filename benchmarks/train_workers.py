@@ -261,7 +261,7 @@ def _counted(job: Job) -> dict[str, Any]:
     calls: Counter[str] = Counter()
     for name, position in COLLECTIVES.items():
         if hasattr(dist, name):  # names differ between releases of torch
-            setattr(dist, name, _counting(name, position, getattr(dist, name), sent, calls))
+            setattr(dist, name, counting(name, position, getattr(dist, name), sent, calls))
     for batch in batches[1 : 1 + job.steps]:
         step(batch)
     dense = 4 * sum(parameter.numel() for parameter in trainer.objective.parameters() if parameter.requires_grad)
@@ -272,9 +272,11 @@ def _counted(job: Job) -> dict[str, Any]:
     }
 
 
-def _counting(
+def counting(
     name: str, position: int, collective: Callable[..., Any], sent: Counter[str], calls: Counter[str]
 ) -> Callable[..., Any]:
+    """A collective that adds up the bytes of its own that a rank hands to the others, and the calls."""
+
     @wraps(collective)
     def count(*values: Any) -> Any:
         given: Tensor = values[position]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from jobs.cli_plan import plan
 from jobs.commands import Commands
 from jobs.options import Conf, Home, Model, Preset, Sets, home_folder_of, loaded_config, print_next
 from pipelines.errors import UserError
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a plain traceback can be pasted into an issue
     help="Multi-interest retrieval (MIND): an event log in, K vectors per user and top-N lists out.",
 )
+
+app.command()(plan)
 
 
 @app.command()

@@ -1,0 +1,170 @@
+"""The commands that `mind plan` predicts, run and watched: seconds, memory by process, bytes that workers send.
+
+Part of benchmarks/plan.py. Linux only.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import warnings
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from benchmarks.cli_runs import Run, conf_text, mind, mind_train
+from benchmarks.train_workers import COLLECTIVES, counting
+from pipelines.config import Config
+from pipelines.dataset import Dataset
+from pipelines.train_data import read_data
+from pipelines.train_input import MemoryInput
+from pipelines.train_run import build_trainer
+
+NAME = "plan"
+CONF = "d = 32, K = 2, L = 20, 2 x 128 negatives, batch 1,024"
+SETTINGS = """\
+model: {dim: 32, interests: 2, max_history: 20}
+loss: {uniform_negatives: 128, popularity_negatives: 128}
+train: {workers: 2, batch_size: 1024, validation_users: 2000, patience: null}
+tracking: {system_metrics: false}
+"""
+PERIOD_S = 0.3
+COUNTED_STEPS = 10
+
+Kind = Literal["driver", "worker", "task", "ray"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration over a generated log.  sets : settings of its trainings."""
+
+    conf: Path
+    home: Path
+    sets: list[str]
+
+
+def write_conf(folder: Path, log: Path) -> Path:
+    """The settings of all trials, with the path of one's log."""
+    conf = folder / "conf.yaml"
+    conf.write_text(conf_text(NAME, log, SETTINGS))
+    return conf
+
+
+@dataclass
+class Watch:
+    """Memory of the commands started in its block, sampled; a page that several processes share is counted once.
+
+    together : the most that all processes held at a time.  most : by kind, the most that one of them held (of Ray's own
+    processes: all together).
+    """
+
+    together: int = 0
+    most: Counter[Kind] = field(default_factory=Counter)
+
+    def __enter__(self) -> Watch:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        workers: set[int] = set()  # a process of Ray Train keeps its title only while it runs a method
+        while not self._done.wait(PERIOD_S):
+            total, own = 0, 0
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    title, held = " ".join(process.cmdline()), process.memory_full_info().pss
+                    if "RayTrainWorker" in title:
+                        workers.add(process.pid)
+                    kind = "worker" if process.pid in workers else _kind(title)
+                    total += held
+                    if kind == "ray":
+                        own += held
+                    else:
+                        self.most[kind] = max(self.most[kind], held)
+            self.together = max(self.together, total)
+            self.most["ray"] = max(self.most["ray"], own)
+
+
+def _kind(title: str) -> Kind:
+    if "/mind " in title:
+        return "driver"
+    return "task" if title.startswith("ray::") else "ray"
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """seconds : of the whole command.  most : as in `Watch`."""
+
+    seconds: float
+    peak_bytes: int
+    most: Counter[Kind]
+
+
+def preprocessed(trial: Trial) -> Preprocessed:
+    """`mind preprocess`."""
+    with Watch() as seen:
+        seconds = mind("preprocess", str(trial.conf), "--home", str(trial.home))
+    return Preprocessed(seconds, seen.together, seen.most)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """epoch_seconds : mean, from the first step to the last validation.  rest : seconds before and after."""
+
+    epoch_seconds: float
+    rest: float
+    worker_bytes: int
+    driver_bytes: int
+    run: Run
+
+
+def trained(trial: Trial, epochs: int) -> Trained:
+    """`mind train`."""
+    with Watch() as seen:
+        run = mind_train(trial.conf, trial.home, *trial.sets)
+    first = run.started + run.values("startup/total")[0]
+    last = max(at for _, at, _ in run.metrics["validation/ndcg@20"])
+    spent = last - first
+    return Trained(spent / epochs, run.seconds - spent, seen.most["worker"], seen.most["driver"], run)
+
+
+def sent_per_step(config: Config) -> float:
+    """Bytes that rank 0 sends in a step, a mean; as two processes of plain gloo, on the config's dataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_count, (config, folder), nprocs=2)
+        return float((Path(folder) / "bytes").read_text())
+
+
+def _count(rank: int, config: Config, folder: str) -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    dataset = Dataset.open(config.dataset_path)
+    data = read_data(dataset, config.train)
+    assert data.train is not None
+    given = MemoryInput(config.train, data.train, rank, 2)
+    trainer = build_trainer(config, dataset, data, given, torch.device("cpu"), rank, 2)
+    sent: Counter[str] = Counter()
+    for name, position in COLLECTIVES.items():
+        if hasattr(dist, name):
+            setattr(dist, name, counting(name, position, getattr(dist, name), sent, Counter()))
+    for step, _ in zip(given.steps(0), range(COUNTED_STEPS), strict=False):
+        trainer.train_step(step.sequences, step.samples, step.weight)
+    # DistributedDataParallel calls gloo from C++: a ring sends (W - 1) / W of a tensor twice, all of it for two
+    dense = 4 * sum(each.numel() for each in trainer.objective.parameters() if each.requires_grad)
+    if rank == 0:
+        (Path(folder) / "bytes").write_text(str(sum(sent.values()) / COUNTED_STEPS + dense))
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,78 @@
+"""A node of the cluster and its measured rates. Every figure can be changed: ``mind plan -m cores=32 -m memory=256G``.
+
+The defaults are of the machine that the documentation's figures come from (2 cores of an AMD EPYC, 24 GB, no GPU):
+rates by ``mind plan --measure``, start-ups and empty processes by ``python -m benchmarks.plan``. The network is stated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from pipelines.errors import UserError
+from pipelines.plan.numbers import parse_number
+
+
+def figure(default: float, what: str) -> float:
+    """A field of `Machine` that says what it is."""
+    value: float = field(default=default, metadata={"what": what})
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """All figures are above 0."""
+
+    cores: float = figure(2, "of a node")
+    memory: float = figure(25e9, "bytes of a node")
+    network: float = figure(10e9, "bit/s of a node, each way")
+    disk: float = figure(340e6, "bytes/s of a node's way to home")
+    flop: float = figure(51e9, "FLOP/s of a core in the products of a training step")
+    cell: float = figure(130e6, "history cells x d a second and core: looked up, routed, differentiated")
+    row: float = figure(185e6, "table rows x d a second and core: gathered, merged, updated")
+    step: float = figure(2.6e-3, "s of any training step, whatever its size")
+    thread: float = figure(0.49, "what a second thread of a worker adds, of a first one")
+    exchange: float = figure(3.7e9, "bit/s that one worker's collective gets through, whatever the network allows")
+    score: float = figure(275e6, "scores (user x item x interest) a second and core: masked, compared")
+    rank: float = figure(170e6, "user x item a second and core: the best interest, the top N")
+    product: float = figure(136e9, "FLOP/s of a core in the products of ranking")
+    user: float = figure(5e-5, "s of a ranked user and core beside the scores")
+    clean: float = figure(0.89e6, "events a second and core, all passes of preprocessing")
+    group: float = figure(8.3e6, "rows of item counts that the driver adds in a second")
+    report: float = figure(0.4, "s that a report, every 50 steps, holds up a training")
+    start_preprocess: float = figure(5.0, "s of the command beside its passes, without Ray")
+    start_ray: float = figure(4.0, "s more where it starts Ray")
+    start_train: float = figure(30.0, "s of the command beside its epochs")
+    start_evaluate: float = figure(13.0, "s of the command beside the ranking")
+    driver: float = figure(6e8, "bytes of a driver of train or evaluate that holds nothing: Python, PyTorch, MLflow")
+    driver_preprocess: float = figure(3.5e8, "bytes of a driver of preprocess that holds nothing")
+    worker: float = figure(5e8, "bytes of a training worker that holds nothing")
+    task: float = figure(2.5e8, "bytes of a process of preprocessing that holds nothing")
+    ray: float = figure(5e8, "bytes of Ray's own processes on a node")
+
+    def threads(self, count: float) -> float:
+        """How many times faster a worker of `count` threads is than of one."""
+        return 1 + (count - 1) * self.thread
+
+
+def described(machine: Machine) -> list[tuple[str, float, str]]:
+    """Every figure: its name, its value, what it is."""
+    return [(each.name, getattr(machine, each.name), each.metadata["what"]) for each in fields(machine)]
+
+
+def with_figures(machine: Machine, texts: Sequence[str]) -> Machine:
+    """``name=value`` each, in place of the figure of that name.
+
+    Raises
+    ------
+    UserError
+        For another name, or what is no number above 0.
+    """
+    known = [each.name for each in fields(Machine)]
+    given: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise UserError(f"--machine {text}: must be FIGURE=VALUE, as cores=32; figures are {', '.join(known)}")
+        given[name] = parse_number(value, f"--machine {name}:")
+    return replace(machine, **given)

@@ -1,0 +1,248 @@
+"""``mind plan --measure``: this machine's rates, in under a minute. The one file of planning that needs torch and Ray.
+
+A handful of shapes is timed, none of them the planned one, and the formulas' own terms are fitted to the times: what
+comes out is what the formulas need to be right here. One thread, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from scipy.optimize import nnls  # type: ignore[import-untyped]
+from torch.multiprocessing.spawn import spawn
+
+from mind_core.config import LossConfig, ModelConfig
+from mind_core.evaluation import Targets, evaluate
+from mind_core.features import FIRST_ITEM, item_bags
+from mind_core.inference import MINDRetriever, search
+from mind_core.model import MIND
+from mind_core.negatives import NegativeSampler
+from mind_core.sequences import Samples, Sequences
+from mind_core.training import Trainer
+from pipelines.config import Config
+from pipelines.plan.job import Job
+from pipelines.plan.machine import Machine
+from pipelines.plan.ranking import search_seconds
+from pipelines.plan.training import step_work
+from pipelines.preprocess import preprocess
+from pipelines.progress import console
+from pipelines.session import cores
+from pipelines.synthetic import generate
+
+LENGTH = 60  # events of each synthetic user
+STEPS, REPEATS = 10, 3  # timed of a shape; the median of the repeats counts
+TILE = 128
+EXCHANGED = 2**20  # floats that a collective is measured with: a few megabytes, as in a step
+SMALL_LOG, LARGE_LOG = 2**19, 5 * 2**19  # events: what an event costs is the difference ...
+LARGE_PARTS = 4  # ... of so many parts, a task each
+COUNTED = 4_000_000  # rows that are grouped
+WRITTEN = 2**28  # bytes
+
+# batch, L, K, negatives drawn either way, items
+SHAPES = (
+    (1024, 20, 4, 512, 30_000),
+    (1024, 50, 4, 512, 200_000),
+    (1024, 50, 4, 64, 30_000),
+    (1024, 20, 1, 128, 1_000_000),
+    (256, 20, 4, 512, 30_000),
+    (256, 50, 2, 64, 200_000),
+    (64, 10, 4, 32, 30_000),
+)
+SEARCHES = ((20_000, 1, 4), (20_000, 4, 4), (20_000, 4, 64), (60_000, 4, 64), (60_000, 1, 64))  # items, K, d
+
+
+def measured(machine: Machine, config: Config) -> Machine:
+    """The machine with the cores, memory and rates of this one; network, start-ups and empty processes stay.
+
+    config : whose d, r and optimizer the steps are timed with.
+    """
+    machine = replace(machine, cores=cores(), memory=float(psutil.virtual_memory().total))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        console.print("Measuring training steps ...")
+        machine = _steps(machine, config)
+        console.print("Measuring ranking ...")
+        machine = _ranking(machine, config)
+        console.print("Measuring preprocessing ...")
+        machine = replace(machine, clean=_cleaned(), group=_grouped())
+        console.print("Measuring exchange and disk ...")
+        return replace(machine, exchange=_exchanged(), disk=_written())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _job(config: Config, shape: tuple[int, ...]) -> Job:
+    """The planned job with another shape, and users of LENGTH events."""
+    batch, history, interests, drawn, items = shape
+    model = replace(config.model, max_history=history, interests=interests, encoder="mind")
+    loss = replace(config.loss, kind="sampled", uniform_negatives=drawn, popularity_negatives=drawn, in_batch=False)
+    train = config.train.model_copy(update={"batch_size": batch, "workers": 1, "targets_per_user": None})
+    changed = config.model_copy(update={"model": model, "loss": loss, "train": train})
+    return Job(2e6, items, 2e6 / LENGTH, changed, head=1)
+
+
+def _steps(machine: Machine, config: Config) -> Machine:
+    """flop, cell, row and step by least squares of relative errors, none below 0; thread from the first shape."""
+    terms, seconds = [], []
+    for shape in SHAPES:
+        job = _job(config, shape)
+        work = step_work(job)
+        terms.append([work.flop, work.cells, work.rows, 1.0])
+        seconds.append(_step_seconds(job))
+    costs = _fitted(terms, seconds)
+    torch.set_num_threads(2)
+    both = _step_seconds(_job(config, SHAPES[0]))
+    torch.set_num_threads(1)
+    gain = (seconds[0] - costs[3]) / max(1e-9, both - costs[3]) - 1
+    flop, cell, row = (1 / cost for cost in costs[:3])
+    return replace(machine, flop=flop, cell=cell, row=row, step=costs[3], thread=min(1.0, max(0.05, gain)))
+
+
+def _fitted(terms: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
+    """Seconds of one unit of each term, above 0."""
+    matrix = np.array(terms) / np.array(seconds)[:, None]
+    scale = matrix.max(0)
+    costs = nnls(matrix / scale, np.ones(len(seconds)))[0] / scale
+    return [float(max(cost, 1e-3 / top)) for cost, top in zip(costs, scale, strict=True)]  # a thousandth: next to none
+
+
+def _step_seconds(job: Job) -> float:
+    sequences = _sequences(int(job.items))
+    trainer = _trainer(job.config, sequences, int(job.items))
+    generator = torch.Generator().manual_seed(1)
+    batch, users = job.rank_batch, len(sequences)
+
+    def samples() -> Samples:
+        user = torch.randint(0, users, (batch,), generator=generator)
+        place = torch.randint(1, LENGTH, (batch,), generator=generator)
+        return Samples(user, user * LENGTH + place)
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            trainer.train_step(sequences, samples())
+
+    return _median_seconds(steps) / STEPS
+
+
+def _sequences(items: int) -> Sequences:
+    """Items of rank r in proportion to log(1 + 1 / r), scattered over the table."""
+    users = 8_000
+    uniform = torch.rand(users * LENGTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rank = ((uniform * torch.tensor(items + 1.0).double().log()).exp() - 1).long().clamp_(max=items - 1)
+    place = torch.randperm(items, generator=torch.Generator().manual_seed(0))[rank]
+    return Sequences((place + FIRST_ITEM).int(), torch.arange(users + 1) * LENGTH)
+
+
+def _trainer(config: Config, sequences: Sequences, items: int) -> Trainer:
+    counts = torch.bincount(sequences.items.long(), minlength=items + FIRST_ITEM)
+    loss: LossConfig = config.loss
+    return Trainer(
+        MIND(config.model, items + FIRST_ITEM, [], []),
+        item_bags([], items + FIRST_ITEM),
+        NegativeSampler(loss, counts),
+        config.optim,
+        total_steps=0,
+        behaviour_dropout=config.train.behaviour_dropout,
+        autocast=config.train.precision == "bfloat16",
+    )
+
+
+def _ranking(machine: Machine, config: Config) -> Machine:
+    """score, product and rank from searches; user from a small catalogue, where the search is next to nothing."""
+    terms, seconds = [], []
+    for items, interests, dim in SEARCHES:
+        vectors, user = torch.randn(items, dim), torch.randn(TILE, interests, dim)
+        own = torch.ones(TILE, interests, dtype=torch.bool)
+        each = _median_seconds(lambda v=vectors, u=user, o=own: search(v, u, o, 51)) / TILE  # type: ignore[misc]
+        terms.append([items * interests * (interests > 1), items * interests * 2 * dim, items])
+        seconds.append(each)
+    score, product, rank = (1 / cost for cost in _fitted(terms, seconds))
+    found = replace(machine, score=score, product=product, rank=rank)
+    return replace(found, user=_user_seconds(config, found))
+
+
+def _user_seconds(config: Config, machine: Machine) -> float:
+    items, users = 1_000, 2 * TILE
+    model: ModelConfig = config.model if config.model.encoder != "popularity" else ModelConfig()
+    sequences = _sequences(items)
+    retriever = MINDRetriever.of(MIND(model, items + FIRST_ITEM, [], []).eval(), item_bags([], items + FIRST_ITEM))
+    targets = Targets(torch.full((users,), FIRST_ITEM, dtype=torch.int32), torch.arange(users + 1))
+    cutoffs, everyone = config.evaluate.cutoffs, torch.arange(users)
+    cost = _median_seconds(lambda: evaluate(retriever, sequences, targets, everyone, cutoffs, exclude_seen=False))
+    return max(1e-6, cost / users - search_seconds(items, model.interests, model.dim, machine))
+
+
+def _cleaned() -> float:
+    """Events a second and core: two logs, without Ray, as small logs are worked through."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for events in (SMALL_LOG, LARGE_LOG):
+            root = Path(folder) / str(events)
+            log = generate(root, events, events // 30, events // 100, features=False)
+            source = {"path": str(log.events), "user": "user_id", "item": "item_id"}
+            config = Config.model_validate({"name": "plan", "home": str(root), "data": {"events": source}})
+            started = time.perf_counter()
+            preprocess(config)
+            seconds[events] = time.perf_counter() - started
+    return (LARGE_LOG - SMALL_LOG) / max(1e-3, seconds[LARGE_LOG] - seconds[SMALL_LOG]) / min(cores(), LARGE_PARTS)
+
+
+def _grouped() -> float:
+    """Rows a second of adding item counts, three rows in four of items known before."""
+    ids = np.random.default_rng(0).permutation(COUNTED) % (3 * COUNTED // 4)
+    table = pa.table({"id": ids, "count": np.ones(COUNTED, np.int64)})
+    return COUNTED / _median_seconds(lambda: table.group_by("id").aggregate([("count", "sum")]))
+
+
+def _written() -> float:
+    """Bytes a second to a temporary file, on the disk when it is closed."""
+    block = os.urandom(2**22)
+    with tempfile.NamedTemporaryFile() as file:
+        started = time.perf_counter()
+        for _ in range(WRITTEN // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return WRITTEN / (time.perf_counter() - started)
+
+
+def _exchanged() -> float:
+    """Bits a second that each of two processes sends in an all-gather over the loopback, both at it."""
+    with tempfile.TemporaryDirectory() as folder:
+        spawn(_gather, (folder,), nprocs=2)
+        return float((Path(folder) / "rate").read_text())
+
+
+def _gather(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    own, everyone = torch.ones(EXCHANGED), torch.empty(2 * EXCHANGED)
+    seconds = _median_seconds(lambda: dist.all_gather_single(everyone, own))
+    if rank == 0:
+        (Path(folder) / "rate").write_text(str(8 * 4 * EXCHANGED / seconds))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _median_seconds(work: Callable[[], object]) -> float:
+    """Of REPEATS, after one that does not count."""
+    found: list[float] = []
+    for _ in range(1 + REPEATS):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found[1:])

@@ -1,0 +1,194 @@
+"""Bytes that the processes of each stage hold at their peak. Pure functions; float32 and int64, ids of 8 bytes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipelines.plan.code import (
+    BLOCK_EVENTS,
+    BUCKETS,
+    EVENT_BYTES,
+    EVENTS_PER_PART,
+    FIRST_ITEM,
+    MEMORY_SHARE,
+    PROFILE_BYTES,
+    TILE_SCORES,
+    TILE_USERS,
+    USER_BYTES,
+)
+from pipelines.plan.job import Job
+from pipelines.plan.machine import Machine
+from pipelines.plan.rows import distinct_items
+
+Parts = dict[str, float]  # bytes, or seconds, by what they go to
+
+EMPTY = "the process itself"
+TRAIN_SPLIT, STREAMED = "train split", "train split, two windows"
+TABLE = "item table"
+RANKED = "validation: item vectors, scores of 128 users"
+
+STREAM_BYTES = 100  # of an event of `shuffle_events`: two windows of them (docs/design.md, measured)
+STEP_COPIES = 6  # of a step's (B, L, d) and (R, d) floats: values, gradients, what autograd keeps, moments in flight
+COUNT_BYTES = 40  # of an item while counts are added: the sums twice (16 each), and a hash
+DRIVER_ITEM_BYTES = 128  # preprocess: counts 16, vocabulary 20, lookup 24 and its copy 24, occurrences 16, table 28
+CLEAN_BYTES = 24  # of a clean event: user, item, time
+FEATURE_ROW_BYTES = 50  # of a row of an item or profile table: an id and a few columns
+
+
+def table_row_bytes(dim: int, optimizer: str) -> int:
+    """A row and its state: 12 d + 4 with Adam, 4 d + 4 with Adagrad.  Source: mind_core.optim."""
+    return 12 * dim + 4 if optimizer == "adam" else 4 * dim + 4
+
+
+def held_rows(job: Job) -> float:
+    """Rows of the item table that a worker holds: all, or every W-th.  Source: mind_core.embeddings.Shard."""
+    rows = job.items + FIRST_ITEM
+    return rows / job.workers if job.config.train.shard_items else rows
+
+
+def item_bytes(job: Job) -> float:
+    """Of an item beside its row: make-up 20 and 12 a feature, count 8, cold 1; of the negatives 17, in-batch 8 more.
+
+    Make-up: offset 8, row 8, weight 4. Negatives: candidate 8, drawable 1, cumulative 8; label_share 8.
+    Source: mind_core.features.Bags, pipelines.train_data.TrainData, mind_core.negatives.NegativeSampler.
+    """
+    return 20 + 12 * job.item_features + 9 + 17 + (8 if job.config.loss.in_batch else 0)
+
+
+def input_bytes(job: Job) -> float:
+    """Of the train split held in memory.  Source: pipelines.train_input.memory_bytes."""
+    each = USER_BYTES + PROFILE_BYTES * job.profile_features
+    return EVENT_BYTES * job.train_events + each * job.train_users
+
+
+def chosen_input(job: Job, node_bytes: float) -> Literal["memory", "stream"]:
+    """What `train.input: auto` comes to with all workers on one node.  Source: pipelines.train_input.choose_input."""
+    train = job.config.train
+    if train.input != "auto":
+        return train.input
+    if train.include_validation:
+        return "memory"
+    return "memory" if input_bytes(job) <= MEMORY_SHARE * node_bytes / job.workers else "stream"
+
+
+def step_bytes(job: Job) -> float:
+    """Activations and gradients of a step: its (B / W, L, d) behaviours, R rows, and tiles of scores (5 of 4 MB)."""
+    floats = job.rank_batch * job.width + distinct_items(job, job.rank_batch)
+    return 4 * job.config.model.dim * STEP_COPIES * floats + 5 * 4 * TILE_SCORES
+
+
+def ranking_bytes(job: Job) -> float:
+    """Scores of a tile of users by all interests, and their best: 4 x 128 (K + 1) V.
+
+    Source: mind_core.inference.search.
+    """
+    return 4 * TILE_USERS * (job.config.model.interests + 1) * job.items
+
+
+def validation_bytes(job: Job) -> float:
+    """All item vectors before and, if normalised, after (4 d V each), and `ranking_bytes`.
+
+    Held by every worker, sharded table or not.  Source: mind_core.embeddings.pool_all, mind_core.inference.
+    """
+    model = job.config.model
+    return (8 if model.normalize_items else 4) * model.dim * job.items + ranking_bytes(job)
+
+
+def training_worker(job: Job, machine: Machine) -> Parts:
+    """A worker of `mind train`, at a validation."""
+    model, train = job.config.model, job.config.train
+    optimizer = job.config.optim.table_optimizer
+    streamed = chosen_input(job, machine.memory) == "stream"
+    held = STREAM_BYTES * min(train.shuffle_events, job.events) if streamed else input_bytes(job)
+    return {
+        EMPTY: machine.worker,
+        STREAMED if streamed else TRAIN_SPLIT: held,
+        TABLE: 4 * model.dim * held_rows(job),
+        f"{optimizer} state of the table": (table_row_bytes(model.dim, optimizer) - 4 * model.dim) * held_rows(job),
+        "items' make-up, negatives": item_bytes(job) * job.items,
+        "dense parameters, gradients, moments": 16 * job.parameters,
+        "activations of a step": step_bytes(job),
+        RANKED: validation_bytes(job),
+        "validation: sequences": job.validated * (12 * job.length + 40),
+    }
+
+
+def train_driver(job: Job, machine: Machine) -> Parts:
+    """The driver at the end: it loads the best model, saves it, loads it again, and lets MLflow try it on an example.
+
+    Table, behaviour and item vectors (4 d V each) twice, and a tile's scores.
+    Source: pipelines.train._publish, pipelines.artifact.
+    """
+    return {
+        EMPTY: machine.driver,
+        "best model and item vectors, twice": 24 * job.config.model.dim * job.items,
+        "scores of the example": ranking_bytes(job),
+    }
+
+
+def preprocess_driver(job: Job, machine: Machine) -> Parts:
+    """Counts, vocabulary, and item and profile tables, which are read whole.
+
+    Source: pipelines.core_items.total, pipelines.write_parts, pipelines.feature_rows.
+    """
+    rows = (job.items if job.item_features else 0) + (job.users if job.profile_features else 0)
+    return {
+        EMPTY: machine.driver_preprocess,
+        "item counts while they are added": COUNT_BYTES * job.items,
+        "vocabulary, lookup, item table": DRIVER_ITEM_BYTES * job.items,
+        "item and profile tables": FEATURE_ROW_BYTES * rows,
+    }
+
+
+def part_events(job: Job) -> float:
+    """Events of a part: about 0.5 M, unless a bucket (E / 1,024) has more.  Source: pipelines.buckets.group."""
+    return max(min(job.events, EVENTS_PER_PART), job.events / BUCKETS)
+
+
+def task_bytes(job: Job) -> float:
+    """Events in the largest task: 3 copies of 2 M clean ones (read), 5 of a part's (sort), or 100 bytes each (write).
+
+    Source: docs/preprocessing.md.
+    """
+    reading = 3 * CLEAN_BYTES * min(job.events, BLOCK_EVENTS)
+    return max(reading, max(5 * CLEAN_BYTES, 100) * part_events(job))
+
+
+def preprocess_task(job: Job, machine: Machine) -> Parts:
+    """The largest task of a core, with the node's lookup of items, which all of its tasks share."""
+    return {EMPTY: machine.task, "events": task_bytes(job), "lookup of items, once a node": 24 * job.items}
+
+
+def preprocess_node(job: Job, machine: Machine, with_ray: bool) -> float:
+    """All processes of `mind preprocess` where one node does it all; without Ray the tasks are threads of the driver.
+
+    Source: pipelines.session.session_for.
+    """
+    driver = sum(preprocess_driver(job, machine).values())
+    if not with_ray:
+        return driver + machine.cores * task_bytes(job)
+    return driver + machine.ray + machine.cores * (machine.task + task_bytes(job)) + 24 * job.items
+
+
+def evaluation_actor(job: Job, machine: Machine) -> Parts:
+    """An actor of `mind evaluate` and `mind recommend --all`: the model, and a tile's scores."""
+    return {
+        EMPTY: machine.worker,
+        "table, behaviour and item vectors": 12 * job.config.model.dim * job.items,
+        "scores of 128 users": ranking_bytes(job),
+    }
+
+
+def evaluation_driver(job: Job, machine: Machine) -> Parts:
+    """All users' results, before and after they are joined, the vocabulary of users, and the model, for figures.
+
+    A test user: index, length, target (8 each), and of each of two models 4 metrics at C cutoffs and a rank (8 each).
+    Source: pipelines.evaluate, pipelines.ranking.join_rankings.
+    """
+    each = 24 + 2 * (32 * len(job.config.evaluate.cutoffs) + 8)
+    return {
+        EMPTY: machine.driver,
+        "results by user, twice": 2 * each * job.held_out,
+        "vocabulary of users": 24 * job.users,
+        "model, for figures": 12 * job.config.model.dim * job.items,
+    }

@@ -1,0 +1,113 @@
+"""A plan on the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from pipelines.plan import memory, network, preprocessing, ranking, training
+from pipelines.plan.bottlenecks import bottlenecks, share
+from pipelines.plan.machine import Machine, described
+from pipelines.plan.memory import Parts
+from pipelines.plan.numbers import show_bytes, show_count, show_seconds
+from pipelines.plan.plan import DRIVERS, EPOCH, Plan
+from pipelines.plan.rows import distinct_items
+from pipelines.progress import output
+
+SMALL = 0.01  # parts below a hundredth of their sum are left out
+SECONDS = ("start", "compute", "network", "disk", "driver", "reports", "validation")
+
+
+def show_plan(plan: Plan) -> None:
+    """Print every table, and where the next bottleneck lies."""
+    for table in (_nodes(plan), _memory(plan), _disk(plan), _network(plan), _time(plan)):
+        output.print(table)
+    for number, found in enumerate(bottlenecks(plan), 1):
+        title = "Next bottleneck" if number == 1 else f"Then ({number})"
+        output.print(f"[bold]{title}: {found.kind}[/bold]. {found.where}.\n  Change: {found.change}.")
+
+
+def show_machine(machine: Machine) -> None:
+    """Print every figure that a plan is made with."""
+    table = _table("Machine (-m FIGURE=VALUE changes one)", "figure", "value", "")
+    for name, value, what in described(machine):
+        table.add_row(name, f"{value:.3g}", what)
+    output.print(table)
+
+
+def _nodes(plan: Plan) -> Table:
+    job, machine, model = plan.job, plan.machine, plan.job.config.model
+    title = (
+        f"{show_count(job.events)} events, {show_count(job.items)} items, {show_count(job.users)} users; "
+        f"d = {model.dim}, K = {model.interests}, L = {model.max_history}"
+    )
+    table = _table(title, "nodes", "number", "")
+    of = f"{machine.cores:g} cores, {show_bytes(machine.memory)}, {machine.network / 1e9:g} Gbit/s"
+    table.add_row("workers", f"{plan.nodes:,}", of)
+    table.add_row("", "", f"{job.workers:,} workers of {plan.threads} threads, up to {plan.workers_a_node} on a node")
+    drivers = max(plan.process(name).bytes for name in DRIVERS)
+    table.add_row("head, for the drivers", "1", f"at least {show_bytes(drivers)}")
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    table = _table("Memory at the peak", "process", "bytes", "")
+    for process in plan.processes:
+        verdict = "" if share(plan, process) <= 1 else f"more than a node's {show_bytes(plan.machine.memory)}"
+        table.add_row(f"[bold]{process.name}[/bold], {process.a_node:,} a node", show_bytes(process.bytes), verdict)
+        _add(table, process.parts)
+    together = memory.preprocess_node(plan.job, plan.machine, preprocessing.starts_ray(plan.job, plan.nodes))
+    table.add_row("[bold]preprocess on a single node[/bold], all its processes", show_bytes(together), "")
+    return table
+
+
+def _disk(plan: Plan) -> Table:
+    job = plan.job
+    table = _table("Disk", "what", "bytes", "")
+    for name, size in preprocessing.disk(job).items():
+        table.add_row(name, show_bytes(size), "")
+    table.add_row("dataset: parts", f"{preprocessing.parts(job):,}", f"of {memory.part_events(job):,.0f} events")
+    table.add_row("a checkpoint", show_bytes(training.checkpoint_bytes(job)), "two are kept")
+    table.add_row("model: table, item vectors", show_bytes(12 * job.config.model.dim * job.items), "and MLflow's copy")
+    lists = f"{job.config.evaluate.top_n} a user, before compression"
+    table.add_row("export: lists", show_bytes(ranking.lists_bytes(job)), lists)
+    return table
+
+
+def _network(plan: Plan) -> Table:
+    job = plan.job
+    table = _table("Network: a worker sends", "what", "bytes", "")
+    sent = network.step_sent(job)
+    for name, size in sent.items():
+        table.add_row(name, show_bytes(size), "")
+    rows = show_count(distinct_items(job, job.rank_batch))
+    table.add_row("in a step", show_bytes(sum(sent.values())), f"{job.rank_batch:,} samples, {rows} distinct items")
+    if job.config.train.shard_items:
+        table.add_row("at a validation", show_bytes(network.validation_received(job)), "received: the whole table")
+    return table
+
+
+def _time(plan: Plan) -> Table:
+    job = plan.job
+    table = _table("Time", "", *(stage.name for stage in plan.stages))
+    for kind in SECONDS:
+        cells = [show_seconds(stage.seconds[kind]) if stage.seconds.get(kind) else "" for stage in plan.stages]
+        if any(cells):
+            table.add_row(kind, *cells)
+    table.add_row("[bold]in all[/bold]", *(show_seconds(stage.total) for stage in plan.stages))
+    rate, epochs = job.samples / plan.stage(EPOCH).total, job.config.train.epochs
+    table.caption = f"{epochs} epochs of {show_count(job.samples)} samples, {job.steps:,} steps; {rate:,.0f} samples/s"
+    return table
+
+
+def _add(table: Table, parts: Parts) -> None:
+    for name, size in parts.items():
+        if size > SMALL * sum(parts.values()):
+            table.add_row(f"  {name}", show_bytes(size), "")
+
+
+def _table(title: str, *columns: str) -> Table:
+    """The first column and one without a name hold text, the others numbers."""
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number and column else "left")
+    return table

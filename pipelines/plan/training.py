@@ -1,0 +1,103 @@
+"""How long a training step takes, and an epoch, by what a step computes. FLOP count a multiply-add as two."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pipelines.plan.code import REPORT_EVERY_STEPS
+from pipelines.plan.job import Job
+from pipelines.plan.machine import Machine
+from pipelines.plan.memory import table_row_bytes
+from pipelines.plan.network import step_sent, validation_received
+from pipelines.plan.ranking import user_seconds
+from pipelines.plan.rows import distinct_items
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker computes in a step.  flop : of matrix products.  cells, rows : times d.
+
+    It is also the row of numbers that pipelines.plan.measure fits the rates to.
+    """
+
+    flop: float
+    cells: float
+    rows: float
+
+
+def step_work(job: Job) -> Work:
+    """Of a worker's step, b = B / W samples.
+
+    scores   6 b K N d: forward, and the gradient to either side
+    routing  (r - 1) b (4 K L d + 4 K d^2), then the last iteration with its gradients, b (6 K L d + 6 K d^2)
+    MLP      6 b K x its weights
+    cells    b L: looked up, routed, their gradients summed
+    rows     R gathered; replicated: W R merged and the union of all ranks' updated, sharded: R merged and updated
+
+    Source: mind_core.loss, mind_core.routing, mind_core.model, mind_core.optim.
+    """
+    model, batch = job.config.model, job.rank_batch
+    interests, dim, width = model.interests, model.dim, job.width
+    widths = [dim + job.profile_features * model.profile_dim, *model.hidden, dim]
+    weights = sum(a * b for a, b in pairwise(widths))
+    flop = 6 * batch * interests * (job.negatives * dim + weights)
+    if model.encoder == "mind":
+        each = batch * interests * (width * dim + dim**2)
+        flop += (4 * (model.iterations - 1) + 6) * each
+    else:
+        flop += 6 * batch * width * dim
+    return Work(flop, batch * width * dim, rows_touched(job) * dim)
+
+
+def rows_touched(job: Job) -> float:
+    """Rows that a worker gathers, merges and updates in a step."""
+    own = distinct_items(job, job.rank_batch)
+    if job.workers == 1:
+        return 2 * own
+    if job.config.train.shard_items:
+        return 4 * own  # asked for, fetched, merged, updated: on average as many from others as it asks of them
+    return own + job.workers * own + distinct_items(job, job.rank_batch * job.workers)
+
+
+def compute_seconds(job: Job, machine: Machine, threads: float) -> float:
+    """Of a step, without the network: flop / f + cells / c + rows / r, by threads, and what any step takes."""
+    work = step_work(job)
+    busy = work.flop / machine.flop + work.cells / machine.cell + work.rows / machine.row
+    return machine.step + busy / machine.threads(threads)
+
+
+def network_seconds(job: Job, machine: Machine, workers_a_node: float) -> float:
+    """Of a step: the bytes that a worker sends, at what a collective gets through or its part of the node's network.
+
+    Workers on one node do not use the network.
+    """
+    bits = 8 * sum(step_sent(job).values())
+    if job.workers <= workers_a_node:
+        return bits / machine.exchange
+    return bits / min(machine.exchange, machine.network / workers_a_node)
+
+
+def report_seconds(job: Job, machine: Machine) -> float:
+    """Of an epoch: a report every 50 steps waits for Ray Train's poll.  Source: pipelines.train_worker."""
+    return machine.report * (job.steps // REPORT_EVERY_STEPS)
+
+
+def validation_seconds(job: Job, machine: Machine, threads: float) -> float:
+    """Of an epoch: the validation users ranked by all workers, and a sharded table gathered."""
+    users = math.ceil(job.validated / job.workers)
+    seconds = users * user_seconds(job, machine) / machine.threads(threads)
+    return job.validations * (seconds + 8 * validation_received(job) / machine.network)
+
+
+def checkpoint_bytes(job: Job) -> float:
+    """Table with its optimizer's state, and 12 P.  Source: pipelines.checkpoints."""
+    row = table_row_bytes(job.config.model.dim, job.config.optim.table_optimizer)
+    return row * job.items + 12 * job.parameters
+
+
+def checkpoint_seconds(job: Job, machine: Machine) -> float:
+    """Of an epoch: written aside, then copied to home; by rank 0, or by all with a sharded table."""
+    writers = job.workers if job.config.train.shard_items else 1
+    return job.validations * 2 * checkpoint_bytes(job) / writers / machine.disk

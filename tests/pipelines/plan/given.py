@@ -1,0 +1,18 @@
+"""What the tests of planning start from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.plan.job import Job
+
+
+def config(**sections: Any) -> Config:
+    """The defaults, with other settings by section: ``config(train={"workers": 2})``."""
+    return Config.model_validate({"name": "plan", "data": {"events": {"path": "none"}}, **sections})
+
+
+def job(events: float = 1e6, items: float = 20_000, users: float = 10_000, **sections: Any) -> Job:
+    """Of a log, with other settings by section."""
+    return Job(events, items, users, config(**sections))
