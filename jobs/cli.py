@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_plan import plan
 from jobs.commands import Commands
 from jobs.options import Conf, Home, Model, Preset, Sets, home_folder_of, loaded_config, print_next
@@ -204,6 +205,9 @@ def promote(
     from pipelines.promote import promote
 
     promote(config, name=name, replace=replace)
+
+
+add_cluster_commands(app)
 
 
 def _print_version(asked: bool) -> None:

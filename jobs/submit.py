@@ -172,7 +172,7 @@ def _require_shared_options(options: Mapping[str, Any]) -> None:
         for model in [given] if isinstance(given, str) else given:
             if not _is_shared(model) and Path(model).expanduser().is_dir():
                 raise UserError(f"--{name} {model}: a folder of this machine, which a job does not have; give the "
-                                "name of a model in home, a models:/ URI or an absolute path that all nodes mount")  # fmt: skip
+                                "name of a model in home, a models:/ URI or an absolute path that all mount")  # fmt: skip
 
 
 def _is_shared(place: str) -> bool:

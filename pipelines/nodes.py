@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,24 @@ WAYS_OUT = (
     "on a cluster of several nodes it must be a path on storage that all of them mount alike (NFS), or "
     "s3://bucket/prefix or gs://bucket/prefix"
 )
+DRIVER_CPUS = "MIND_DRIVER_CPUS"  # environment: what the driver of a submitted job holds of its node
+
+
+def free_nodes() -> list[dict[str, float]]:
+    """Resources of each node, without what this job's own driver holds: no task or worker can have that."""
+    here = ray.get_runtime_context().get_node_id()
+    held = float(os.environ.get(DRIVER_CPUS, 0))
+    return [
+        node["Resources"] | {"CPU": node["Resources"].get("CPU", 0.0) - held * (node["NodeID"] == here)}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def free_resources() -> dict[str, float]:
+    """CPUs and GPUs of `free_nodes`."""
+    nodes = free_nodes()
+    return {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
 
 
 def on_every_node(task: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

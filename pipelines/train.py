@@ -32,6 +32,7 @@ from pipelines.errors import UserError
 from pipelines.homes import shown
 from pipelines.load_config import resolved
 from pipelines.mirror import renew, storage
+from pipelines.nodes import free_resources
 from pipelines.part_files import write_text
 from pipelines.progress import console, output
 from pipelines.runs import RunState, claimed_run, model_folder, run_folder, write_state
@@ -137,7 +138,7 @@ def _fit(
         ray_session(config.ray, workers=config.train.workers, home=config.home_path),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        scaling = scaling_of(config, ray.cluster_resources())
+        scaling = scaling_of(config, free_resources())
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)

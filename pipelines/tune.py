@@ -27,6 +27,7 @@ from pipelines.errors import UserError
 from pipelines.homes import shown
 from pipelines.locks import exclusive
 from pipelines.mirror import names, storage
+from pipelines.nodes import free_nodes, free_resources
 from pipelines.progress import console
 from pipelines.session import cluster_address, local_cpus, ray_session
 from pipelines.tracking import Tracker, find_run, open_run
@@ -80,7 +81,7 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
             manifest = dataset.manifest
             parent.log_dataset(manifest.name, manifest.fingerprint, manifest.sources["events"][0]["path"], "training")
             with ray_session(loaded.base.ray, workers=refits, dashboard=True, home=loaded.base.home_path):
-                cpus = int(ray.cluster_resources().get("CPU", 1))
+                cpus = int(free_resources()["CPU"])
                 if refits > cpus and not loaded.base.ray.autoscaling:
                     raise UserError(f"{loaded.source}: train.workers={refits}, with which the winner is trained: the "
                                     f"cluster has {cpus} CPUs; --set settings.train.workers={cpus}")  # fmt: skip
@@ -91,7 +92,7 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
 def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: bool) -> list[TrialRecord]:
     """Train whatever trials are left; all of them."""
     campaign, base = loaded.campaign, loaded.trials
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = free_nodes()
     if cluster_address(base.ray) is None:  # its logical CPUs may be more than the cores, for the refit's sake
         nodes = _local(loaded, ray.cluster_resources().get("GPU", 0.0))
     if base.ray.autoscaling and campaign.resources.concurrent is not None:  # nodes come as they are asked for
