@@ -212,7 +212,7 @@ def _follow(cluster: Cluster, job_id: str) -> None:
     except KeyboardInterrupt:
         _say(f"{job_id} goes on; follow it: {_command(cluster, 'logs', job_id, '--follow')}; stop it: "
              f"{_command(cluster, 'stop', job_id)}")  # fmt: skip
-        raise
+        raise typer.Exit(130) from None
     except LostConnection as error:
         _fail(f"{error}; {job_id} may go on", UNKNOWN)
     if exit_code(job):

@@ -28,6 +28,7 @@ TIMEOUT_S = (10, 120)  # to connect, and for an answer: a head without a free ag
 IDLE_S = 10.0  # silence in a log after which the head is asked whether it is still there
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 STAGE, CONF, COMMIT, ATTEMPT = "mind_stage", "mind_conf", "mind_commit", "mind_attempt"  # keys of our metadata
+TRIES = 5  # to send a job, where the head answers everything else
 GATEWAY = (502, 503, 504)  # a proxy's own answers: the head is away for a while
 REASON_LENGTH = 400
 
@@ -177,15 +178,17 @@ class Cluster:
                                 f"option out, or look at it: mind jobs status {submission.id}")  # fmt: skip
             return True
 
-        while True:
+        for tries_left in reversed(range(TRIES)):
             try:
                 send()
             except LostConnection as error:
+                if not tries_left:
+                    raise
                 patience.wait(error)
                 if patience.call(is_there):
                     return
             except UserError:
-                if is_there():  # the lost first try arrived after it was looked up
+                if patience.call(is_there):  # the lost first try arrived after it was looked up
                     return
                 raise
             else:
@@ -264,13 +267,16 @@ class Cluster:
             raise UserError(f"{address}: {_refusal(str(error))}") from None
         except aiohttp.WSServerHandshakeError as error:
             if error.status in (401, 403):
-                raise UserError(
-                    f"{address}: {_refusal('Authentication required' if error.status == 401 else '')}"
-                ) from None
+                refusal = _refusal("Authentication required" if error.status == 401 else "")
+                raise UserError(f"{address}: {refusal}") from None
             if error.status == 404:
                 raise UnknownJob(f"{job_id}: {address} has no such job; see: mind jobs list --all") from None
             raise LostConnection(f"{address}: answers with HTTP status {error.status}") from None
-        except (requests.exceptions.JSONDecodeError, requests.HTTPError, KeyError):
+        except requests.HTTPError as error:
+            if error.response is not None and error.response.status_code in GATEWAY:
+                raise LostConnection(f"{address}: answers with HTTP status {error.response.status_code}") from None
+            raise UserError(f"{address}: answers, but not as Ray's dashboard does; {_ADDRESS}") from None
+        except (requests.exceptions.JSONDecodeError, KeyError):
             raise UserError(f"{address}: answers, but not as Ray's dashboard does; {_ADDRESS}") from None
         except (OSError, requests.RequestException, aiohttp.ClientError) as error:
             raise LostConnection(f"{address}: {_network_reason(error)}; {_ADDRESS}") from None

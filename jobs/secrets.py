@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from pipelines.config_errors import redact
 from pipelines.errors import UserError
@@ -37,7 +38,7 @@ def local_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...
     found = {value.strip() for name, value in environment.items() if is_secret_name(name)}
     for file in (environment.get("RAY_AUTH_TOKEN_PATH"), os.path.expanduser("~/.ray/auth_token")):
         try:
-            found.add(open(file, encoding="utf-8").read().strip() if file else "")  # noqa: SIM115
+            found.add(Path(file).read_text("utf-8").strip() if file else "")
         except (OSError, UnicodeDecodeError):
             continue
     return tuple(sorted(value for value in found if len(value) >= MIN_LENGTH))

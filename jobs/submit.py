@@ -171,8 +171,8 @@ def _require_shared_options(options: Mapping[str, Any]) -> None:
         given = options.get(name) or ()
         for model in [given] if isinstance(given, str) else given:
             if not _is_shared(model) and Path(model).expanduser().is_dir():
-                raise UserError(f"--{name} {model}: a folder of this machine, which a job does not have; give the "
-                                "name of a model in home, a models:/ URI or an absolute path that all mount")  # fmt: skip
+                raise UserError(f"--{name} {model}: a folder of this machine, which a job does not have; give a "
+                                "models:/ URI, the name of a model in home or an absolute path")  # fmt: skip
 
 
 def _is_shared(place: str) -> bool:
@@ -216,7 +216,8 @@ def _refuse_secrets(
     known = local_secrets(environment)
     for word in words:  # of settings none is secret by its name, and features have names of the user's
         setting, equals, _ = word.partition("=")
-        refuse_secret(f"--set {setting}" if equals else "the command line", word, known)
+        named = setting if setting.startswith("-") else f"--set {setting}"
+        refuse_secret(named if equals else "the command line", word, known)
     explicit = {text.partition("=")[0] for text in asked.env}
     for name, value in env.items():
         refuse_secret(f"--env {name}" if name in explicit else name, value, known, name)

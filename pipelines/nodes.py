@@ -23,6 +23,12 @@ WAYS_OUT = (
 DRIVER_CPUS = "MIND_DRIVER_CPUS"  # environment: what the driver of a submitted job holds of its node
 
 
+def drivers_share() -> str:
+    """Of a message that the cluster has too little: what this job's own driver holds, if anything."""
+    held = os.environ.get(DRIVER_CPUS)
+    return f" beside the job's driver ({held} CPUs; on the head with --entrypoint-num-cpus 0)" if held else ""
+
+
 def free_nodes() -> list[dict[str, float]]:
     """Resources of each node, without what this job's own driver holds: no task or worker can have that."""
     here = ray.get_runtime_context().get_node_id()

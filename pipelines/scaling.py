@@ -10,6 +10,7 @@ from ray.train import ScalingConfig
 
 from pipelines.config import Config
 from pipelines.errors import UserError
+from pipelines.nodes import drivers_share
 from pipelines.session import cluster_address, cores
 
 ELASTIC_WAIT_S = "20"  # for as many workers as there were before going on with fewer; Ray's own 60 s: for all there is
@@ -40,7 +41,8 @@ class Scaling:
             share = float(self.threads)
             if self.cpus and least is None and most * self.threads + reading > self.cpus:
                 raise UserError(f"train.workers={most}: {self.threads} threads each and a CPU to read with are "
-                                f"{most * self.threads + reading}, the cluster has {self.cpus}")  # fmt: skip
+                                f"{most * self.threads + reading}, the cluster has {self.cpus}"
+                                f"{drivers_share()}")  # fmt: skip
         else:
             share = min(1.0, (self.cpus - reading) / most)
         if least is not None:
@@ -70,7 +72,7 @@ def scaling_of(config: Config, resources: Mapping[str, float]) -> Scaling:
     grows = "" if not joined else "; if it gets nodes as they are asked for: --set ray.autoscaling=true"
     if need > cpus:
         each = f" of {threads} threads" if need > workers else ""
-        raise UserError(f"train.workers={workers}{each}: the cluster has {cpus} CPUs; use at most "
+        raise UserError(f"train.workers={workers}{each}: the cluster has {cpus} CPUs{drivers_share()}; use at most "
                         f"{cpus * workers // need} workers{grows}")  # fmt: skip
     use_gpu = gpus >= workers if train.use_gpu is None else train.use_gpu
     if use_gpu and gpus < workers:
