@@ -10,11 +10,12 @@ from pathlib import Path
 from pipelines.config_errors import redact
 from pipelines.errors import UserError
 
-MIN_LENGTH = 6  # of a secret of the local environment: a shorter text may be anything
+MIN_LENGTH = 8  # of a secret of the local environment: a shorter text may be anything
 WHERE = "set it in the environment of the nodes, or in a file mounted there"
 SECRET_NAME = re.compile(
     r"passw(or)?d|passphrase|secret|credential"
-    r"|(?<![a-z])(pwd|token|jwt|(?:[a-z]+_?)?(?:access|account|api|encryption|private|shared|signing|storage)_?key(_?id)?"
+    r"|(?<=[_.-])pwd(?![a-z])"  # PWD alone is where the shell is
+    r"|(?<![a-z])(token|jwt|(?:[a-z]+_?)?(?:access|account|api|encryption|private|shared|signing|storage)_?key(_?id)?"
     r"|key|sas)(?![a-z])",
     re.IGNORECASE,
 )
@@ -34,14 +35,14 @@ def is_secret_name(name: str) -> bool:
 
 
 def local_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Values of the local environment that must not be sent, the token of Ray's file among them."""
+    """Values of the local environment that must not be sent, the token of Ray's file among them; no paths."""
     found = {value.strip() for name, value in environment.items() if is_secret_name(name)}
     for file in (environment.get("RAY_AUTH_TOKEN_PATH"), os.path.expanduser("~/.ray/auth_token")):
         try:
             found.add(Path(file).read_text("utf-8").strip() if file else "")
         except (OSError, UnicodeDecodeError):
             continue
-    return tuple(sorted(value for value in found if len(value) >= MIN_LENGTH))
+    return tuple(sorted(value for value in found if len(value) >= MIN_LENGTH and not os.path.exists(value)))
 
 
 def refuse_secret(source: str, text: str, known: tuple[str, ...], name: str = "") -> None:

@@ -21,7 +21,7 @@ def test_names_of_secrets(name: str) -> None:
     "name",
     [
         "MIND_HOME", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "TOKENIZERS_PARALLELISM", "RAY_AUTH_TOKEN_PATH",
-        "ticket", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "RAY_AUTH_MODE", "MONKEY", "keyword",
+        "ticket", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "RAY_AUTH_MODE", "MONKEY", "keyword", "PWD", "OLDPWD",
     ],
 )  # fmt: skip
 def test_names_of_no_secrets(name: str) -> None:
@@ -56,7 +56,12 @@ def test_ordinary_values_pass(text: str) -> None:
 
 def test_local_secrets_are_the_values_under_secret_names_and_the_token_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("token-of-a-file\n")
-    environment = {"A_TOKEN": "token-of-a-variable", "SHORT_TOKEN": "x", "MIND_HOME": "s3://b/home"}
+    environment = {
+        "A_TOKEN": "token-of-a-variable",
+        "SHORT_TOKEN": "x",
+        "KEY": str(tmp_path),
+        "MIND_HOME": "s3://b/home",
+    }
     found = local_secrets({**environment, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
     assert {"token-of-a-file", "token-of-a-variable"} <= set(found)
-    assert not {"x", "s3://b/home", str(tmp_path / "token")} & set(found)
+    assert not {"x", "s3://b/home", str(tmp_path), str(tmp_path / "token")} & set(found)
