@@ -15,8 +15,7 @@ WHERE = "set it in the environment of the nodes, or in a file mounted there"
 SECRET_NAME = re.compile(
     r"passw(or)?d|passphrase|secret|credential"
     r"|(?<=[_.-])pwd(?![a-z])"  # PWD alone is where the shell is
-    r"|(?<![a-z])(token|jwt|(?:[a-z]+_?)?(?:access|account|api|encryption|private|shared|signing|storage)_?key(_?id)?"
-    r"|key|sas)(?![a-z])",
+    r"|(?<![a-z])(token|jwt|sas|(access|account|api|private)?keys?)(?![a-z])",
     re.IGNORECASE,
 )
 NAME_OF_A_PLACE = re.compile(r"_(path|file|dir)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)

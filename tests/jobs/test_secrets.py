@@ -10,7 +10,8 @@ from pipelines.errors import UserError
     "name",
     [
         "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD",
-        "RAY_AUTH_TOKEN", "HF_TOKEN", "WANDB_API_KEY", "AZURE_STORAGE_KEY", "api-key", "DB_PWD", "credentials",
+        "RAY_AUTH_TOKEN", "HF_TOKEN", "WANDB_API_KEY", "OPENAI_APIKEY", "AZURE_STORAGE_KEY", "api-key", "DB_PWD",
+        "credentials",
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
@@ -21,7 +22,8 @@ def test_names_of_secrets(name: str) -> None:
     "name",
     [
         "MIND_HOME", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "TOKENIZERS_PARALLELISM", "RAY_AUTH_TOKEN_PATH",
-        "ticket", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "RAY_AUTH_MODE", "MONKEY", "keyword", "PWD", "OLDPWD",
+        "ticket", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "RAY_AUTH_MODE",
+        "MONKEY", "keyword", "PWD", "OLDPWD", "MAX_TOKENS",
     ],
 )  # fmt: skip
 def test_names_of_no_secrets(name: str) -> None:
