@@ -125,6 +125,10 @@ class Testbed:
         nodes.start(self.folder, node, command, ray_nodes.environment(state, node))
         return node
 
+    def workers(self) -> list[str]:
+        """The names of those that were not removed."""
+        return [node.name for node in self.state.nodes.values() if node.role == "worker"]
+
     def add_node(self, cpus: int | None = None) -> Node:
         """Start one more worker, of `up`'s size if not told otherwise, and wait until the cluster counts it in."""
         state = self.state
@@ -148,8 +152,7 @@ class Testbed:
         state = self.state
         node = state.nodes.get(name)
         if node is None or node.role != "worker":
-            workers = ", ".join(each.name for each in state.nodes.values() if each.role == "worker")
-            raise BedError(f"{name}: no worker of this bed: {workers or 'it has none'}")
+            raise BedError(f"{name}: no worker of this bed: {', '.join(self.workers()) or 'it has none'}")
         if drain_s is not None:
             ray_nodes.drain(state, node, drain_s)
         nodes.lose(self.folder, node)

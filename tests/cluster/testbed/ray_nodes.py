@@ -11,7 +11,7 @@ from tests.cluster.testbed import nodes
 from tests.cluster.testbed.services import BUCKET, http_get, http_status, storage_environment
 from tests.cluster.testbed.state import BedError, Node, State
 
-PORTS = {"ray": 6379, "dashboard": 8265}
+PORTS = {"ray": 6379, "dashboard": 8265, "agent": 52365}  # agent: of the head, through which the job server starts jobs
 START_TIMEOUT_S = 120
 COMMAND_TIMEOUT_S = 60
 OBJECT_STORE_BYTES = 512 * 2**20  # a node's, below its /dev/shm
@@ -20,27 +20,22 @@ RAY = f"{sys.prefix}/bin/ray"
 
 def head_command(state: State) -> list[str]:
     """Of the head's daemon; everybody on the bridge reaches its job server."""
-    ip = state.nodes["head"].ip
-    place = [
-        "--port",
-        str(state.ports["ray"]),
-        "--dashboard-host",
-        ip,
-        "--dashboard-port",
-        str(state.ports["dashboard"]),
-    ]
-    return [*_start(state.nodes["head"], 0), "--head", *place]
+    head, ports = state.nodes["head"], state.ports
+    dashboard = ["--dashboard-host", head.ip, "--dashboard-port", str(ports["dashboard"])]
+    return [*_start(head, 0, ports["agent"]), "--head", "--port", str(ports["ray"]), *dashboard]
 
 
 def worker_command(state: State, node: Node, cpus: int) -> list[str]:
     """Of a worker's daemon."""
-    return [*_start(node, cpus), "--address", state.ray_address]
+    agent = PORTS["agent"] if node.isolated else 0  # 0: any
+    return [*_start(node, cpus, agent), "--address", state.ray_address]
 
 
-def _start(node: Node, cpus: int) -> list[str]:
+def _start(node: Node, cpus: int, agent: int) -> list[str]:
     start = [RAY, "start", "--block", "--disable-usage-stats", "--node-name", node.name, "--node-ip-address", node.ip]
-    own = [] if node.isolated else ["--temp-dir", f"{node.folder}/ray"]  # isolated, /tmp/ray is its own
-    return [*start, "--num-cpus", str(cpus), "--object-store-memory", str(OBJECT_STORE_BYTES), *own]
+    start += ["--num-cpus", str(cpus), "--object-store-memory", str(OBJECT_STORE_BYTES)]
+    start += ["--dashboard-agent-listen-port", str(agent)]
+    return start if node.isolated else [*start, "--temp-dir", f"{node.folder}/ray"]  # isolated, /tmp/ray is its own
 
 
 def environment(state: State, node: Node) -> dict[str, str]:
@@ -66,10 +61,15 @@ def home() -> str:
 
 
 def await_head(state: State) -> None:
-    """Return when the job server answers; BedError with the end of its log if it does not."""
-    url, token = state.url("dashboard") + "/api/version", state.secrets["token"]
+    """Return when the job server takes jobs; BedError with the end of its log if it does not."""
+    head, token = state.nodes["head"], state.secrets["token"]
+    agent = f"http://{head.ip}:{state.ports['agent']}/api/local_raylet_healthz"
+    addresses = (state.url("dashboard") + "/api/version", agent)
     nodes.wait_for(
-        lambda: http_status(url, token) == 200, "the head does not answer", START_TIMEOUT_S, state.nodes["head"]
+        lambda: all(http_status(address, token) == 200 for address in addresses),
+        "the head does not answer",
+        START_TIMEOUT_S,
+        head,
     )
 
 
@@ -80,12 +80,12 @@ def await_worker(state: State, node: Node) -> None:
 
 def alive(state: State) -> dict[str, str]:
     """Ray's ID of every node that the cluster counts in, by the bed's name for it; empty: the head does not answer."""
-    return {each["node_name"]: each["node_id"] for each in ray_nodes(state) if each["state"] == "ALIVE"}
+    return {each["node_name"]: each["node_id"] for each in listed(state, "nodes") if each["state"] == "ALIVE"}
 
 
-def ray_nodes(state: State) -> list[dict[str, Any]]:
-    """What the cluster says of its nodes, dead ones included; empty: the head does not answer."""
-    status, body = http_get(state.url("dashboard") + "/api/v0/nodes", state.secrets["token"])
+def listed(state: State, kind: str) -> list[dict[str, Any]]:
+    """What the cluster says of its nodes or actors, dead ones included; empty: the head does not answer."""
+    status, body = http_get(f"{state.url('dashboard')}/api/v0/{kind}?limit=1000", state.secrets["token"])
     if status != 200:
         return []
     return list(json.loads(body)["data"]["result"]["result"])
