@@ -59,7 +59,8 @@ def require_small(files: Mapping[str, Path], limit_bytes: int = LIMIT_BYTES) -> 
     total = sum(sizes.values())
     if total > limit_bytes:
         largest = sorted(sizes, key=lambda place: sizes[place], reverse=True)[:NAMED]
-        named = ", ".join(f"{place} {_mib(sizes[place])}" for place in largest)
+        culprits = [place for place in largest if sizes[place] > total / 20] or largest
+        named = ", ".join(f"{place} {_mib(sizes[place])}" for place in culprits)
         raise UserError(f"the working tree is too large to send, {_mib(total)} of at most {_mib(limit_bytes)}; "
                         f"largest: {named}; keep data out of {', '.join(PACKAGES)}: nodes read it from s3://, gs:// or "
                         "a shared mount")  # fmt: skip
