@@ -8,6 +8,7 @@ from rich.table import Table
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.homes import shown
+from pipelines.mirror import fetch
 from pipelines.progress import output
 from pipelines.quality import Quality
 from pipelines.tracking import open_run
@@ -73,4 +74,4 @@ def record_summary(config: Config, dataset: Dataset) -> None:
         if quality is not None:
             run.log_metrics(quality.metrics(), 0)
             run.log_artifact(dataset.layout.quality)
-            run.log_artifact(dataset.layout.quality_page)
+            run.log_artifact(fetch(dataset.layout.quality_page))  # at a URI nobody has read it here

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -27,6 +28,7 @@ from pipelines.preprocess import preprocess
 from pipelines.publish import published
 from pipelines.run_store import store_of
 from pipelines.runs import RunState, read_state, write_state
+from pipelines.summary import record_summary
 from pipelines.tuning.checkpoint import newest, place_of, publish, reports_of
 from pipelines.workspace import workspace
 from tests.pipelines.s3_server import s3_server, use_s3
@@ -225,6 +227,25 @@ def test_a_dataset_in_a_store_is_the_one_that_a_folder_gets(
     assert after == content(Dataset.open(local.dataset_path))
     assert after != before
     assert not [name for name in there(store) if ".work-" in name or ".lease" in name]
+
+
+def test_the_run_of_a_dataset_gets_files_that_its_node_has_not_read(
+    node: Node, configured: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log.csv").write_text(LOG)
+    config = in_store(configured(tmp_path / "log.csv"))
+    node("a")
+    preprocess(config)
+    node("b")
+    run = MagicMock()
+    run.__enter__.return_value = run
+    sizes: dict[str, int] = {}
+    run.log_artifact.side_effect = lambda file: sizes.update({file.name: file.stat().st_size})
+    monkeypatch.setattr("pipelines.summary.open_run", lambda *_: run)
+
+    record_summary(config, Dataset.open(config.dataset_path))
+
+    assert sorted(sizes) == ["manifest.json", "quality.html", "quality.json"]
 
 
 def test_preprocessing_that_is_killed_goes_on_on_another_node(
