@@ -59,7 +59,8 @@ def write_conf(folder: Path, log: Path) -> Path:
 
 @dataclass
 class Watch:
-    """Memory of the commands started in its block, sampled; a page that several processes share is counted once.
+    """Resident memory of the commands started in its block, sampled. A page that several share counts in each of them:
+    telling them apart takes the kernel a tenth of a second a process, and would slow down what is watched.
 
     together : the most that all processes held at a time.  most : by kind, the most that one of them held (of Ray's own
     processes: all together).
@@ -84,7 +85,7 @@ class Watch:
             total, own = 0, 0
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    title, held = " ".join(process.cmdline()), process.memory_full_info().pss
+                    title, held = " ".join(process.cmdline()), process.memory_info().rss
                     if "RayTrainWorker" in title:
                         workers.add(process.pid)
                     kind = "worker" if process.pid in workers else _kind(title)
@@ -135,7 +136,7 @@ def trained(trial: Trial, epochs: int) -> Trained:
     with Watch() as seen:
         run = mind_train(trial.conf, trial.home, *trial.sets)
     first = run.started + run.values("startup/total")[0]
-    last = max(at for _, at, _ in run.metrics["validation/ndcg@20"])
+    last = max(at for _, at, _ in run.metrics["validation/ndcg_at_20"])
     spent = last - first
     return Trained(spent / epochs, run.seconds - spent, seen.most["worker"], seen.most["driver"], run)
 

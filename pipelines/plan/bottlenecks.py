@@ -38,15 +38,15 @@ def bottlenecks(plan: Plan) -> list[Bottleneck]:
 
 def share(plan: Plan, process: Process) -> float:
     """Of a node's memory that all such processes there take."""
-    return process.a_node * process.bytes / plan.machine.memory
+    return process.node_bytes / plan.machine.memory
 
 
 def _memory(plan: Plan, process: Process) -> Bottleneck:
     part, size = max(process.parts.items(), key=lambda pair: pair[1])
-    number = f"{process.a_node:g} x " if process.a_node > 1 else ""
+    number = f", {process.a_node:,} of them," if process.a_node > 1 else ""
     where = (
-        f"{process.name}: {number}{show_bytes(process.bytes)} on a node of {show_bytes(plan.machine.memory)}, "
-        f"most of it {part} ({show_bytes(size)})"
+        f"{process.name}{number}: {show_bytes(process.node_bytes)} on a node of {show_bytes(plan.machine.memory)}, "
+        f"most of each {part} ({show_bytes(size)})"
     )
     kind = "driver" if process.name in names.DRIVERS else "memory"
     return Bottleneck(kind, where, _memory_change(plan, process.name, part))

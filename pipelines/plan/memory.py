@@ -155,8 +155,13 @@ def task_bytes(job: Job) -> float:
 
 
 def preprocess_task(job: Job, machine: Machine) -> Parts:
-    """The largest task of a core, with the node's lookup of items, which all of its tasks share."""
-    return {EMPTY: machine.task, "events": task_bytes(job), "lookup of items, once a node": 24 * job.items}
+    """The largest task of a core."""
+    return {EMPTY: machine.task, "events": task_bytes(job)}
+
+
+def lookup_bytes(job: Job) -> float:
+    """Item ids and their places, 24 each, which all tasks of a node share.  Source: pipelines.ids.Lookup."""
+    return 24 * job.items
 
 
 def preprocess_node(job: Job, machine: Machine, with_ray: bool) -> float:
@@ -167,7 +172,7 @@ def preprocess_node(job: Job, machine: Machine, with_ray: bool) -> float:
     driver = sum(preprocess_driver(job, machine).values())
     if not with_ray:
         return driver + machine.cores * task_bytes(job)
-    return driver + machine.ray + machine.cores * (machine.task + task_bytes(job)) + 24 * job.items
+    return driver + machine.ray + lookup_bytes(job) + machine.cores * (machine.task + task_bytes(job))
 
 
 def evaluation_actor(job: Job, machine: Machine) -> Parts:

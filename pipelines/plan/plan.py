@@ -30,15 +30,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Process:
-    """A kind of process.  a_node : how many share a node.  parts : bytes of one of them."""
+    """A kind of process.  a_node : how many share a node.  parts : bytes of one.  shared : what all there hold once."""
 
     name: str
     a_node: int
     parts: Parts
+    shared: float = 0.0
 
     @property
     def bytes(self) -> float:
         return sum(self.parts.values())
+
+    @property
+    def node_bytes(self) -> float:
+        """Of all such processes of a node."""
+        return self.a_node * self.bytes + self.shared
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def make_plan(job: Job, machine: Machine, nodes: int | None = None) -> Plan:
             Process(WORKER, a_node, worker),
             Process(TRAIN_DRIVER, 1, memory.train_driver(job, machine)),
             Process(PREPROCESS_DRIVER, 1, memory.preprocess_driver(job, machine)),
-            Process(TASK, max(1, int(machine.cores)), memory.preprocess_task(job, machine)),
+            Process(TASK, max(1, int(machine.cores)), memory.preprocess_task(job, machine), memory.lookup_bytes(job)),
             Process(ACTOR, actors, memory.evaluation_actor(job, machine)),
             Process(EVALUATE_DRIVER, 1, memory.evaluation_driver(job, machine)),
         ],

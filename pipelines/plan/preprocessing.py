@@ -59,9 +59,9 @@ def pass_seconds(job: Job, machine: Machine, cores: float) -> float:
 def disk_seconds(job: Job, machine: Machine, nodes: int) -> float:
     """What reading and writing takes beyond computing: a task of one core waits while others compute.
 
-    Nothing where the exchange and events/ fit in half of the nodes' memory, the page cache.
+    Nothing on a single node whose page cache, half of its memory, has room for the exchange and events/.
     """
-    if (CLEAN_BYTES + EVENTS_BYTES) * job.events <= nodes * machine.memory / 2:
+    if nodes == 1 and (CLEAN_BYTES + EVENTS_BYTES) * job.events <= machine.memory / 2:
         return 0.0
     return max(0.0, moved_bytes(job) / (machine.disk * nodes) - pass_seconds(job, machine, machine.cores * nodes))
 

@@ -55,6 +55,8 @@ def _memory(plan: Plan) -> Table:
         verdict = "" if share(plan, process) <= 1 else f"more than a node's {show_bytes(plan.machine.memory)}"
         table.add_row(f"[bold]{process.name}[/bold], {process.a_node:,} a node", show_bytes(process.bytes), verdict)
         _add(table, process.parts)
+        if process.shared:
+            table.add_row("  lookup of items, once a node", show_bytes(process.shared), "")
     together = memory.preprocess_node(plan.job, plan.machine, preprocessing.starts_ray(plan.job, plan.nodes))
     table.add_row("[bold]preprocess on a single node[/bold], all its processes", show_bytes(together), "")
     return table

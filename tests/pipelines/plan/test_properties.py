@@ -92,7 +92,7 @@ def test_more_users_of_as_many_events_each_take_no_less(job: Job, factor: float)
 def test_another_node_takes_no_more_memory_of_any_node(job: Job, nodes: int) -> None:
     fewer, more = (make_plan(job, Machine(), nodes=number) for number in (nodes, nodes + 1))
     for one, other in zip(fewer.processes, more.processes, strict=True):
-        assert no_less(one.bytes * one.a_node, other.bytes * other.a_node)
+        assert no_less(one.node_bytes, other.node_bytes)
 
 
 @settings(deadline=None, max_examples=60)
