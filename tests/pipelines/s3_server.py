@@ -1,16 +1,16 @@
 """A real S3 server on this machine (moto), for the tests that need one."""
 
-import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+
+from tests.signed_s3 import signed_s3
 
 KEY, SECRET = "test-access-key", "test-secret-key"
 AWS_VARIABLES = (
@@ -19,24 +19,10 @@ AWS_VARIABLES = (
 )  # fmt: skip
 
 
-def signed_only(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """As S3 does and moto does not by itself: requests that another key signs, or nobody, are refused."""
-
-    def gate(request: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
-        if f"Credential={KEY}/" in request.get("HTTP_AUTHORIZATION", ""):
-            return app(request, respond)
-        respond("403 Forbidden", [("Content-Type", "application/xml")])
-        return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
-
-    return gate
-
-
 @contextmanager
 def s3_server(bucket: str) -> Iterator[tuple[str, Any]]:
     """The address of a server with an empty bucket, and a file system of it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, signed_only(app), threaded=True)  # type: ignore[arg-type]
+    server = make_server("127.0.0.1", 0, signed_s3(KEY), threaded=True)  # type: ignore[arg-type]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"

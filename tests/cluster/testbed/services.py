@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import psycopg
 import pyarrow.fs as pafs
 
-from tests.cluster.testbed.nodes import wait_for
+from tests.cluster.testbed.nodes import REPOSITORY, wait_for
 from tests.cluster.testbed.state import BedError, State
 
 BUCKET = "mind"
@@ -128,8 +128,7 @@ def _postgres_answers(state: State) -> bool:
 
 
 def _s3_command(state: State) -> list[str]:
-    server = str(Path(__file__).with_name("s3_server.py"))
-    return [sys.executable, server, state.nodes["s3"].ip, str(state.ports["s3"])]
+    return [sys.executable, str(REPOSITORY / "tests/signed_s3.py"), state.nodes["s3"].ip, str(state.ports["s3"])]
 
 
 def _mlflow_command(state: State) -> list[str]:
