@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipelines.plan.code import REPORT_EVERY_STEPS
+from pipelines.plan.code import REPORT_EVERY_STEPS, TILE_USERS
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import table_row_bytes
@@ -85,8 +85,8 @@ def report_seconds(job: Job, machine: Machine) -> float:
 
 
 def validation_seconds(job: Job, machine: Machine, threads: float) -> float:
-    """Of an epoch: the validation users ranked by all workers, and a sharded table gathered."""
-    users = math.ceil(job.validated / job.workers)
+    """Of an epoch: the validation users ranked by all workers, in whole tiles, and a sharded table gathered."""
+    users = TILE_USERS * math.ceil(job.validated / job.workers / TILE_USERS)
     seconds = users * user_seconds(job, machine) / machine.threads(threads)
     return job.validations * (seconds + 8 * validation_received(job) / machine.network)
 
