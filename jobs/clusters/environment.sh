@@ -8,3 +8,4 @@ RAY_AUTH_TOKEN_PATH=~/.ray/auth_token
 RAY_USAGE_STATS_ENABLED=0
 PATH=~/mind-venv/bin:$PATH
 set +o allexport
+ulimit -Sn "$(ulimit -Hn)" # a head holds some connections for each worker process of the cluster
