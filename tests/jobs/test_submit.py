@@ -44,10 +44,11 @@ def test_the_id_is_readable_and_new(here: Path) -> None:
     assert len(first) == len("mind-train-tiny-20261125-153012-ab12")
 
 
-def test_metadata_say_what_runs(here: Path) -> None:
+def test_metadata_say_what_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.submit.git_state", lambda: ("0123456789abcdef", True))
     metadata = prepared(asked=Asked(metadata=["ticket=42"])).metadata
     assert (metadata["mind_stage"], metadata["mind_conf"], metadata["ticket"]) == ("train", "conf/tiny.yaml", "42")
-    assert len(metadata["mind_commit"].partition("+")[0]) == 12
+    assert metadata["mind_commit"] == "0123456789ab+changes"
 
 
 def test_conf_travels_to_the_same_place(here: Path) -> None:
