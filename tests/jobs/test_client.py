@@ -56,10 +56,16 @@ def test_an_unknown_host_is_named_as_such() -> None:
         Cluster("http://no-such-host.invalid:8265")
 
 
+def test_a_head_that_says_nothing_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_S", (1.0, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(LostConnection, match="no answer"):
+        Cluster(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
 @pytest.mark.parametrize(
     "answer", [(404, b"not found"), (200, b"<html>another server</html>"), (200, b"{}"), (500, b"")]
 )
-XX_rays_dashboard(answer: tuple[int, bytes]) -> None:
+def test_another_server_is_not_rays_dashboard(answer: tuple[int, bytes]) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(answer[0])
