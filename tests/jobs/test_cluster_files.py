@@ -89,8 +89,8 @@ def node(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def sourced(home: Path) -> subprocess.CompletedProcess[str]:
-    command = f". {ROOT}/jobs/clusters/environment.sh && env"
+def sourced(home: Path, before: str = "true", after: str = "env") -> subprocess.CompletedProcess[str]:
+    command = f"{before} && . {ROOT}/jobs/clusters/environment.sh && {after}"
     return subprocess.run(["bash", "-c", command], env={"HOME": str(home), "PATH": os.environ["PATH"]},
                           capture_output=True, text=True)  # fmt: skip
 
@@ -106,6 +106,11 @@ def test_a_node_exports_the_sites_settings_and_asks_for_its_token(node: Path) ->
 def test_only_its_owner_reads_the_secrets_of_a_node(node: Path) -> None:
     assert sourced(node).returncode == 0
     assert {(node / name).stat().st_mode & 0o777 for name in (".mind/cluster.env", ".ray/auth_token")} == {0o600}
+
+
+def test_a_node_opens_as_many_files_as_its_machine_allows(node: Path) -> None:
+    done = sourced(node, before="ulimit -Sn 256 && ulimit -Hn 1024", after="ulimit -n")
+    assert (done.returncode, done.stdout) == (0, "1024\n")  # Ray's own `ulimit -n 65536` fails here
 
 
 def test_a_node_without_a_token_does_not_start(node: Path) -> None:
