@@ -122,6 +122,41 @@ def recommend(
 
 
 @app.command()
+def export(
+    conf: Conf,
+    top: Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")] = None,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Infer from all that is known, the held-out events too.")
+    ] = False,
+    model: Model = None,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Write item vectors, every user's interest vectors and top-N lists for a serving system."""
+    config = loaded_config(conf, [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])], preset, home)
+    from pipelines.export import export
+
+    export(config, model=model, latest=latest)
+
+
+@app.command()
+def pipeline(
+    conf: Conf,
+    latest: Annotated[bool, typer.Option("--latest", help="Export what the held-out events show, too.")] = False,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Preprocess, train, evaluate and export; what is there already from this log and these settings is left out."""
+    config = loaded_config(conf, sets, preset, home)
+    from pipelines.pipeline import pipeline
+
+    pipeline(config, latest=latest)
+    print_next("recommend", conf, sets, preset, home, "--all")
+
+
+@app.command()
 def generate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     events: Annotated[int, typer.Option("--events", min=1, help="About as many.")] = 100_000,

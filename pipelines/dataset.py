@@ -98,6 +98,7 @@ class Manifest:
     bucket_runs: list[list[int]] = field(default_factory=list)  # of each part: first and last + 1, pipelines.buckets
     appended: int = 0  # times that --append was run
     file_numbers: int = 0  # files of the log are numbered from 0; the next one's number
+    made_from: str = ""  # hash of the data settings and of the files as they were when preprocessing began
 
     @property
     def item_rows(self) -> int:

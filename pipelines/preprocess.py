@@ -13,6 +13,9 @@ share. What is held where: docs/preprocessing.md
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +36,7 @@ from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
 from pipelines.generations import current
 from pipelines.load_config import UNHASHED, resolved
-from pipelines.mirror import remove
+from pipelines.mirror import exists, remove
 from pipelines.normalise import TimeUnit, needed_columns, parse_times
 from pipelines.part_files import write_arrow, write_text
 from pipelines.progress import console
@@ -55,38 +58,72 @@ def preprocess(config: Config) -> Dataset:
     UserError
         For whatever is wrong with the input; an older dataset stays as it was.
     """
-    data = config.data
-    pieces = fragments(data.events, needed_columns(data.events))
-    unit = log_time_unit(data.events, pieces)
-    cutoffs = cutoffs_of(data, unit)
-    item_rows = None if data.items is None else FeatureRows.read(data.items)
-    profile_rows = None if data.profile is None else FeatureRows.read(data.profile)
-    tables = [file for rows in (item_rows, profile_rows) if rows is not None for file in rows.files]
+    source = Source.read(config.data)
+    pieces, events = source.pieces, config.data.events.path
+    cutoffs = cutoffs_of(config.data, source.unit)
     with (
         claimed(config.dataset_path),
-        workspace(config.dataset_path, _key(config, pieces, tables)) as work,
-        session_for(
-            config.ray, size_of(pieces), config.train.workers, home=config.home_path, inputs=[data.events.path]
-        ),
+        workspace(config.dataset_path, source.key(config)) as work,
+        session_for(config.ray, size_of(pieces), config.train.workers, home=config.home_path, inputs=[events]),
     ):
         if work.resumed:
             console.print(f"going on with the unfinished work of {config.dataset_path.name}")
-        _make(config, pieces, unit, cutoffs, item_rows, profile_rows, work)
+        _make(config, source, cutoffs, work)
         work.publish()
     return Dataset.open(config.dataset_path)
 
 
-def _make(
-    config: Config,
-    pieces: list[Fragment],
-    unit: TimeUnit,
-    cutoffs: tuple[int, int] | None,
-    item_rows: FeatureRows | None,
-    profile_rows: FeatureRows | None,
-    work: Workspace,
-) -> None:
+def made_before(config: Config) -> Dataset | None:
+    """The dataset of `config` if `preprocess` made it of the files as they are now; a day that was appended stays in.
+
+    Raises
+    ------
+    UserError
+        If the input cannot be read.
+    """
+    if not exists(current(config.dataset_path) / "manifest.json"):
+        return None
+    dataset = Dataset.open(config.dataset_path)
+    made_from = dataset.manifest.made_from
+    return dataset if made_from == digest(Source.read(config.data).key(config)) else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input as its files' heads describe it."""
+
+    pieces: list[Fragment]
+    unit: TimeUnit
+    item_rows: FeatureRows | None
+    profile_rows: FeatureRows | None
+
+    @classmethod
+    def read(cls, data: DataConfig) -> Source:
+        """Look at the log; read the tables."""
+        pieces = fragments(data.events, needed_columns(data.events))
+        return cls(
+            pieces,
+            log_time_unit(data.events, pieces),
+            None if data.items is None else FeatureRows.read(data.items),
+            None if data.profile is None else FeatureRows.read(data.profile),
+        )
+
+    def key(self, config: Config) -> dict[str, object]:
+        """What unfinished work must have been begun with to be gone on with."""
+        settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
+        tables = [file for rows in (self.item_rows, self.profile_rows) if rows is not None for file in rows.files]
+        return {"schema": SCHEMA_VERSION, "settings": settings, "files": identity(self.pieces), "tables": tables}
+
+
+def digest(key: dict[str, object]) -> str:
+    """Of a key, for the manifest."""
+    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work: Workspace) -> None:
     """All four passes, and the manifest."""
     data, layout = config.data, Layout(work.folder)
+    pieces, unit, item_rows, profile_rows = source.pieces, source.unit, source.item_rows, source.profile_rows
     layout.create()
     log = read_log(data, pieces, unit, work, layout.quarantine)
     if item_rows is not None:
@@ -123,15 +160,10 @@ def _make(
         versions={"ray": ray.__version__, "pyarrow": pa.__version__},
         bucket_runs=[list(run) for run in runs],
         file_numbers=1 + max(piece.number for piece in pieces),
+        made_from=digest(source.key(config)),
     )
     write_quality(layout, manifest, content.stats, content.test_count, current(config.dataset_path))
     write_text(manifest.to_json(), layout.manifest)
-
-
-def _key(config: Config, pieces: list[Fragment], tables: list[dict[str, object]]) -> dict[str, object]:
-    """What unfinished work must have been begun with to be gone on with."""
-    settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
-    return {"schema": SCHEMA_VERSION, "settings": settings, "files": identity(pieces), "tables": tables}
 
 
 def described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:

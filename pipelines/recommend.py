@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import torch
 
 from pipelines.arrays import feature_specs, to_sequences
 from pipelines.artifact import SavedModel, load_model
@@ -26,7 +25,7 @@ from pipelines.progress import output
 from pipelines.session import ray_session
 from pipelines.show_lists import show_lists
 from pipelines.splits import SPLITS
-from pipelines.user_slices import over_slices, slices_of
+from pipelines.user_slices import over_slices, slices_of, with_targets
 
 
 def recommend(
@@ -65,7 +64,7 @@ def recommend(
         return out
     saved = load_model(folder)
     histories = _rows(dataset, users)
-    known = _with_targets(histories) if latest else histories
+    known = with_targets(histories) if latest else histories
     sequences = to_sequences(known, feature_specs(saved.card.profile_features))
     lists = saved.recommend(sequences, config.evaluate.top_n, exclude_seen=config.evaluate.seen == "filter")
     if out is None:
@@ -114,22 +113,10 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
 
 def _lists(models: list[SavedModel], table: pa.Table, n: int, exclude_seen: bool, latest: bool) -> pa.Table:
     """Top-n lists of the rows of a split: user (index), rank, id, score, interest, show_<column>."""
-    known = _with_targets(table) if latest else table
+    known = with_targets(table) if latest else table
     sequences = to_sequences(known, feature_specs(models[0].card.profile_features))
     lists = models[0].recommend(sequences, n, exclude_seen=exclude_seen)
     return lists.set_column(0, "user", table["user"].take(lists["user"]))
-
-
-def _with_targets(table: pa.Table) -> pa.Table:
-    """The rows with their held-out items at the end of the history."""
-    histories, targets = table["items"].combine_chunks(), table["targets"].combine_chunks()
-    lengths = torch.tensor(histories.value_lengths().to_numpy()), torch.tensor(targets.value_lengths().to_numpy())
-    owner = torch.cat([torch.repeat_interleave(torch.arange(len(table)), size) for size in lengths])
-    order = torch.sort(owner, stable=True).indices
-    values = pa.concat_arrays([histories.flatten(), targets.flatten()]).take(pa.array(order.numpy()))
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (lengths[0] + lengths[1]).cumsum(0)])
-    joined = pa.ListArray.from_arrays(pa.array(offsets.int().numpy()), values)
-    return table.set_column(table.schema.get_field_index("items"), "items", joined)
 
 
 def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, latest: bool) -> int:

@@ -52,6 +52,16 @@ def current_run(config: Config, dataset: Dataset) -> RunState:
         number += 1
 
 
+def last_finished_run(config: Config, dataset: Dataset) -> str | None:
+    """The name of the newest run of these settings and data that was trained to its end; None if there is none."""
+    current = current_run(config, dataset).name
+    stem = run_stem(config, dataset)
+    if current == stem:
+        return None
+    number = int(current.removeprefix(f"{stem}-")) - 1
+    return stem if number == 1 else f"{stem}-{number}"
+
+
 @contextmanager
 def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
     """`current_run`, kept to this process until the block ends.

@@ -82,6 +82,18 @@ def slices_of(dataset: Dataset, split: SplitName, known: npt.NDArray[np.bool_] |
     return slices
 
 
+def with_targets(table: pa.Table) -> pa.Table:
+    """The rows with their held-out items at the end of the history."""
+    histories, targets = table["items"].combine_chunks(), table["targets"].combine_chunks()
+    lengths = torch.tensor(histories.value_lengths().to_numpy()), torch.tensor(targets.value_lengths().to_numpy())
+    owner = torch.cat([torch.repeat_interleave(torch.arange(len(table)), size) for size in lengths])
+    order = torch.sort(owner, stable=True).indices
+    values = pa.concat_arrays([histories.flatten(), targets.flatten()]).take(pa.array(order.numpy()))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (lengths[0] + lengths[1]).cumsum(0)])
+    joined = pa.ListArray.from_arrays(pa.array(offsets.int().numpy()), values)
+    return table.set_column(table.schema.get_field_index("items"), "items", joined)
+
+
 class _Worker:
     """An actor: one thread, the models in memory."""
 
