@@ -27,8 +27,6 @@ app = typer.Typer(
     help="Multi-interest retrieval (MIND): an event log in, K vectors per user and top-N lists out.",
 )
 
-app.command()(plan)
-
 
 @app.command()
 def preprocess(
@@ -242,6 +240,7 @@ def promote(
     promote(config, name=name, replace=replace)
 
 
+app.command()(plan)
 add_cluster_commands(app)
 
 
