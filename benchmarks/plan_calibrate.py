@@ -56,9 +56,9 @@ def _preprocessing(found: Machine, small: Trial, padded: Trial, job: Job) -> Mac
         found,
         start_preprocess=inline.seconds - passes[0],
         start_ray=with_ray.seconds - inline.seconds - passes[1] + passes[0],
-        driver_preprocess=inline.peak_bytes - found.cores * memory.task_bytes(job),
-        task=with_ray.most["task"] - memory.task_bytes(larger),
-        ray=with_ray.most["ray"],
+        driver_preprocess=inline.seen.together - found.cores * memory.task_bytes(job),
+        task=with_ray.seen.most["task"] - memory.task_bytes(larger),
+        ray=with_ray.seen.most["ray"],
     )
 
 
@@ -67,13 +67,13 @@ def _training(found: Machine, run: Trained, job: Job) -> Machine:
     held = {name: sum(parts(job, found).values()) - each for name, parts, each in (
         ("worker", memory.training_worker, found.worker), ("driver", memory.train_driver, found.driver)
     )}  # fmt: skip
-    each_step = 64 / statistics.median(run.run.values("train/samples_per_second"))
+    each_step = 64 / statistics.median(run.run.values("train/samples_per_second"))  # a report included
     step = compute_seconds(job, found, 1) + network_seconds(job, found, job.workers)
     return replace(
         found,
         start_train=run.rest,
-        worker=run.worker_bytes - held["worker"],
-        driver=run.driver_bytes - held["driver"],
+        worker=run.seen.most["worker"] - held["worker"],
+        driver=run.seen.most["driver"] - held["driver"],
         report=max(0.01, REPORT_EVERY_STEPS * (each_step - step)),
     )
 

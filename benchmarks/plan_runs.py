@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 import warnings
 from collections import Counter
 from contextlib import suppress
@@ -28,11 +29,11 @@ from pipelines.train_input import MemoryInput
 from pipelines.train_run import build_trainer
 
 NAME = "plan"
-CONF = "d = 32, K = 2, L = 20, 2 x 128 negatives, batch 1,024"
+CONF = "d = 32, K = 2, L = 20, 2 x 128 negatives, batch 4,096"
 SETTINGS = """\
 model: {dim: 32, interests: 2, max_history: 20}
 loss: {uniform_negatives: 128, popularity_negatives: 128}
-train: {workers: 2, batch_size: 1024, validation_users: 2000, patience: null}
+train: {workers: 2, batch_size: 4096, validation_users: 2000, patience: null}
 tracking: {system_metrics: false}
 """
 PERIOD_S = 0.3
@@ -63,14 +64,17 @@ class Watch:
     telling them apart takes the kernel a tenth of a second a process, and would slow down what is watched.
 
     together : the most that all processes held at a time.  most : by kind, the most that one of them held (of Ray's own
-    processes: all together).
+    processes: all together).  others : cores that everything else on the machine kept busy, a mean.
     """
 
     together: int = 0
     most: Counter[Kind] = field(default_factory=Counter)
+    others: float = 0.0
 
     def __enter__(self) -> Watch:
         self._done = threading.Event()
+        self._own: dict[int, float] = {}  # seconds of CPU by process
+        self._began = time.perf_counter(), _busy_seconds()
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
         return self
@@ -78,6 +82,8 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        (began, busy), own = self._began, sum(self._own.values())
+        self.others = max(0.0, _busy_seconds() - busy - own) / (time.perf_counter() - began)
 
     def _sample(self) -> None:
         workers: set[int] = set()  # a process of Ray Train keeps its title only while it runs a method
@@ -90,12 +96,19 @@ class Watch:
                         workers.add(process.pid)
                     kind = "worker" if process.pid in workers else _kind(title)
                     total += held
+                    self._own[process.pid] = sum(process.cpu_times()[:2])
                     if kind == "ray":
                         own += held
                     else:
                         self.most[kind] = max(self.most[kind], held)
             self.together = max(self.together, total)
             self.most["ray"] = max(self.most["ray"], own)
+
+
+def _busy_seconds() -> float:
+    """Of all cores since the machine was started."""
+    spent = psutil.cpu_times()
+    return float(sum(spent) - spent.idle - spent.iowait - spent.guest - spent.guest_nice)
 
 
 def _kind(title: str) -> Kind:
@@ -106,18 +119,17 @@ def _kind(title: str) -> Kind:
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """seconds : of the whole command.  most : as in `Watch`."""
+    """seconds : of the whole command."""
 
     seconds: float
-    peak_bytes: int
-    most: Counter[Kind]
+    seen: Watch
 
 
 def preprocessed(trial: Trial) -> Preprocessed:
     """`mind preprocess`."""
     with Watch() as seen:
         seconds = mind("preprocess", str(trial.conf), "--home", str(trial.home))
-    return Preprocessed(seconds, seen.together, seen.most)
+    return Preprocessed(seconds, seen)
 
 
 @dataclass(frozen=True)
@@ -126,8 +138,7 @@ class Trained:
 
     epoch_seconds: float
     rest: float
-    worker_bytes: int
-    driver_bytes: int
+    seen: Watch
     run: Run
 
 
@@ -138,7 +149,7 @@ def trained(trial: Trial, epochs: int) -> Trained:
     first = run.started + run.values("startup/total")[0]
     last = max(at for _, at, _ in run.metrics["validation/ndcg_at_20"])
     spent = last - first
-    return Trained(spent / epochs, run.seconds - spent, seen.most["worker"], seen.most["driver"], run)
+    return Trained(spent / epochs, run.seconds - spent, seen, run)
 
 
 def sent_per_step(config: Config) -> float:
