@@ -19,7 +19,7 @@ from werkzeug.serving import run_simple
 def signed_s3(key: str) -> Callable[..., Iterable[bytes]]:
     """The application, for requests that `key` signs."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = DomainDispatcherApplication(create_backend_app)
+    moto: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
 
     def application(request: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         if f"Credential={key}/" in request.get("HTTP_AUTHORIZATION", ""):
@@ -31,4 +31,4 @@ def signed_s3(key: str) -> Callable[..., Iterable[bytes]]:
 
 
 if __name__ == "__main__":
-    run_simple(sys.argv[1], int(sys.argv[2]), signed_s3(os.environ["AWS_ACCESS_KEY_ID"]), threaded=True)  # type: ignore[arg-type]
+    run_simple(sys.argv[1], int(sys.argv[2]), signed_s3(os.environ["AWS_ACCESS_KEY_ID"]), threaded=True)
