@@ -13,6 +13,7 @@ import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.mirror import storage as storage_of
 from pipelines.session import WORKER_ENVIRONMENT
@@ -57,7 +58,8 @@ def slots(
     storage : folder for Ray Train's own files.
     local : on a Ray started for this campaign, whose processes have the environment of this one.
     """
-    options = {"num_cpus": 0, "max_concurrency": 1000}
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": 1000, "scheduling_strategy": here}  # any other node may be lost
     dispatcher: Any = ray.remote(Dispatcher).options(**options).remote(number, resources.max_failures)
     threads_of_slots, place = [], storage_of(storage)
     for slot in range(number):

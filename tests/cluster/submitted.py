@@ -31,6 +31,10 @@ class Submitted:
         """Ray's word for it."""
         return str(json.loads(self._get(""))["status"])
 
+    def is_over(self) -> bool:
+        """Well or not."""
+        return self.status() in ENDED
+
     def log(self) -> str:
         """What its driver has printed so far."""
         return str(json.loads(self._get("/logs"))["logs"])

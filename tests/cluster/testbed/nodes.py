@@ -19,6 +19,7 @@ INIT = str(Path(__file__).with_name("node_init.py"))
 SPEC = "spec.json"
 SHM_BYTES = 2**30  # of /dev/shm: Ray's object store lies there
 LOG_LINES = 15  # that an error shows
+START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
 BASE = {
     "LANG": "C.UTF-8",
@@ -59,6 +60,12 @@ def start(bed: Path, node: Node, command: Sequence[str], environment: Mapping[st
             start_new_session=True,  # Ctrl-C in the shell that made the bed is not for its nodes
         )
     _children.append(process)
+    # nsenter and unshare come first: until they are through, the node would be taken for one that has ended
+    wait_for(
+        lambda: init_process(folder) is not None or process.poll() is not None,
+        f"{node.name}: does not start",
+        START_TIMEOUT_S,
+    )
 
 
 def base_environment(node: Node) -> dict[str, str]:
