@@ -119,13 +119,15 @@ def test_runs_are_on_the_server_and_what_they_keep_is_on_s3(bed: Testbed, jobs: 
     assert [path for path in files(bed, "mlflow") if path.endswith("/weights.safetensors")]
 
 
-def test_a_node_lost_while_preprocessing_changes_nothing(
+def test_a_node_lost_and_one_that_joins_while_preprocessing_change_nothing(
     bed: Testbed, two_workers: list[str], log_in_files: Path, tmp_path: Path
 ) -> None:
     job = submit(bed, "preprocess", configuration(tmp_path, "lossy", upload(bed, log_in_files, "files")))
     lost = lose(bed, two_workers[1], job, lambda: any(".lossy.work-" in path for path in files(bed, "home/datasets")))
+    bed.add_node()
+    print(f"preprocess: {job.status()} when a node joined {time.monotonic() - lost:.0f} s after the loss of another")
     job.succeed()
-    print(f"preprocess: ended {time.monotonic() - lost:.0f} s after the loss of a node")
+    print(f"preprocess: ended {time.monotonic() - lost:.0f} s after the loss")
     mind("preprocess", str(configuration(tmp_path, "lossy", str(log_in_files))), "--home", str(tmp_path), env={})
 
     here = tmp_path / "datasets/lossy/manifest.json"
