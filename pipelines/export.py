@@ -36,6 +36,7 @@ from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.homes import shown
+from pipelines.locks import exclusive
 from pipelines.mirror import exists, fetch, listed, renew, size_of
 from pipelines.models import find_model
 from pipelines.part_files import read_part, write_text
@@ -45,10 +46,11 @@ from pipelines.splits import SPLITS
 from pipelines.tracking import known_run, open_run
 from pipelines.user_slices import SLICE_USERS, Slice, over_slices, with_targets
 from pipelines.versions import versions
-from pipelines.whole import whole
+from pipelines.whole import TORN, whole
 
 FORMAT_VERSION = 1
 MARK = "export.json"
+SCORE = "max over interests of the inner product"  # of the vectors as they are stored, whatever the temperature
 LISTED = ["user", "rank", "id", "score", "interest"]
 ITEMS_AT_ONCE = 2**17  # rows of item vectors that are turned into Arrow together
 
@@ -85,6 +87,7 @@ class Export:
     latest: bool
     items: int
     counts: Counts
+    score: str = SCORE
     versions: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -123,7 +126,7 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
     Raises
     ------
     UserError
-        Without a dataset, a model of it, or users.
+        Without a dataset, a model of it, or users, and while another process makes the same export.
     """
     dataset = Dataset.open(config.dataset_path)
     source = find_model(config, dataset, model)
@@ -135,8 +138,12 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
         return target
     trained = known_run(config, card.run_id)
     parent = None if trained is None else trained.run_id
+    busy = f"{shown(target)}: another mind export is writing it; wait for it to end"
     described = config.model_copy(update={"preset": card.preset, "model": card.config})
-    with open_run(described, "export", target.name, parent=parent, without=("loss", "optim", "train")) as run:
+    with (
+        exclusive(target.with_name(f".{target.name}.lock"), busy),
+        open_run(described, "export", target.name, parent=parent, without=("loss", "optim", "train")) as run,
+    ):
         made = _make(config, dataset, source, card, target, latest)
         run.log_metrics({"export/items": made.items} | {f"export/{k}": v for k, v in asdict(made.counts).items()}, 0)
         run.log_dataset(config.name, made.fingerprint, made.dataset, "export")
@@ -171,6 +178,8 @@ def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, targe
         arguments = (target, config.evaluate.top_n, config.evaluate.seen == "filter", latest)
         with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
             done += over_slices(write_portion, [source], missing, arguments, config, "Exporting users")
+    for torn in target.rglob(TORN):  # of writers that were killed: who reads a folder as one table would read them too
+        torn.unlink(missing_ok=True)
     made = Export(
         format_version=FORMAT_VERSION,
         model=card.name,

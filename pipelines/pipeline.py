@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
 from rich.table import Table
 
-from pipelines.artifact import load_card
+from pipelines.artifact import ModelCard, load_card
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
@@ -27,7 +27,7 @@ from pipelines.mirror import exists, renew
 from pipelines.preprocess import made_before, preprocess
 from pipelines.progress import console, output
 from pipelines.runs import last_finished_run, model_folder
-from pipelines.session import ray_session
+from pipelines.session import raise_user_error, ray_session
 from pipelines.summary import print_summary, record_summary
 from pipelines.train import train
 from pipelines.train_run import cutoffs_of
@@ -70,10 +70,8 @@ def pipeline(config: Config, latest: bool = False) -> list[Step]:
             name = make.__name__.removeprefix("_")
             console.print(f"[bold]{name}[/bold]")
             started = time.perf_counter()
-            try:
+            with _named(name):
                 step = make(config, latest, session)
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from error
             if step.seconds is not None:
                 step.seconds = time.perf_counter() - started
             else:
@@ -82,6 +80,20 @@ def pipeline(config: Config, latest: bool = False) -> list[Step]:
     output.print(f"All in {shown(config.home_path)}", soft_wrap=True)
     output.print(_table(config, steps))
     return steps
+
+
+@contextmanager
+def _named(step: str) -> Iterator[None]:
+    """A user's mistake, in a worker too, is one line that begins with the step; any other error says it below."""
+    try:
+        yield
+    except Exception as error:
+        try:
+            raise_user_error(error)
+        except UserError as mistake:
+            raise UserError(f"{step}: {mistake}") from None
+        error.add_note(f"in the step {step} of mind pipeline")
+        raise
 
 
 Session = Callable[[], None]
@@ -109,9 +121,8 @@ def _train(config: Config, latest: bool, session: Session) -> Step:
     if folder is None:
         session()
         folder, seconds = train(config).model, DONE
-    return Step(
-        "train", folder, seconds, {config.train.metric: load_card(folder).metrics[f"validation/{config.train.metric}"]}
-    )
+    best = load_card(folder).metrics.get(f"validation/{config.train.metric}")  # None: train.include_validation
+    return Step("train", folder, seconds, {} if best is None else {config.train.metric: best})
 
 
 def _trained(config: Config) -> Path | None:
@@ -124,7 +135,7 @@ def _trained(config: Config) -> Path | None:
 def _evaluate(config: Config, latest: bool, session: Session) -> Step:
     folder = _model(config)
     target, seconds = config.home_path / "evaluations" / f"{folder.name}-test", None
-    if not _evaluated(config, target):
+    if not _evaluated(config, target, load_card(folder)):
         session()
         evaluate(config, model=folder.name)
         seconds = DONE
@@ -136,8 +147,8 @@ def _evaluate(config: Config, latest: bool, session: Session) -> Step:
     return Step("evaluate", target, seconds, {name: metrics[name] for name in wanted})
 
 
-def _evaluated(config: Config, target: Path) -> bool:
-    """Whether the model was tested on this dataset by these settings."""
+def _evaluated(config: Config, target: Path, card: ModelCard) -> bool:
+    """Whether this very model was tested on this dataset by these settings."""
     file = renew(target / "report.json")
     if not file.is_file():
         return False
@@ -148,7 +159,7 @@ def _evaluated(config: Config, target: Path) -> bool:
         "metric": config.train.metric,
         "cutoffs": cutoffs_of(config),
     }
-    return all(report[name] == value for name, value in asked.items())
+    return report["models"][0]["run_id"] == card.run_id and all(report[name] == asked[name] for name in asked)
 
 
 def _export(config: Config, latest: bool, session: Session) -> Step:
@@ -172,8 +183,14 @@ def _model(config: Config) -> Path:
 
 def _table(config: Config, steps: list[Step]) -> Table:
     table = Table("step", "", "output", "figures")
+    for column in table.columns:
+        column.overflow = "fold"  # a path is there to be copied
     for step in steps:
         done = "up to date" if step.seconds is None else f"{step.seconds:.1f} s"
-        figures = ", ".join(f"{name} {value:,.4g}" for name, value in step.figures.items())
+        figures = ", ".join(f"{name} {_written(value)}" for name, value in step.figures.items())
         table.add_row(step.name, done, step.output.relative_to(config.home_path).as_posix(), figures)
     return table
+
+
+def _written(figure: float) -> str:
+    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.4f}"

@@ -18,7 +18,8 @@ from pipelines.artifact import SavedModel, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.export import Export, export
+from pipelines.export import Export, export, export_folder
+from pipelines.locks import exclusive
 from pipelines.recommend import recommend
 from tests.pipelines.planted import save_untrained
 
@@ -126,6 +127,23 @@ def test_an_export_that_was_killed_keeps_its_parts(config: Config, model: SavedM
     # then only that one is made, and all is as it was
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
     assert json.loads((folder / "export.json").read_text()) == mark
+
+
+def test_what_a_killed_writer_left_is_no_part_of_the_folder(config: Config, model: SavedModel) -> None:
+    other = with_top(config, 6)
+    folder = export_folder(other, model.card)
+    (folder / "users").mkdir(parents=True)
+    (folder / "users" / "part-000000000000.parquet.writing-0123456789ab").write_bytes(b"PAR1 torn")
+    assert export(other, model=NAME) == folder
+    assert len(rows(folder, "users")) == len(set(rows(folder, "users")["user"].to_pylist()))
+
+
+def test_two_do_not_write_one_export(config: Config, model: SavedModel) -> None:
+    other = with_top(config, 8)
+    folder = export_folder(other, model.card)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with exclusive(lock, "busy"), pytest.raises(UserError, match="another mind export is writing it"):
+        export(other, model=NAME)
 
 
 def test_popularity_is_exported_too(config: Config, exported: Path) -> None:

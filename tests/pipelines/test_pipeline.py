@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayTaskError
 
 from pipelines.append import append
 from pipelines.config import Config
@@ -89,3 +91,43 @@ def test_a_step_that_fails_is_named(own: Config) -> None:
     broken = configure(Path(own.home), Path(own.data.events.path).parent / "nowhere")
     with pytest.raises(UserError, match=r"^preprocess: .*nowhere"):
         pipeline(broken)
+
+
+def test_a_mistake_in_a_worker_is_one_line_with_the_step(own: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = RayTaskError("map", "forty lines of remote traceback", UserError("log.csv: no column user"))
+    for error in (remote.as_instanceof_cause(), RuntimeError("a stage failed")):
+        if isinstance(error, RuntimeError):
+            error.__cause__ = remote.as_instanceof_cause()
+
+        def fail(_: Config, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("pipelines.pipeline.preprocess", fail)
+        with pytest.raises(UserError, match=r"^preprocess: log.csv: no column user$"):
+            pipeline(own)
+
+
+def test_any_other_error_says_in_which_step(own: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Config) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("pipelines.pipeline.preprocess", fail)
+    with pytest.raises(KeyError) as found:
+        pipeline(own)
+    assert found.value.__notes__ == ["in the step preprocess of mind pipeline"]
+
+
+def test_a_model_trained_on_the_validation_split_has_no_figure_of_it(own: Config) -> None:
+    config = own.model_copy(update={"train": own.train.model_copy(update={"include_validation": True})})
+    steps = pipeline(config)
+    assert worked(steps) == ALL
+    assert steps[1].figures == {}
+
+
+def test_the_report_of_another_model_of_this_name_does_not_count(own: Config) -> None:
+    steps = pipeline(own)
+    file = steps[2].output / "report.json"
+    report = json.loads(file.read_text())
+    report["models"][0]["run_id"] = "another"
+    file.write_text(json.dumps(report))
+    assert worked(pipeline(own)) == ["evaluate"]
