@@ -65,6 +65,7 @@ def _memory_change(plan: Plan, process: str, part: str) -> str:
         names.ACTOR: TILES,
         names.EVALUATE_DRIVER: "fewer test users (user_holdout, data.split.held_out=0.01); or metrics added up slice "
         f"by slice {NOT_BUILT}",
+        names.EXPORT_DRIVER: f"a larger node for the head; or the table read and written by ranges {NOT_BUILT}",
     }[process]
 
 

@@ -176,7 +176,7 @@ def preprocess_node(job: Job, machine: Machine, with_ray: bool) -> float:
 
 
 def evaluation_actor(job: Job, machine: Machine) -> Parts:
-    """An actor of `mind evaluate` and `mind recommend --all`: the model, and a tile's scores."""
+    """An actor of `mind evaluate` and `mind export`: the model, and a tile's scores."""
     return {
         EMPTY: machine.worker,
         "table, behaviour and item vectors": 12 * job.config.model.dim * job.items,
@@ -196,4 +196,13 @@ def evaluation_driver(job: Job, machine: Machine) -> Parts:
         "results by user, twice": 2 * each * job.held_out,
         "vocabulary of users": 24 * job.users,
         "model, for figures": 12 * job.config.model.dim * job.items,
+    }
+
+
+def export_driver(job: Job, machine: Machine) -> Parts:
+    """The model, whose item vectors it writes, and users' raw ids, whole and by part.  Source: pipelines.export."""
+    return {
+        EMPTY: machine.driver,
+        "model and item vectors": 12 * job.config.model.dim * job.items,
+        "ids of users, twice": 17 * job.users,
     }

@@ -12,8 +12,9 @@ from pipelines.plan.memory import Parts
 
 PREPROCESS, EPOCH, TRAIN, EVALUATE, EXPORT = "preprocess", "one epoch", "train", "evaluate", "export"
 WORKER, TRAIN_DRIVER, PREPROCESS_DRIVER = "training worker", "driver of train", "driver of preprocess"
-TASK, ACTOR, EVALUATE_DRIVER = "preprocess task", "evaluation actor", "driver of evaluate"
-DRIVERS = (TRAIN_DRIVER, PREPROCESS_DRIVER, EVALUATE_DRIVER)
+TASK, ACTOR = "preprocess task", "actor of evaluate and export"
+EVALUATE_DRIVER, EXPORT_DRIVER = "driver of evaluate", "driver of export"
+DRIVERS = (TRAIN_DRIVER, PREPROCESS_DRIVER, EVALUATE_DRIVER, EXPORT_DRIVER)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def make_plan(job: Job, machine: Machine, nodes: int | None = None) -> Plan:
             epoch,
             _train(job, machine, epoch),
             _ranking(job, machine, EVALUATE, ranking.evaluation_seconds(job, machine, cores)),
-            _ranking(job, machine, EXPORT, ranking.recommend_seconds(job, machine, cores)),
+            _ranking(job, machine, EXPORT, ranking.export_seconds(job, machine, cores)),
         ],
         [
             Process(WORKER, a_node, worker),
@@ -99,6 +100,7 @@ def make_plan(job: Job, machine: Machine, nodes: int | None = None) -> Plan:
             Process(TASK, max(1, int(machine.cores)), memory.preprocess_task(job, machine), memory.lookup_bytes(job)),
             Process(ACTOR, actors, memory.evaluation_actor(job, machine)),
             Process(EVALUATE_DRIVER, 1, memory.evaluation_driver(job, machine)),
+            Process(EXPORT_DRIVER, 1, memory.export_driver(job, machine)),
         ],
     )
 

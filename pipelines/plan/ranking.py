@@ -1,9 +1,12 @@
-"""How long full ranking takes: mind evaluate, recommend --all, and every validation. Brute force over all V items."""
+"""How long full ranking takes: mind evaluate, mind export, and every validation. Brute force over all V items."""
 
 from __future__ import annotations
 
+import math
+
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
+from pipelines.plan.memory import Parts
 
 LIST_ROW_BYTES = 28  # of a list's row before compression: user 8, rank 4, id 8, score 4, interest 4
 
@@ -37,11 +40,31 @@ def evaluation_seconds(job: Job, machine: Machine, cores: float) -> float:
     return job.held_out * each / ranking_actors(job, cores)
 
 
-def recommend_seconds(job: Job, machine: Machine, cores: float) -> float:
-    """Of `mind recommend --all`: every user once."""
+def export_seconds(job: Job, machine: Machine, cores: float) -> float:
+    """Of `mind export` beside its start: every user once."""
     return job.users * user_seconds(job, machine) / ranking_actors(job, cores)
 
 
-def lists_bytes(job: Job) -> float:
-    """Of `mind recommend --all`: top_n rows a user, before compression."""
-    return LIST_ROW_BYTES * job.users * job.config.evaluate.top_n
+def interests_of_user(job: Job) -> float:
+    """Mean of K' = max(1, min(K, floor(log2 n))), n at most L: 1 + sum of P(n >= 2^k) over k = 2 to K.
+
+    Source: mind_core.routing.adaptive_interest_count.
+    """
+    model = job.config.model
+    if not model.adaptive_interests:
+        return float(model.interests)
+    least = [2**k for k in range(2, model.interests + 1) if 2**k <= model.max_history]
+    return 1 + math.fsum(job.going_on ** (length - 1) for length in least)
+
+
+def exported(job: Job) -> Parts:
+    """Bytes of `mind export` before compression: d floats an item and a user's interest, top_n rows a user.
+
+    Source: pipelines.export.
+    """
+    vector = 4 * job.config.model.dim
+    return {
+        "export: item vectors": vector * job.items,
+        "export: user vectors": vector * job.users * interests_of_user(job),
+        "export: lists": LIST_ROW_BYTES * job.users * job.config.evaluate.top_n,
+    }

@@ -70,8 +70,8 @@ def _disk(plan: Plan) -> Table:
     table.add_row("dataset: parts", f"{preprocessing.parts(job):,}", f"of {memory.part_events(job):,.0f} events")
     table.add_row("a checkpoint", show_bytes(training.checkpoint_bytes(job)), "two are kept")
     table.add_row("model: table, item vectors", show_bytes(12 * job.config.model.dim * job.items), "and MLflow's copy")
-    lists = f"{job.config.evaluate.top_n} a user, before compression"
-    table.add_row("export: lists", show_bytes(ranking.lists_bytes(job)), lists)
+    for name, size in ranking.exported(job).items():
+        table.add_row(name, show_bytes(size), "before compression")
     return table
 
 

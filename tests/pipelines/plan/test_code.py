@@ -26,11 +26,13 @@ from mind_core.embeddings import Shard
 from mind_core.features import FeatureSpec, item_bags
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
+from mind_core.routing import adaptive_interest_count
 from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
 from mind_core.training import Trainer
 from pipelines.dataset import SplitCounts
 from pipelines.plan import code, memory, network, preprocessing
 from pipelines.plan.job import Job
+from pipelines.plan.ranking import interests_of_user
 from pipelines.plan.rows import distinct_items
 from pipelines.synthetic import _lengths
 from pipelines.train_input import choose_input, epoch_steps, memory_bytes, rank_batch
@@ -244,3 +246,10 @@ def test_a_search_holds_the_scores_that_are_planned(monkeypatch: pytest.MonkeyPa
     vectors, own = torch.randn(tile, 3, 8), torch.ones(tile, 3, dtype=torch.bool)
     mind_core.inference.search(torch.randn(ITEMS, 8), vectors, own, 5)
     assert seen == [memory.ranking_bytes(job(items=ITEMS, model=MODEL))]
+
+
+def test_users_have_as_many_interests_as_the_routing_gives_them(generated: tuple[Job, Sequences]) -> None:
+    planned, sequences = generated
+    known = (sequences.lengths + 2).clamp(max=12)  # all events, the two held out too
+    number = adaptive_interest_count(known, planned.config.model.interests)
+    assert interests_of_user(planned) == pytest.approx(float(number.double().mean()), rel=0.05)
