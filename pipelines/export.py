@@ -52,6 +52,7 @@ FORMAT_VERSION = 1
 MARK = "export.json"
 SCORE = "max over interests of the inner product"  # of the vectors as they are stored, whatever the temperature
 LISTED = ["user", "rank", "id", "score", "interest"]
+PORTION_USERS = 2**14  # what a kill loses, and what a worker has at a time
 ITEMS_AT_ONCE = 2**17  # rows of item vectors that are turned into Arrow together
 
 
@@ -102,7 +103,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Portion(Slice):
-    """Users whose vectors and lists become one part each; they all come from one part of a split.
+    """Users whose vectors and lists become one part each; all from one part of a split.
 
     ids : raw ids of the users that count.  name : of its files.
     """
@@ -217,9 +218,9 @@ def portions_of(dataset: Dataset) -> Iterator[Portion]:
             users = read_part(file, ["user"])["user"].to_numpy()
             new = np.flatnonzero(~known[users])
             known[users] = True
-            if len(new):
-                kept = None if len(new) == len(users) else new
-                here = users[new]
+            for start in range(0, len(new), PORTION_USERS):
+                some = new[start : start + PORTION_USERS]
+                kept, here = None if len(some) == len(users) else some, users[some]
                 yield Portion(file, 0, len(users), kept, ids=ids.take(pa.array(here)), name=part_name(here))
 
 

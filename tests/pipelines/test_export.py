@@ -112,13 +112,17 @@ def test_other_lists_are_another_export(config: Config, exported: Path) -> None:
     assert rows(other, "lists")["rank"].to_pylist()[:6] == [1, 2, 3, 4, 5, 1]
 
 
-def test_an_export_that_was_killed_keeps_its_parts(config: Config, model: SavedModel) -> None:
+def test_an_export_that_was_killed_keeps_its_parts(
+    config: Config, model: SavedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # given an export without its mark and without the lists of one part
+    monkeypatch.setattr("pipelines.export.PORTION_USERS", 64)
     other = with_top(config, 7)
     folder = export(other, model=NAME)
     mark = json.loads((folder / "export.json").read_text())
     (folder / "export.json").unlink()
     parts = sorted((folder / "lists").iterdir())
+    assert len(parts) > 3
     parts[0].unlink()
     kept = {part: part.stat().st_mtime_ns for part in parts[1:]}
     assert Export.read(folder) is None
