@@ -48,7 +48,7 @@ def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
     for piece in pieces:
         for block in read_blocks(piece, source, [source.time]):
             if block.table[source.time].null_count < block.table.num_rows:
-                return time_unit(block.table[source.time], f"{piece.path}: time column {source.time!r}")
+                return time_unit(block.table[source.time], f"{piece.shown}: time column {source.time!r}")
     return "number"
 
 
@@ -107,7 +107,7 @@ def _read_piece(
     def cleaned() -> Iterator[pa.Table]:
         nonlocal rows_read
         for block in read_blocks(piece, source, columns):
-            found = normalise(block.table, source, unit, piece.path)
+            found = normalise(block.table, source, unit, piece.shown)
             rows_read += block.table.num_rows + len(block.unreadable)
             set_aside.update(found.set_aside)
             set_aside[UNREADABLE] += len(block.unreadable)

@@ -46,6 +46,12 @@ class Fragment:
     row_groups: tuple[int, ...] = ()  # Parquet only
     partition: tuple[tuple[str, str | None], ...] = ()  # columns that the path gives: the same value in every row
 
+    @property
+    def shown(self) -> str:
+        """The path or URI by which its owner knows it."""
+        kind = self.filesystem.type_name
+        return self.path if kind == "local" else f"{'gs' if kind == 'gcs' else kind}://{self.path}"
+
 
 @dataclass(frozen=True)
 class Block:
@@ -72,7 +78,7 @@ def is_blank(fragment: Fragment) -> bool:
     """Whether a text file holds not a byte, once decompressed."""
     if fragment.size_bytes > BLANK_BYTES:
         return False
-    with reading(fragment.path, fragment.format), _stream(fragment) as raw:
+    with reading(fragment.shown, fragment.format), _stream(fragment) as raw:
         return not raw.read(1)
 
 
@@ -86,7 +92,7 @@ def _columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
         return list(SESSION_COLUMNS)
     if fragment.format == "csv" and source.columns is not None:
         return list(source.columns)
-    with reading(fragment.path, fragment.format):
+    with reading(fragment.shown, fragment.format):
         if fragment.format == "parquet":
             return list(pq.read_schema(fragment.path, filesystem=fragment.filesystem).names)
         with _stream(fragment) as raw:
@@ -105,15 +111,15 @@ def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> 
     """
     given = dict(fragment.partition)
     if fragment.format == "jsonl":  # a line may leave out a key: that is a missing value, not a missing column
-        with reading(fragment.path, fragment.format):
+        with reading(fragment.shown, fragment.format):
             for block in _json_blocks(fragment):
                 yield Block(_with_columns(block.table, columns, given), block.unreadable)
         return
     inside = _columns_inside(fragment, source)
-    require_columns(fragment.path, [*inside, *given], columns)
+    require_columns(fragment.shown, [*inside, *given], columns)
     # CSV: no column at all would mean all of them
     wanted = [name for name in columns if name in inside] or inside[:1]
-    with reading(fragment.path, fragment.format):
+    with reading(fragment.shown, fragment.format):
         for block in _table_blocks(fragment, source, wanted):
             yield Block(_with_columns(block.table, columns, given), block.unreadable)
 

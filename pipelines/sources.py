@@ -69,7 +69,7 @@ def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
     if not pieces:
         raise UserError(f"{redact(source.path)}: empty, no data in {len(infos)} file(s)")
     if pieces[0].format == "csv":  # the others are checked where they are read
-        require_columns(pieces[0].path, column_names(pieces[0], source), columns)
+        require_columns(pieces[0].shown, column_names(pieces[0], source), columns)
     return pieces
 
 
@@ -98,7 +98,7 @@ def read_table(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[
     for piece in pieces:
         for block in read_blocks(piece, source, columns):
             table = pa.table({name: as_array(block.table[name]) for name in columns})
-            schema = _widened(schema, table.schema, piece.path)
+            schema = _widened(schema, table.schema, piece.shown)
             tables.append(table)
             rows[piece.number] += table.num_rows
     try:
@@ -142,9 +142,8 @@ def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, A
     """The files that were read: path (no credentials), bytes, and rows by file number."""
     files = {}
     for piece in pieces:
-        scheme = piece.filesystem.type_name
         files[piece.number] = {
-            "path": piece.path if scheme == "local" else f"{scheme}://{piece.path}",
+            "path": piece.shown,
             "bytes": piece.size_bytes,
             "modified_ns": piece.modified_ns,
             "rows": rows[piece.number],
@@ -203,9 +202,9 @@ def _pieces(file: Fragment, columns: list[str]) -> list[Fragment]:
 
 
 def _row_group_runs(piece: Fragment, columns: list[str]) -> list[Fragment]:
-    with reading(piece.path, "parquet"), piece.filesystem.open_input_file(piece.path) as raw:
+    with reading(piece.shown, "parquet"), piece.filesystem.open_input_file(piece.path) as raw:
         file = pq.ParquetFile(raw)
-        require_columns(piece.path, [*file.schema_arrow.names, *dict(piece.partition)], columns)
+        require_columns(piece.shown, [*file.schema_arrow.names, *dict(piece.partition)], columns)
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     runs: list[list[int]] = []
     filled = FRAGMENT_BYTES

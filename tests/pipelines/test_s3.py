@@ -114,6 +114,12 @@ def test_a_wrong_bucket_or_key_is_named() -> None:
     assert "must be s3://bucket/key" in failure("s3://")
 
 
+@pytest.mark.parametrize("path", ["s3://shop/log", "s3://shop/csv/"])
+def test_a_missing_column_is_reported_with_the_uri_of_the_file(path: str) -> None:
+    with pytest.raises(UserError, match=rf"^{path}.*: no column 'absent'"):
+        read(path, [*COLUMNS, "absent"])
+
+
 @pytest.mark.parametrize("path", ["s3://shop/log", "s3://shop/log/*.parquet", "s3://shop/csv/0.csv.gz"])
 def test_refused_credentials_name_the_variables(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
