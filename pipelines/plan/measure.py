@@ -58,6 +58,8 @@ SHAPES = (
     (256, 20, 4, 512, 30_000),
     (256, 50, 2, 64, 200_000),
     (64, 10, 4, 32, 30_000),
+    (1024, 50, 1, 32, 500),  # next to nothing but cells ...
+    (64, 10, 1, 8192, 1_000_000),  # ... and but rows: else the two, which grow together, cannot be told apart
 )
 SEARCHES = ((20_000, 1, 4), (20_000, 4, 4), (20_000, 4, 64), (60_000, 4, 64), (60_000, 1, 64))  # items, K, d
 

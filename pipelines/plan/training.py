@@ -80,8 +80,11 @@ def network_seconds(job: Job, machine: Machine, workers_a_node: float) -> float:
 
 
 def report_seconds(job: Job, machine: Machine) -> float:
-    """Of an epoch: a report every 50 steps waits for Ray Train's poll.  Source: pipelines.train_worker."""
-    return machine.report * (job.steps // REPORT_EVERY_STEPS)
+    """Of an epoch: a report every 50 steps and at a validation waits for Ray Train's poll.
+
+    Source: pipelines.train_worker.RayReporter.
+    """
+    return machine.report * (job.steps // REPORT_EVERY_STEPS + job.validations)
 
 
 def validation_seconds(job: Job, machine: Machine, threads: float) -> float:

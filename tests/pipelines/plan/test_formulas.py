@@ -90,6 +90,12 @@ def test_step_work_counts_products_cells_and_rows() -> None:
     assert work.rows == 2 * distinct_items(given, 4) * 8
 
 
+def test_a_report_waits_every_50_steps_and_at_each_validation() -> None:
+    given = job(events=2_000, users=1_000, train={"batch_size": 4, "validate_every_steps": 25})  # 500 samples
+    assert given.steps == 125
+    assert training.report_seconds(given, Machine(report=0.5)) == 0.5 * (2 + 5)
+
+
 def test_a_search_scores_every_item_for_every_interest() -> None:
     machine = Machine(score=10, product=100, rank=5)
     assert ranking.search_seconds(30, 2, 4, machine) == pytest.approx(30 * (2 / 10 + 2 * 2 * 4 / 100 + 1 / 5))
