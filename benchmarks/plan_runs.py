@@ -5,6 +5,7 @@ Part of benchmarks/plan.py. Linux only.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import threading
 import time
@@ -125,11 +126,13 @@ class Preprocessed:
     seen: Watch
 
 
-def preprocessed(trial: Trial) -> Preprocessed:
-    """`mind preprocess`."""
+def preprocessed(trial: Trial, times: int = 3) -> Preprocessed:
+    """`mind preprocess`: the median of so many times, as a start-up varies by seconds."""
+    seconds = []
     with Watch() as seen:
-        seconds = mind("preprocess", str(trial.conf), "--home", str(trial.home))
-    return Preprocessed(seconds, seen)
+        for _ in range(times):
+            seconds.append(mind("preprocess", str(trial.conf), "--home", str(trial.home)))
+    return Preprocessed(statistics.median(seconds), seen)
 
 
 @dataclass(frozen=True)

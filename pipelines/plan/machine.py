@@ -1,7 +1,8 @@
 """A node of the cluster and its measured rates. Every figure can be changed: ``mind plan -m cores=32 -m memory=256G``.
 
-The defaults are of the machine that the documentation's figures come from (2 cores of an AMD EPYC, 24 GB, no GPU):
-rates by ``mind plan --measure``, start-ups and empty processes by ``python -m benchmarks.plan``. The network is stated.
+The defaults are of the machine that the documentation's figures come from (2 cores of an AMD EPYC, 24 GB, no GPU),
+2026-11-25: rates by ``mind plan --measure`` (default settings; thread, which varies most, a middle of several runs),
+start-ups, report and empty processes by ``python -m benchmarks.plan calibrate``. The network is stated, not measured.
 """
 
 from __future__ import annotations
@@ -27,28 +28,28 @@ class Machine:
     memory: float = figure(25e9, "bytes of a node")
     network: float = figure(10e9, "bit/s of a node, each way")
     disk: float = figure(340e6, "bytes/s of a node's way to home")
-    flop: float = figure(51e9, "FLOP/s of a core in the products of a training step")
-    cell: float = figure(130e6, "history cells x d a second and core: looked up, routed, differentiated")
-    row: float = figure(185e6, "table rows x d a second and core: gathered, merged, updated")
-    step: float = figure(2.6e-3, "s of any training step, whatever its size")
-    thread: float = figure(0.49, "what a second thread of a worker adds, of a first one")
-    exchange: float = figure(3.7e9, "bit/s that one worker's collective gets through, whatever the network allows")
-    score: float = figure(275e6, "scores (user x item x interest) a second and core: masked, compared")
-    rank: float = figure(170e6, "user x item a second and core: the best interest, the top N")
-    product: float = figure(136e9, "FLOP/s of a core in the products of ranking")
-    user: float = figure(5e-5, "s of a ranked user and core beside the scores")
+    flop: float = figure(50e9, "FLOP/s of a core in the products of a training step")
+    cell: float = figure(210e6, "history cells x d a second and core: looked up, routed, differentiated")
+    row: float = figure(43e6, "table rows x d that a core updates in a second")
+    step: float = figure(2.5e-3, "s of any training step, whatever its size")
+    thread: float = figure(0.6, "what a second thread of a worker adds, of a first one")
+    exchange: float = figure(4.9e9, "bit/s that one worker's collective gets through, whatever the network allows")
+    score: float = figure(390e6, "scores (user x item x interest) a second and core: masked, compared")
+    rank: float = figure(225e6, "user x item a second and core: the best interest, the top N")
+    product: float = figure(84e9, "FLOP/s of a core in the products of ranking")
+    user: float = figure(4e-5, "s of a ranked user and core beside the scores")
     clean: float = figure(1.1e6, "events a second and core, all passes of preprocessing")
-    group: float = figure(7.4e6, "rows of item counts that the driver adds in a second")
-    report: float = figure(0.37, "s that a report, every 50 steps, holds up a training")
-    start_preprocess: float = figure(3.7, "s of the command beside its passes, without Ray")
-    start_ray: float = figure(6.9, "s more where it starts Ray")
-    start_train: float = figure(34.0, "s of the command beside its epochs")
+    group: float = figure(9e6, "rows of item counts that the driver adds in a second")
+    report: float = figure(0.43, "s that a report, every 50 steps, holds up a training")
+    start_preprocess: float = figure(4.0, "s of the command beside its passes, without Ray")
+    start_ray: float = figure(6.2, "s more where it starts Ray")
+    start_train: float = figure(29.0, "s of the command beside its epochs")
     start_evaluate: float = figure(14.0, "s of the command beside the ranking")
     driver: float = figure(5.9e8, "bytes of a driver of train or evaluate that holds nothing: Python, PyTorch, MLflow")
-    driver_preprocess: float = figure(3.5e8, "bytes of a driver of preprocess that holds nothing")
+    driver_preprocess: float = figure(3.4e8, "bytes of a driver of preprocess that holds nothing")
     worker: float = figure(6.3e8, "bytes of a training worker that holds nothing")
-    task: float = figure(2.2e8, "bytes of a process of preprocessing that holds nothing")
-    ray: float = figure(5.3e8, "bytes of Ray's own processes on a node")
+    task: float = figure(2.4e8, "bytes of a process of preprocessing that holds nothing")
+    ray: float = figure(5.2e8, "bytes of Ray's own processes on a node")
 
     def threads(self, count: float) -> float:
         """How many times faster a worker of `count` threads is than of one."""

@@ -87,7 +87,15 @@ def test_step_work_counts_products_cells_and_rows() -> None:
     routing = (4 * 2 + 6) * 4 * 2 * (10 * 8 + 8 * 8)
     assert work.flop == scores + mlp + routing
     assert work.cells == 4 * 10 * 8
-    assert work.rows == 2 * distinct_items(given, 4) * 8
+    assert work.rows == pytest.approx(1.03 * distinct_items(given, 4) * 8)
+
+
+def test_workers_update_the_rows_of_all_or_with_shards_their_own() -> None:
+    given = job(train={"workers": 4, "batch_size": 400})
+    own, union = distinct_items(given, 100), distinct_items(given, 400)
+    assert training.rows_touched(given) == pytest.approx(union + 0.14 * 4 * own + 0.03 * own)
+    sharded = job(train={"workers": 4, "batch_size": 400, "shard_items": True}, optim={"table_optimizer": "adagrad"})
+    assert training.rows_touched(sharded) == pytest.approx(own * (1 + 0.87 + 2 * 0.17))
 
 
 def test_a_report_waits_every_50_steps_and_at_each_validation() -> None:
