@@ -22,7 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.cli_runs import Run, conf_text, mind, mind_train
-from benchmarks.train_workers import COLLECTIVES, counting
+from benchmarks.train_workers import count_collectives
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.train_data import read_data
@@ -172,9 +172,7 @@ def _count(rank: int, config: Config, folder: str) -> None:
     given = MemoryInput(config.train, data.train, rank, 2)
     trainer = build_trainer(config, dataset, data, given, torch.device("cpu"), rank, 2)
     sent: Counter[str] = Counter()
-    for name, position in COLLECTIVES.items():
-        if hasattr(dist, name):
-            setattr(dist, name, counting(name, position, getattr(dist, name), sent, Counter()))
+    count_collectives(sent, Counter())
     for step, _ in zip(given.steps(0), range(COUNTED_STEPS), strict=False):
         trainer.train_step(step.sequences, step.samples, step.weight)
     # DistributedDataParallel calls gloo from C++: a ring sends (W - 1) / W of a tensor twice, all of it for two

@@ -259,9 +259,7 @@ def _counted(job: Job) -> dict[str, Any]:
     step(batches[0])
     sent: Counter[str] = Counter()
     calls: Counter[str] = Counter()
-    for name, position in COLLECTIVES.items():
-        if hasattr(dist, name):  # names differ between releases of torch
-            setattr(dist, name, counting(name, position, getattr(dist, name), sent, calls))
+    count_collectives(sent, calls)
     for batch in batches[1 : 1 + job.steps]:
         step(batch)
     dense = 4 * sum(parameter.numel() for parameter in trainer.objective.parameters() if parameter.requires_grad)
@@ -272,7 +270,14 @@ def _counted(job: Job) -> dict[str, Any]:
     }
 
 
-def counting(
+def count_collectives(sent: Counter[str], calls: Counter[str]) -> None:
+    """From here on, add up what this process hands to collectives: bytes, and calls."""
+    for name, position in COLLECTIVES.items():
+        if hasattr(dist, name):  # names differ between releases of torch
+            setattr(dist, name, _counting(name, position, getattr(dist, name), sent, calls))
+
+
+def _counting(
     name: str, position: int, collective: Callable[..., Any], sent: Counter[str], calls: Counter[str]
 ) -> Callable[..., Any]:
     """A collective that adds up the bytes of its own that a rank hands to the others, and the calls."""

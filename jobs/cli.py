@@ -14,7 +14,20 @@ import typer
 from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_plan import plan
 from jobs.commands import Commands
-from jobs.options import Conf, Home, Model, Preset, Sets, home_folder_of, loaded_config, print_next
+from jobs.options import (
+    Conf,
+    Home,
+    Latest,
+    Model,
+    Preset,
+    Sets,
+    Top,
+    home_folder_of,
+    loaded_config,
+    print_next,
+    require_campaign,
+    with_top,
+)
 from pipelines.errors import UserError
 
 OUT_SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -98,11 +111,9 @@ def recommend(
     conf: Conf,
     user: Annotated[list[str] | None, typer.Option("--user", "-u", metavar="ID", help="May be repeated.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every user of the dataset.")] = False,
-    top: Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")] = None,
+    top: Top = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
-    latest: Annotated[
-        bool, typer.Option("--latest", help="Infer from all that is known, the held-out events too.")
-    ] = False,
+    latest: Latest = False,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
@@ -113,7 +124,7 @@ def recommend(
         raise UserError("recommend: give either --user ID (may be repeated) or --all")
     if out is not None and out.suffix not in OUT_SUFFIXES:
         raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
-    config = loaded_config(conf, [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])], preset, home)
+    config = loaded_config(conf, with_top(sets, top), preset, home)
     from pipelines.recommend import recommend
 
     recommend(config, users=user or None, out=out, model=model, latest=latest)
@@ -122,17 +133,15 @@ def recommend(
 @app.command()
 def export(
     conf: Conf,
-    top: Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")] = None,
-    latest: Annotated[
-        bool, typer.Option("--latest", help="Infer from all that is known, the held-out events too.")
-    ] = False,
+    top: Top = None,
+    latest: Latest = False,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
 ) -> None:
     """Write item vectors, every user's interest vectors and top-N lists for a serving system."""
-    config = loaded_config(conf, [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])], preset, home)
+    config = loaded_config(conf, with_top(sets, top), preset, home)
     from pipelines.export import export
 
     export(config, model=model, latest=latest)
@@ -206,8 +215,7 @@ def tune(
     home: Home = None,
 ) -> None:
     """Search settings, train and test the winner; the same command, or --resume, goes on after any interruption."""
-    if (conf is None) == (resume is None):
-        raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
+    require_campaign(conf, resume)
     from pipelines.tuning.load import load_campaign, stored_campaign
 
     if conf is not None:

@@ -216,7 +216,7 @@ class Cluster:
         jobs = self.jobs()
         found = [job for job in jobs if job.id == prefix] or [job for job in jobs if job.id.startswith(prefix)]
         if not found:
-            raise UnknownJob(f"{prefix}: {self.address} has no such job; see: mind jobs list --all")
+            raise _unknown(prefix, self.address)
         if len(found) > 1:
             names = ", ".join(job.id for job in found[:4])
             raise UserError(f"{prefix}: {len(found)} jobs begin so: {names}{', ...' if len(found) > 4 else ''}")
@@ -270,14 +270,14 @@ class Cluster:
                 refusal = _refusal("Authentication required" if error.status == 401 else "")
                 raise UserError(f"{address}: {refusal}") from None
             if error.status == 404:
-                raise UnknownJob(f"{job_id}: {address} has no such job; see: mind jobs list --all") from None
+                raise _unknown(job_id, address) from None
             raise LostConnection(f"{address}: answers with HTTP status {error.status}") from None
         except requests.HTTPError as error:
             if error.response is not None and error.response.status_code in GATEWAY:
                 raise LostConnection(f"{address}: answers with HTTP status {error.response.status_code}") from None
-            raise UserError(f"{address}: answers, but not as Ray's dashboard does; {_ADDRESS}") from None
+            raise _no_dashboard(address) from None
         except (requests.exceptions.JSONDecodeError, KeyError):
-            raise UserError(f"{address}: answers, but not as Ray's dashboard does; {_ADDRESS}") from None
+            raise _no_dashboard(address) from None
         except (OSError, requests.RequestException, aiohttp.ClientError) as error:
             raise LostConnection(f"{address}: {_network_reason(error)}; {_ADDRESS}") from None
         except RuntimeError as error:
@@ -287,20 +287,28 @@ class Cluster:
         """Of a RuntimeError, whose text is all that Ray's client gives."""
         address = redact(self.address)
         if "returned 404" in text:
-            return UserError(f"{address}: answers, but not as Ray's dashboard does; {_ADDRESS}")
+            return _no_dashboard(address)
         if "WebSocket" in text:
             return LostConnection(f"{address}: the connection broke off")
         code = re.search(r"status code (\d+)", text)
         if code and int(code[1]) in GATEWAY:
             return LostConnection(f"{address}: answers with HTTP status {code[1]}")
         if code and int(code[1]) == 404 and job_id:
-            return UnknownJob(f"{job_id}: {address} has no such job; see: mind jobs list --all")
+            return _unknown(job_id, address)
         last = [line.strip(" .") for line in text.splitlines() if line.strip(" .")][-1]
         return UserError(f"{address}: refused: {last[:REASON_LENGTH]}")
 
 
 _ADDRESS = "--address must be the dashboard of the cluster's head, e.g. http://HEAD:8265"
 _TOKEN = "RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN"
+
+
+def _unknown(job_id: str, address: str) -> UnknownJob:
+    return UnknownJob(f"{job_id}: {address} has no such job; see: mind jobs list --all")
+
+
+def _no_dashboard(address: str) -> UserError:
+    return UserError(f"{address}: answers, but not as Ray's dashboard does; {_ADDRESS}")
 
 
 def _refusal(text: str) -> str:

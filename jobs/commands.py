@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines.errors import UserError
+from pipelines.errors import user_error
 
 
 class Commands(TyperGroup):
@@ -28,14 +28,3 @@ class Commands(TyperGroup):
 
             typer.echo(f"mind: error: {redact(' '.join(str(mistake).split()))}", err=True)
             raise typer.Exit(2) from None
-
-
-def user_error(error: BaseException | None) -> UserError | None:
-    """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
-    while error is not None:
-        # Ray's own wrapper is an instance of UserError as well, but its text is the whole remote traceback.
-        inner = getattr(error, "cause", None)
-        if isinstance(error, UserError) and not isinstance(inner, BaseException):
-            return error
-        error = inner or error.__cause__
-    return None

@@ -47,17 +47,19 @@ def follow(
         try:
             passed = 0
             for text in cluster.tail(job_id):
-                job = cluster.job(job_id) if text is None else None  # silence: is the head still there?
-                patience.answered()
                 if text is not None:
+                    patience.answered()
                     fresh = text[max(0, printed - passed) :]
                     passed += len(text)
                     printed = max(printed, passed)
                     if fresh:
                         write(fresh)
-                elif job is not None and job.is_over:
+                    continue
+                job = cluster.job(job_id)  # silence: is the head still there?
+                patience.answered()
+                if job.is_over:
                     break
-                elif job is not None and job.status == "PENDING" and not told:
+                if job.status == "PENDING" and not told:
                     told = True
                     say(f"{job_id} waits: {job.reason}")
             job = cluster.job(job_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,9 @@ Model = Annotated[
     typer.Option("--model", help="Model folder or models:/ URI. Without it: the newest one trained for CONF."),
 ]
 
+Top = Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")]
+Latest = Annotated[bool, typer.Option("--latest", help="Infer from all that is known, the held-out events too.")]
+
 
 def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
     """Of a command that takes CONF."""
@@ -38,12 +42,28 @@ def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: 
     return load_config(conf, [*(sets or []), *home_set], preset)
 
 
+def with_top(sets: list[str] | None, top: int | None) -> list[str]:
+    """What --set sets, and --top."""
+    return [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])]
+
+
+def require_campaign(conf: Path | None, resume: str | None) -> None:
+    """See that `mind tune` is told which campaign, and once."""
+    if (conf is None) == (resume is None):
+        raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
+
+
+def home_without_conf(home: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The home that a command without a configuration means."""
+    return home or environment.get("MIND_HOME") or "mind_home"
+
+
 def home_folder_of(home: str | None) -> Path:
     """Of a command without a configuration."""
     from pipelines.homes import home_folder
 
     try:
-        return home_folder(home or os.environ.get("MIND_HOME") or "mind_home")
+        return home_folder(home_without_conf(home))
     except ValueError as error:
         raise UserError(str(error)) from None
 

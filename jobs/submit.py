@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jobs.client import ATTEMPT, COMMIT, CONF, STAGE, Submission
-from jobs.options import loaded_config
+from jobs.options import home_without_conf, loaded_config, require_campaign
 from jobs.package import code_files, conf_places
 from jobs.secrets import local_secrets, refuse_secret
 from pipelines.config import Config
@@ -119,11 +119,11 @@ def prepare(
 def _subject(stage: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> Subject:
     """What the stage's own command would load."""
     conf, sets, home = options.get("conf"), options.get("sets") or [], options.get("home")
-    if stage == "tune" and (conf is None) == (options.get("resume") is None):
-        raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
+    if stage == "tune":
+        require_campaign(conf, options.get("resume"))
     if conf is None:
         parse_sets(sets)
-        place = home or environment.get("MIND_HOME") or "mind_home"
+        place = home_without_conf(home, environment)
         _require_shared_home(place)
         return Subject(str(options["resume"]), place)
     if stage == "tune":

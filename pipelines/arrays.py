@@ -72,3 +72,21 @@ def _flat(column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
 def to_tensor(column: pa.ChunkedArray, dtype: npt.DTypeLike) -> torch.Tensor:
     """A column of numbers as a tensor."""
     return torch.tensor(np.asarray(column, dtype=dtype))  # a copy: Arrow's buffers are read-only, torch's are not
+
+
+def with_held_out(table: pa.Table) -> pa.Table:
+    """The rows of a split with their held-out items, the targets, at the end of the history."""
+    items, targets = (table[name].combine_chunks() for name in ("items", "targets"))
+    first, second = _offsets(items), _offsets(targets)
+    flat, offsets = pa.concat_arrays([items.flatten(), targets.flatten()]), first + second
+    # row u is items[a:b] ++ targets[c:d]: its places in the two flat arrays laid one after the other
+    rows = np.repeat(np.arange(len(items)), np.diff(offsets))
+    place = np.arange(offsets[-1]) - offsets[rows]
+    known = np.diff(first)[rows]
+    index = np.where(place < known, first[rows] + place, first[-1] + second[rows] + place - known)
+    joined = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat.take(pa.array(index)))
+    return table.set_column(table.schema.get_field_index("items"), "items", joined)
+
+
+def _offsets(lists: pa.Array) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])

@@ -28,6 +28,7 @@ from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, r
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
 from pipelines.arrays import feature_specs, to_sequences, train_counts
+from pipelines.config import Config
 from pipelines.dataset import Dataset, FeatureInfo
 from pipelines.errors import UserError
 from pipelines.homes import shown
@@ -141,6 +142,14 @@ class SavedModel:
             "interest": interest[found].numpy().astype(np.int32),
         }
         return pa.table({**columns, **{name: shown[name] for name in shown.column_names}})
+
+
+TRAINING = ("loss", "optim", "train")  # sections of settings that a card does not tell; the training run has them
+
+
+def described(config: Config, card: ModelCard) -> Config:
+    """The settings of a command with those of the model that it works on in their place."""
+    return config.model_copy(update={"preset": card.preset, "model": card.config})
 
 
 def load_card(path: Path) -> ModelCard:

@@ -5,3 +5,14 @@ from __future__ import annotations
 
 class UserError(Exception):
     """A mistake of the user's (file, column, key, value) with the way out in its text."""
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
+    while error is not None:
+        # Ray's own wrapper is an instance of UserError as well, but its text is the whole remote traceback.
+        inner = getattr(error, "cause", None)
+        if isinstance(error, UserError) and not isinstance(inner, BaseException):
+            return error
+        error = inner or error.__cause__
+    return None

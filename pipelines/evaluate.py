@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from pipelines.artifact import ModelCard, SavedModel, load_card, load_model
+from pipelines.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.errors import UserError
@@ -35,7 +35,6 @@ from pipelines.user_slices import over_slices, slices_of
 
 KINDS = ("hit_rate", "recall", "ndcg", "mrr", "coverage")
 POPULARITY = "popularity"
-TRAINING = ("loss", "optim", "train")  # sections that a model's card does not tell; its training run has them
 
 
 def evaluate(
@@ -59,7 +58,7 @@ def evaluate(
     name = f"{cards[0].name}-{split}"
     trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
     parent = None if trained[0] is None else trained[0].run_id
-    with open_run(_described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
+    with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
         ranking = _rank(config, dataset, folders, split)
         report = _report(config, dataset, folders, cards, ranking, split)
         target = config.home_path / "evaluations" / name
@@ -70,11 +69,6 @@ def evaluate(
         _record(config, tracker, cards, trained, report, target)
     _print(report, target)
     return report
-
-
-def _described(config: Config, card: ModelCard) -> Config:
-    """The settings of the command with those of the evaluated model in their place."""
-    return config.model_copy(update={"preset": card.preset, "model": card.config})
 
 
 def _rank(config: Config, dataset: Dataset, folders: list[Path], split: SplitName) -> Ranking:

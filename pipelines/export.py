@@ -13,7 +13,6 @@ Workers write their parts themselves, slice by slice; the driver sees counts and
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -30,21 +29,21 @@ from torch import Tensor
 
 from mind_core.features import FIRST_ITEM
 from mind_core.sequences import full_histories
-from pipelines.arrays import feature_specs, to_sequences
-from pipelines.artifact import ModelCard, SavedModel, load_card, load_model
+from pipelines.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
+from pipelines.digests import key_digest
 from pipelines.errors import UserError
 from pipelines.homes import shown
 from pipelines.locks import exclusive
-from pipelines.mirror import exists, fetch, listed, renew, size_of
+from pipelines.mirror import exists, fetch, listed, renew, total_size
 from pipelines.models import find_model
-from pipelines.part_files import read_part, write_text
+from pipelines.part_files import write_text
 from pipelines.progress import console, output
 from pipelines.session import ray_session
 from pipelines.splits import SPLITS
 from pipelines.tracking import known_run, open_run
-from pipelines.user_slices import SLICE_USERS, Slice, over_slices, with_targets
+from pipelines.user_slices import SLICE_USERS, Slice, cut, over_slices, sequences_of
 from pipelines.versions import versions
 from pipelines.whole import TORN, whole
 
@@ -140,10 +139,9 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
     trained = known_run(config, card.run_id)
     parent = None if trained is None else trained.run_id
     busy = f"{shown(target)}: another mind export is writing it; wait for it to end"
-    described = config.model_copy(update={"preset": card.preset, "model": card.config})
     with (
         exclusive(target.with_name(f".{target.name}.lock"), busy),
-        open_run(described, "export", target.name, parent=parent, without=("loss", "optim", "train")) as run,
+        open_run(described(config, card), "export", target.name, parent=parent, without=TRAINING) as run,
     ):
         made = _make(config, dataset, source, card, target, latest)
         run.log_metrics({"export/items": made.items} | {f"export/{k}": v for k, v in asdict(made.counts).items()}, 0)
@@ -157,8 +155,7 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
 def export_folder(config: Config, card: ModelCard, latest: bool = False) -> Path:
     """Where the export of a model under the settings of `config` lies, or would."""
     shapes = [FORMAT_VERSION, asdict(card), config.evaluate.top_n, config.evaluate.seen, latest]
-    key = hashlib.blake2b(json.dumps(shapes, sort_keys=True).encode(), digest_size=4).hexdigest()
-    return config.home_path / "exports" / f"{card.name}-{key}"
+    return config.home_path / "exports" / f"{card.name}-{key_digest(shapes, 4)}"
 
 
 def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, target: Path, latest: bool) -> Export:
@@ -214,14 +211,9 @@ def portions_of(dataset: Dataset) -> Iterator[Portion]:
     ids = dataset.vocabulary("users")["id"].combine_chunks()
     known = np.zeros(len(ids), dtype=bool)
     for split in reversed(SPLITS):
-        for file in dataset.split_files(split):
-            users = read_part(file, ["user"])["user"].to_numpy()
-            new = np.flatnonzero(~known[users])
-            known[users] = True
-            for start in range(0, len(new), PORTION_USERS):
-                some = new[start : start + PORTION_USERS]
-                kept, here = None if len(some) == len(users) else some, users[some]
-                yield Portion(file, 0, len(users), kept, ids=ids.take(pa.array(here)), name=part_name(here))
+        for part, users in cut(dataset, split, PORTION_USERS, known):
+            raw = ids.take(pa.array(users))
+            yield Portion(part.file, part.start, part.rows, part.kept, ids=raw, name=part_name(users))
 
 
 def write_portion(
@@ -253,8 +245,7 @@ def users_and_lists(
     model: SavedModel, table: pa.Table, top_n: int, *, exclude_seen: bool, latest: bool
 ) -> tuple[pa.Table, pa.Table]:
     """The rows of both files for rows of a split that have raw ids."""
-    known = with_targets(table) if latest else table
-    sequences = to_sequences(known, feature_specs(model.card.profile_features))
+    sequences = sequences_of(table, model.card, latest)
     retriever = model.retriever
     vectors, own = retriever.interests(full_histories(sequences, torch.arange(len(sequences)), retriever.max_history))
     lists = model.recommend(sequences, top_n, exclude_seen=exclude_seen).select(LISTED)
@@ -287,6 +278,5 @@ def _print(made: Export, target: Path) -> None:
         ("lists", made.counts.recommendations, "user, rank, id, score, interest"),
     )
     for name, count, what in rows:
-        bytes_ = sum(size_of(file) for file in listed(target / name, "*.parquet"))
-        table.add_row(name, f"{count:,}", f"{bytes_:,}", what)
+        table.add_row(name, f"{count:,}", f"{total_size(target / name, '*.parquet'):,}", what)
     output.print(table)

@@ -149,6 +149,15 @@ def listed(folder: Path, pattern: str) -> list[Path]:
     return sorted(file for file in files if fnmatch(file.relative_to(folder).as_posix(), pattern))
 
 
+def total_size(folder: Path, pattern: str) -> int:
+    """Of the files that `listed` lists, bytes; a store tells it where it lists them."""
+    uri = origin(folder)
+    if uri is None:
+        return sum(file.stat().st_size for file in listed(folder, pattern))
+    sizes = {_mirrored(folder, uri, info.path): int(info.size) for info in _infos(uri)}
+    return sum(size for file, size in sizes.items() if fnmatch(file.relative_to(folder).as_posix(), pattern))
+
+
 def names(folder: Path) -> list[str]:
     """Of the files and folders in a folder; none without one."""
     uri = origin(folder)

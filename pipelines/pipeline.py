@@ -10,8 +10,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import ray
 from rich.table import Table
@@ -19,28 +20,30 @@ from rich.table import Table
 from pipelines.artifact import ModelCard, load_card
 from pipelines.config import Config
 from pipelines.dataset import Dataset
-from pipelines.errors import UserError
+from pipelines.errors import UserError, user_error
 from pipelines.evaluate import evaluate
 from pipelines.export import Export, export, export_folder
 from pipelines.homes import shown
 from pipelines.mirror import exists, renew
-from pipelines.preprocess import made_before, preprocess
+from pipelines.preprocess import Source, made_before, preprocess
 from pipelines.progress import console, output
-from pipelines.runs import last_finished_run, model_folder
-from pipelines.session import raise_user_error, ray_session
+from pipelines.runs import model_folder, runs_so_far
+from pipelines.session import ray_session
 from pipelines.summary import print_summary, record_summary
 from pipelines.train import train
 from pipelines.train_run import cutoffs_of
 
+T = TypeVar("T")
 
-@dataclass
+
+@dataclass(frozen=True)
 class Step:
     """One row of the summary.  seconds : None where nothing was done.  figures : the few that say most."""
 
     name: str
     output: Path
-    seconds: float | None = None
-    figures: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None
+    figures: Mapping[str, float]
 
 
 def pipeline(config: Config, latest: bool = False) -> list[Step]:
@@ -55,31 +58,83 @@ def pipeline(config: Config, latest: bool = False) -> list[Step]:
     UserError
         The first step's that fails, with its name before it.
     """
-    steps: list[Step] = []
-    with ExitStack() as stack:
-
-        def session() -> None:
-            """Have one Ray session from the first step on that works."""
-            if not ray.is_initialized():
-                inputs = [config.data.events.path]
-                stack.enter_context(
-                    ray_session(config.ray, workers=config.train.workers, home=config.home_path, inputs=inputs)
-                )
-
-        for make in (_preprocess, _train, _evaluate, _export):
-            name = make.__name__.removeprefix("_")
-            console.print(f"[bold]{name}[/bold]")
-            started = time.perf_counter()
-            with _named(name):
-                step = make(config, latest, session)
-            if step.seconds is not None:
-                step.seconds = time.perf_counter() - started
-            else:
-                console.print(f"{shown(step.output)} is up to date")
-            steps.append(step)
+    with ExitStack() as session:
+        steps = _Steps(config, session)
+        with _named("preprocess"):
+            source = Source.read(config.data)
+        dataset = steps.take(
+            "preprocess",
+            lambda: made_before(config, source),
+            lambda: _preprocessed(config, source),
+            lambda made: (config.dataset_path, _sizes(made)),
+        )
+        model = steps.take(
+            "train",
+            lambda: _trained_before(config, dataset),
+            lambda: train(config).model,
+            lambda made: (made, _best(config, made)),
+        )
+        with _named("train"):
+            card = load_card(model)
+        report = config.home_path / "evaluations" / f"{card.name}-test"
+        steps.take(
+            "evaluate",
+            lambda: _evaluated_before(config, dataset, card, report),
+            lambda: evaluate(config, model=model.name).models[0].metrics,
+            lambda metrics: (report, _headline(config, metrics)),
+        )
+        folder = export_folder(config, card, latest)
+        steps.take(
+            "export",
+            lambda: Export.read(folder),
+            lambda: _exported(config, model, folder, latest),
+            lambda made: (folder, _counts(made)),
+        )
     output.print(f"All in {shown(config.home_path)}", soft_wrap=True)
-    output.print(_table(config, steps))
-    return steps
+    output.print(_table(config, steps.taken))
+    return steps.taken
+
+
+class _Steps:
+    """Takes the steps in turn; from the first that works on they have one Ray session, which ends with `session`."""
+
+    def __init__(self, config: Config, session: ExitStack) -> None:
+        self.config, self.session = config, session
+        self.taken: list[Step] = []
+
+    def take(
+        self,
+        name: str,
+        before: Callable[[], T | None],
+        make: Callable[[], T],
+        told: Callable[[T], tuple[Path, Mapping[str, float]]],
+    ) -> T:
+        """What the step had made `before`, or else makes now; `told` says where it is, and figures of it."""
+        console.print(f"[bold]{name}[/bold]")
+        started, seconds = time.perf_counter(), None
+        with _named(name):
+            found = before()
+            if found is None:
+                self._start_ray()
+                found = make()
+                seconds = time.perf_counter() - started
+            place, figures = told(found)
+        if seconds is None:
+            console.print(f"{shown(place)} is up to date")
+        self.taken.append(Step(name, place, seconds, figures))
+        return found
+
+    def _start_ray(self) -> None:
+        config = self.config
+        if not ray.is_initialized():
+            self.session.enter_context(
+                ray_session(
+                    config.ray,
+                    workers=config.train.workers,
+                    home=config.home_path,
+                    inputs=[config.data.events.path],
+                )
+            )
 
 
 @contextmanager
@@ -88,97 +143,68 @@ def _named(step: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        try:
-            raise_user_error(error)
-        except UserError as mistake:
+        if (mistake := user_error(error)) is not None:
             raise UserError(f"{step}: {mistake}") from None
         error.add_note(f"in the step {step} of mind pipeline")
         raise
 
 
-Session = Callable[[], None]
-DONE = 0.0  # of a step that has worked; `pipeline` puts the seconds in
+def _preprocessed(config: Config, source: Source) -> Dataset:
+    dataset = preprocess(config, source)
+    record_summary(config, dataset)
+    print_summary(dataset)
+    return dataset
 
 
-def _preprocess(config: Config, latest: bool, session: Session) -> Step:
-    dataset, seconds = made_before(config), None
-    if dataset is None:
-        session()
-        dataset, seconds = preprocess(config), DONE
-        record_summary(config, dataset)
-        print_summary(dataset)
+def _sizes(dataset: Dataset) -> dict[str, float]:
     manifest = dataset.manifest
-    return Step(
-        "preprocess",
-        config.dataset_path,
-        seconds,
-        {"users": manifest.users, "items": manifest.items, "events": manifest.events},
-    )
+    return {"users": manifest.users, "items": manifest.items, "events": manifest.events}
 
 
-def _train(config: Config, latest: bool, session: Session) -> Step:
-    folder, seconds = _trained(config), None
-    if folder is None:
-        session()
-        folder, seconds = train(config).model, DONE
-    best = load_card(folder).metrics.get(f"validation/{config.train.metric}")  # None: train.include_validation
-    return Step("train", folder, seconds, {} if best is None else {config.train.metric: best})
-
-
-def _trained(config: Config) -> Path | None:
-    """The model of these settings and data, if there is a whole one."""
-    name = last_finished_run(config, Dataset.open(config.dataset_path))
-    folder = None if name is None else model_folder(config, name)
+def _trained_before(config: Config, dataset: Dataset) -> Path | None:
+    """The model of the newest finished run of these settings and data, if it is there."""
+    finished = runs_so_far(config, dataset)[:-1]
+    folder = model_folder(config, finished[-1].name) if finished else None
     return folder if folder is not None and exists(folder / "config.json") else None
 
 
-def _evaluate(config: Config, latest: bool, session: Session) -> Step:
-    folder = _model(config)
-    target, seconds = config.home_path / "evaluations" / f"{folder.name}-test", None
-    if not _evaluated(config, target, load_card(folder)):
-        session()
-        evaluate(config, model=folder.name)
-        seconds = DONE
-    report = json.loads(renew(target / "report.json").read_text("utf-8"))
-    metrics = report["models"][0]["metrics"]
-    wanted = [
-        name for name in (config.train.metric, f"hit_rate@{config.train.metric.split('@')[1]}") if name in metrics
-    ]
-    return Step("evaluate", target, seconds, {name: metrics[name] for name in wanted})
+def _best(config: Config, model: Path) -> dict[str, float]:
+    """Of the best validation; nothing with train.include_validation."""
+    best = load_card(model).metrics.get(f"validation/{config.train.metric}")
+    return {} if best is None else {config.train.metric: best}
 
 
-def _evaluated(config: Config, target: Path, card: ModelCard) -> bool:
-    """Whether this very model was tested on this dataset by these settings."""
+def _evaluated_before(config: Config, dataset: Dataset, card: ModelCard, target: Path) -> Mapping[str, float] | None:
+    """The metrics of this very model, tested on this dataset by these settings."""
     file = renew(target / "report.json")
     if not file.is_file():
-        return False
+        return None
     report = json.loads(file.read_text("utf-8"))
     asked = {
-        "fingerprint": Dataset.open(config.dataset_path).manifest.fingerprint,
+        "fingerprint": dataset.manifest.fingerprint,
         "seen": config.evaluate.seen,
         "metric": config.train.metric,
         "cutoffs": cutoffs_of(config),
     }
-    return report["models"][0]["run_id"] == card.run_id and all(report[name] == asked[name] for name in asked)
+    model: dict[str, Any] = report["models"][0]
+    same = model["run_id"] == card.run_id and all(report[name] == value for name, value in asked.items())
+    return dict(model["metrics"]) if same else None
 
 
-def _export(config: Config, latest: bool, session: Session) -> Step:
-    folder = _model(config)
-    target, seconds = export_folder(config, load_card(folder), latest), None
-    if (made := Export.read(target)) is None:
-        session()
-        export(config, model=folder.name, latest=latest)
-        made, seconds = Export.read(target), DONE
+def _headline(config: Config, metrics: Mapping[str, float]) -> dict[str, float]:
+    wanted = (config.train.metric, f"hit_rate@{config.train.metric.split('@')[1]}")
+    return {name: metrics[name] for name in wanted if name in metrics}
+
+
+def _exported(config: Config, model: Path, folder: Path, latest: bool) -> Export:
+    export(config, model=model.name, latest=latest)
+    made = Export.read(folder)
     assert made is not None, "an export ends with its mark"
-    counts = made.counts
-    figures = {"users": counts.users, "interests": counts.interests, "items": made.items}
-    return Step("export", target, seconds, figures)
+    return made
 
 
-def _model(config: Config) -> Path:
-    folder = _trained(config)
-    assert folder is not None, "the step before has made it"
-    return folder
+def _counts(made: Export) -> dict[str, float]:
+    return {"users": made.counts.users, "interests": made.counts.interests, "items": made.items}
 
 
 def _table(config: Config, steps: list[Step]) -> Table:

@@ -13,8 +13,6 @@ share. What is held where: docs/preprocessing.md
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from pipelines.dataset import (
     Layout,
     Manifest,
 )
+from pipelines.digests import key_digest
 from pipelines.errors import UserError
 from pipelines.feature_rows import FeatureRows
 from pipelines.formats import Fragment
@@ -50,15 +49,19 @@ from pipelines.write_parts import write_parts
 UNCOUNTED = {name for section, name in UNHASHED if section == "data"}  # settings that change no file of the dataset
 
 
-def preprocess(config: Config) -> Dataset:
+def preprocess(config: Config, source: Source | None = None) -> Dataset:
     """Make the dataset at ``config.dataset_path``; an older one is replaced only by a whole new one.
+
+    Parameters
+    ----------
+    source : the input, if it has been looked at before.
 
     Raises
     ------
     UserError
         For whatever is wrong with the input; an older dataset stays as it was.
     """
-    source = Source.read(config.data)
+    source = source or Source.read(config.data)
     pieces, events = source.pieces, config.data.events.path
     cutoffs = cutoffs_of(config.data, source.unit)
     with (
@@ -73,8 +76,12 @@ def preprocess(config: Config) -> Dataset:
     return Dataset.open(config.dataset_path)
 
 
-def made_before(config: Config) -> Dataset | None:
+def made_before(config: Config, source: Source | None = None) -> Dataset | None:
     """The dataset of `config` if `preprocess` made it of the files as they are now; a day that was appended stays in.
+
+    Parameters
+    ----------
+    source : the input, if it has been looked at before.
 
     Raises
     ------
@@ -84,8 +91,8 @@ def made_before(config: Config) -> Dataset | None:
     if not exists(current(config.dataset_path) / "manifest.json"):
         return None
     dataset = Dataset.open(config.dataset_path)
-    made_from = dataset.manifest.made_from
-    return dataset if made_from == digest(Source.read(config.data).key(config)) else None
+    source = source or Source.read(config.data)
+    return dataset if dataset.manifest.made_from == source.made_from(config) else None
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,9 @@ class Source:
         tables = [file for rows in (self.item_rows, self.profile_rows) if rows is not None for file in rows.files]
         return {"schema": SCHEMA_VERSION, "settings": settings, "files": identity(self.pieces), "tables": tables}
 
-
-def digest(key: dict[str, object]) -> str:
-    """Of a key, for the manifest."""
-    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
+    def made_from(self, config: Config) -> str:
+        """Of the key, for the manifest."""
+        return key_digest(self.key(config), 16)
 
 
 def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work: Workspace) -> None:
@@ -160,7 +166,7 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         versions={"ray": ray.__version__, "pyarrow": pa.__version__},
         bucket_runs=[list(run) for run in runs],
         file_numbers=1 + max(piece.number for piece in pieces),
-        made_from=digest(source.key(config)),
+        made_from=source.made_from(config),
     )
     write_quality(layout, manifest, content.stats, content.test_count, current(config.dataset_path))
     write_text(manifest.to_json(), layout.manifest)

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
-from pipelines.arrays import feature_specs, to_sequences
 from pipelines.artifact import SavedModel, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
@@ -25,7 +24,7 @@ from pipelines.progress import output
 from pipelines.session import ray_session
 from pipelines.show_lists import show_lists
 from pipelines.splits import SPLITS
-from pipelines.user_slices import over_slices, slices_of, with_targets
+from pipelines.user_slices import over_slices, sequences_of, slices_of
 
 
 def recommend(
@@ -64,8 +63,7 @@ def recommend(
         return out
     saved = load_model(folder)
     histories = _rows(dataset, users)
-    known = with_targets(histories) if latest else histories
-    sequences = to_sequences(known, feature_specs(saved.card.profile_features))
+    sequences = sequences_of(histories, saved.card, latest)
     lists = saved.recommend(sequences, config.evaluate.top_n, exclude_seen=config.evaluate.seen == "filter")
     if out is None:
         held_out = [[] for _ in users] if latest else histories["targets"].to_pylist()
@@ -113,9 +111,7 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
 
 def _lists(models: list[SavedModel], table: pa.Table, n: int, exclude_seen: bool, latest: bool) -> pa.Table:
     """Top-n lists of the rows of a split: user (index), rank, id, score, interest, show_<column>."""
-    known = with_targets(table) if latest else table
-    sequences = to_sequences(known, feature_specs(models[0].card.profile_features))
-    lists = models[0].recommend(sequences, n, exclude_seen=exclude_seen)
+    lists = models[0].recommend(sequences_of(table, models[0].card, latest), n, exclude_seen=exclude_seen)
     return lists.set_column(0, "user", table["user"].take(lists["user"]))
 
 

@@ -41,25 +41,18 @@ def run_stem(config: Config, dataset: Dataset) -> str:
     return f"{config.name}-{config.preset}-{digest}"
 
 
+def runs_so_far(config: Config, dataset: Dataset) -> list[RunState]:
+    """The finished runs of these settings and data, the oldest first, and after them the unfinished or a new one."""
+    stem = run_stem(config, dataset)
+    states = [read_state(config, stem)]
+    while states[-1].finished:
+        states.append(read_state(config, f"{stem}-{len(states) + 1}"))
+    return states
+
+
 def current_run(config: Config, dataset: Dataset) -> RunState:
     """The unfinished run of these settings and data, or a new one."""
-    stem = run_stem(config, dataset)
-    number = 1
-    while True:
-        state = read_state(config, stem if number == 1 else f"{stem}-{number}")
-        if not state.finished:
-            return state
-        number += 1
-
-
-def last_finished_run(config: Config, dataset: Dataset) -> str | None:
-    """The name of the newest run of these settings and data that was trained to its end; None if there is none."""
-    current = current_run(config, dataset).name
-    stem = run_stem(config, dataset)
-    if current == stem:
-        return None
-    number = int(current.removeprefix(f"{stem}-")) - 1
-    return stem if number == 1 else f"{stem}-{number}"
+    return runs_so_far(config, dataset)[-1]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import ray.data
 import ray.exceptions
 
 from pipelines.config import RayConfig
-from pipelines.errors import UserError
+from pipelines.errors import UserError, user_error
 from pipelines.nodes import require_reach
 from pipelines.progress import progress
 
@@ -226,8 +226,5 @@ def share(value: Any) -> Any:
 
 def raise_user_error(error: BaseException) -> None:
     """Raise the UserError that a remote function raised, if that is what lies under Ray's wrapping."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            raise UserError(str(getattr(seen, "cause", None) or seen)) from None
-        seen = getattr(seen, "cause", None) or seen.__cause__
+    if (mistake := user_error(error)) is not None:
+        raise UserError(str(mistake)) from None

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -17,12 +16,18 @@ from mind_core.evaluation import Targets
 from mind_core.features import Bags, item_bags
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
-from pipelines.arrays import cold_mask, feature_columns, feature_specs, to_sequences, to_targets, train_counts
+from pipelines.arrays import (
+    cold_mask,
+    feature_columns,
+    feature_specs,
+    to_sequences,
+    to_targets,
+    train_counts,
+    with_held_out,
+)
 from pipelines.config import TrainConfig
 from pipelines.dataset import Dataset
 from pipelines.ids import as_array, hash64
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -90,22 +95,9 @@ def with_targets(train: pa.Table, validation: pa.Table) -> pa.Table:
 
     train : user, items, ....  validation : the same and targets; items are what comes before the targets.
     """
-    items, targets = (validation[name].combine_chunks() for name in ("items", "targets"))
-    first, second = _offsets(items), _offsets(targets)
-    flat, offsets = pa.concat_arrays([items.flatten(), targets.flatten()]), first + second
-    # row u is items[a:b] ++ targets[c:d]: its places in the two flat arrays laid one after the other
-    rows = np.repeat(np.arange(len(items)), np.diff(offsets))
-    place = np.arange(offsets[-1]) - offsets[rows]
-    known = np.diff(first)[rows]
-    index = np.where(place < known, first[rows] + place, first[-1] + second[rows] + place - known)
-    joined = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat.take(pa.array(index)))
-    whole = validation.set_column(validation.schema.get_field_index("items"), "items", joined).drop_columns("targets")
+    whole = with_held_out(validation).drop_columns("targets")
     others = train.filter(pc.invert(pc.is_in(train["user"], value_set=validation["user"].combine_chunks())))
     return pa.concat_tables([others.select(whole.column_names), whole.cast(others.select(whole.column_names).schema)])
-
-
-def _offsets(lists: pa.Array) -> Ints:
-    return np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])
 
 
 def load_items(dataset: Dataset, include_validation: bool = False) -> tuple[Bags, torch.Tensor, torch.Tensor]:

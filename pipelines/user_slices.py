@@ -20,10 +20,13 @@ import ray
 import torch
 from ray.util import ActorPool
 
-from pipelines.artifact import load_model
+from mind_core.sequences import Sequences
+from pipelines.arrays import feature_specs, to_sequences, with_held_out
+from pipelines.artifact import ModelCard, load_model
 from pipelines.config import Config
 from pipelines.dataset import Dataset
 from pipelines.mirror import fetch
+from pipelines.nodes import free_resources
 from pipelines.part_files import read_part
 from pipelines.progress import progress
 from pipelines.session import raise_user_error
@@ -61,37 +64,35 @@ def _part(file: str) -> pa.Table:
 
 
 def slices_of(dataset: Dataset, split: SplitName, known: npt.NDArray[np.bool_] | None = None) -> list[Slice]:
-    """The slices of a split, in user order.
+    """The slices of a split, in user order; `known` as for `cut`."""
+    return [part for part, _ in cut(dataset, split, SLICE_USERS, known)]
+
+
+def cut(
+    dataset: Dataset, split: SplitName, size: int, known: npt.NDArray[np.bool_] | None = None
+) -> Iterator[tuple[Slice, npt.NDArray[np.int64]]]:
+    """The slices of a split, of `size` rows at most and in user order, each with the index of its users.
 
     Parameters
     ----------
     known : (users,) bool by user index, or None. Users marked in it are left out; those found here are marked.
     """
-    slices = []
     for file in dataset.split_files(split):
         users = read_part(file, ["user"])["user"].to_numpy()
-        for start in range(0, len(users), SLICE_USERS):
-            here = users[start : start + SLICE_USERS]
+        for start in range(0, len(users), size):
+            here = users[start : start + size]
             kept = None
             if known is not None:
                 new = np.flatnonzero(~known[here])
                 known[here] = True
                 kept = None if len(new) == len(here) else new
             if kept is None or len(kept):
-                slices.append(Slice(file, start, len(here), kept))
-    return slices
+                yield Slice(file, start, len(here), kept), here if kept is None else here[kept]
 
 
-def with_targets(table: pa.Table) -> pa.Table:
-    """The rows with their held-out items at the end of the history."""
-    histories, targets = table["items"].combine_chunks(), table["targets"].combine_chunks()
-    lengths = torch.tensor(histories.value_lengths().to_numpy()), torch.tensor(targets.value_lengths().to_numpy())
-    owner = torch.cat([torch.repeat_interleave(torch.arange(len(table)), size) for size in lengths])
-    order = torch.sort(owner, stable=True).indices
-    values = pa.concat_arrays([histories.flatten(), targets.flatten()]).take(pa.array(order.numpy()))
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (lengths[0] + lengths[1]).cumsum(0)])
-    joined = pa.ListArray.from_arrays(pa.array(offsets.int().numpy()), values)
-    return table.set_column(table.schema.get_field_index("items"), "items", joined)
+def sequences_of(table: pa.Table, card: ModelCard, latest: bool) -> Sequences:
+    """The rows of a split as a model reads them; `latest`: with the held-out items at the end of the histories."""
+    return to_sequences(with_held_out(table) if latest else table, feature_specs(card.profile_features))
 
 
 class _Worker:
@@ -127,7 +128,7 @@ def over_slices(
     UserError
         The one that a task raised.
     """
-    cpus = config.train.workers if config.ray.autoscaling else int(ray.cluster_resources().get("CPU", 1))
+    cpus = config.train.workers if config.ray.autoscaling else int(free_resources()["CPU"])
     workers = max(1, min(config.train.workers, cpus, len(slices)))
     actor = ray.remote(num_cpus=1, max_restarts=CRASHES, max_task_retries=CRASHES)(_Worker)
     pool = ActorPool([actor.remote([Path(model) for model in models]) for _ in range(workers)])

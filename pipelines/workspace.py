@@ -10,7 +10,6 @@ No result lies in the driver's memory alone: killing the driver loses at most th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.digests import key_digest
 from pipelines.generations import current, make_current, new_generation
 from pipelines.homes import origin, shown
 from pipelines.locks import exclusive
@@ -120,8 +120,7 @@ def workspace(target: Path, key: Json) -> Iterator[Workspace]:
     done: a time-out, a limit that can be raised, a kill.
     """
     # a name of its own: tasks that outlive a killed driver for a moment write to nobody else's folder
-    digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
-    root = target.with_name(f".{target.name}.work-{digest}")
+    root = target.with_name(f".{target.name}.work-{key_digest(key, 4)}")
     renew_files(root, RECORDS, "*.json")
     resumed = (root / KEY).is_file() and read_json(root / KEY) == key
     for other in _unfinished(target):

@@ -159,9 +159,14 @@ class Job:
         return 1.0 if every is None else self.steps / every
 
     @property
+    def mlp_widths(self) -> list[int]:
+        """Of [u ; p], the hidden layers, and an interest."""
+        model = self.config.model
+        return [model.dim + self.profile_features * model.profile_dim, *model.hidden, model.dim]
+
+    @property
     def parameters(self) -> int:
         """P, dense ones: S (d x d), recency (L), and the MLP over [u ; p].  Source: mind_core.model.UserEncoder."""
         model = self.config.model
-        widths = [model.dim + self.profile_features * model.profile_dim, *model.hidden, model.dim]
-        mlp = sum(a * b + b for a, b in pairwise(widths))
+        mlp = sum(a * b + b for a, b in pairwise(self.mlp_widths))
         return mlp + (model.dim**2 if model.encoder == "mind" else 0) + (model.max_history if model.recency else 0)

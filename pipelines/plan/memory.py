@@ -55,6 +55,11 @@ def item_bytes(job: Job) -> float:
     return 20 + 12 * job.item_features + 9 + 17 + (8 if job.config.loss.in_batch else 0)
 
 
+def model_bytes(job: Job) -> float:
+    """Of a model, loaded or on disk: table, behaviour and item vectors, 12 d V.  Source: pipelines.artifact."""
+    return 12 * job.config.model.dim * job.items
+
+
 def input_bytes(job: Job) -> float:
     """Of the train split held in memory.  Source: pipelines.train_input.memory_bytes."""
     each = USER_BYTES + PROFILE_BYTES * job.profile_features
@@ -121,7 +126,7 @@ def train_driver(job: Job, machine: Machine) -> Parts:
     """
     return {
         EMPTY: machine.driver,
-        "best model and item vectors, twice": 24 * job.config.model.dim * job.items,
+        "best model and item vectors, twice": 2 * model_bytes(job),
         "scores of the example": ranking_bytes(job),
     }
 
@@ -179,7 +184,7 @@ def evaluation_actor(job: Job, machine: Machine) -> Parts:
     """An actor of `mind evaluate` and `mind export`: the model, and a tile's scores."""
     return {
         EMPTY: machine.worker,
-        "table, behaviour and item vectors": 12 * job.config.model.dim * job.items,
+        "table, behaviour and item vectors": model_bytes(job),
         "scores of 128 users": ranking_bytes(job),
     }
 
@@ -195,7 +200,7 @@ def evaluation_driver(job: Job, machine: Machine) -> Parts:
         EMPTY: machine.driver,
         "results by user, twice": 2 * each * job.held_out,
         "vocabulary of users": 24 * job.users,
-        "model, for figures": 12 * job.config.model.dim * job.items,
+        "model, for figures": model_bytes(job),
     }
 
 
@@ -203,6 +208,6 @@ def export_driver(job: Job, machine: Machine) -> Parts:
     """The model, whose item vectors it writes, and users' raw ids, whole and by part.  Source: pipelines.export."""
     return {
         EMPTY: machine.driver,
-        "model and item vectors": 12 * job.config.model.dim * job.items,
+        "model and item vectors": model_bytes(job),
         "ids of users, twice": 17 * job.users,
     }

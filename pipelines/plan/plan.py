@@ -152,12 +152,12 @@ def _epoch(job: Job, machine: Machine, threads: int, a_node: int) -> Stage:
 def _train(job: Job, machine: Machine, epoch: Stage) -> Stage:
     """All epochs, and the best model written twice: the artifact, and MLflow's copy of it."""
     epochs = job.config.train.epochs
-    published = 2 * 12 * job.config.model.dim * job.items / machine.disk
+    published = 2 * memory.model_bytes(job) / machine.disk
     each = {name: epochs * seconds for name, seconds in epoch.seconds.items()}
     return Stage(TRAIN, {"start": machine.start_train, **each, "driver": published})
 
 
 def _ranking(job: Job, machine: Machine, name: str, seconds: float) -> Stage:
     """A stage whose actors load the model and rank."""
-    loaded = 12 * job.config.model.dim * job.items / machine.disk
+    loaded = memory.model_bytes(job) / machine.disk
     return Stage(name, {"start": machine.start_evaluate, "compute": seconds, "disk": loaded})

@@ -69,7 +69,7 @@ def _disk(plan: Plan) -> Table:
         table.add_row(name, show_bytes(size), "")
     table.add_row("dataset: parts", f"{preprocessing.parts(job):,}", f"of {memory.part_events(job):,.0f} events")
     table.add_row("a checkpoint", show_bytes(training.checkpoint_bytes(job)), "two are kept")
-    table.add_row("model: table, item vectors", show_bytes(12 * job.config.model.dim * job.items), "and MLflow's copy")
+    table.add_row("model: table, item vectors", show_bytes(memory.model_bytes(job)), "and MLflow's copy")
     for name, size in ranking.exported(job).items():
         table.add_row(name, show_bytes(size), "before compression")
     return table

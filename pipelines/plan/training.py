@@ -45,8 +45,7 @@ def step_work(job: Job) -> Work:
     """
     model, batch = job.config.model, job.rank_batch
     interests, dim, width = model.interests, model.dim, job.width
-    widths = [dim + job.profile_features * model.profile_dim, *model.hidden, dim]
-    weights = sum(a * b for a, b in pairwise(widths))
+    weights = sum(a * b for a, b in pairwise(job.mlp_widths))
     flop = 6 * batch * interests * (job.negatives * dim + weights)
     if model.encoder == "mind":
         each = batch * interests * (width * dim + dim**2)

@@ -99,7 +99,7 @@ def test_a_mistake_in_a_worker_is_one_line_with_the_step(own: Config, monkeypatc
         if isinstance(error, RuntimeError):
             error.__cause__ = remote.as_instanceof_cause()
 
-        def fail(_: Config, error: Exception = error) -> None:
+        def fail(*_: object, error: Exception = error) -> None:
             raise error
 
         monkeypatch.setattr("pipelines.pipeline.preprocess", fail)
@@ -108,7 +108,7 @@ def test_a_mistake_in_a_worker_is_one_line_with_the_step(own: Config, monkeypatc
 
 
 def test_any_other_error_says_in_which_step(own: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Config) -> None:
+    def fail(*_: object) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr("pipelines.pipeline.preprocess", fail)

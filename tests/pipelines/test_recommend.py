@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import ray.util
 import torch
 
 import mind_core.inference
@@ -256,3 +257,22 @@ def test_lists_that_fail_halfway_leave_the_older_file(tmp_path: Path, suffix: st
         write_lists(failing(), out)
     assert out.read_text() == "older"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_actors_do_not_ask_for_the_cpus_that_the_jobs_driver_holds(
+    config: Config, model: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one of them waits for ever for its place, and the command with it."""
+    started: list[int] = []
+
+    class Counting(ray.util.ActorPool):
+        def __init__(self, actors: list[object]) -> None:
+            started.append(len(actors))
+            super().__init__(actors)
+
+    monkeypatch.setattr("pipelines.user_slices.ActorPool", Counting)
+    monkeypatch.setattr("pipelines.user_slices.SLICE_USERS", 50)
+    recommend(config, out=tmp_path / "all.parquet", model=str(model.path))
+    monkeypatch.setenv("MIND_DRIVER_CPUS", "1.5")  # of the 3 that the test's cluster has
+    recommend(config, out=tmp_path / "all.parquet", model=str(model.path))
+    assert started == [2, 1]
