@@ -105,7 +105,7 @@ class Generated:
 
 def generated(folder: Path, name: str, events: int, users: int, items: int, more: str) -> Generated:
     """Make a data set below `folder`, or find it there from an earlier run."""
-    from pipelines.dataset import SCHEMA_VERSION
+    from pipelines.dataset.dataset import SCHEMA_VERSION
 
     root = folder / f"{name}-{events}-{users}-{items}-v{SCHEMA_VERSION}"
     found = Generated(root / "conf.yaml", root / "home", name)

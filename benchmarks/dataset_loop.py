@@ -23,11 +23,11 @@ from benchmarks.dense import DenseAdam
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences
 from mind_core.training import Trainer
-from pipelines.config import Config
-from pipelines.dataset import Dataset
-from pipelines.load_config import load_config
-from pipelines.train_data import TrainData, build_model, load_data
-from pipelines.train_input import MemoryInput
+from pipelines.config.load import load_config
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.training.data import TrainData, build_model, load_data
+from pipelines.training.memory_input import MemoryInput
 
 Optimizer = Literal["rows", "dense"]
 INTERVAL = 50  # steps between two readings of the clock, as between two reports of `mind train`

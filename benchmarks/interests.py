@@ -26,10 +26,10 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Sequences, full_histories
 from mind_core.training import Trainer
-from pipelines.config import Config
-from pipelines.load_config import load_config
-from pipelines.synthetic import generate
-from pipelines.train_input import MemoryInput
+from pipelines.config.load import load_config
+from pipelines.config.schema import Config
+from pipelines.preprocess.synthetic import generate
+from pipelines.training.memory_input import MemoryInput
 
 BASE = Path(__file__).parents[1] / "conf" / "beauty.yaml"  # only its model, loss and optimiser, which are the defaults
 

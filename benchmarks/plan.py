@@ -22,13 +22,13 @@ from benchmarks.measure import CACHE, machine, say
 from benchmarks.plan_calibrate import calibrated
 from benchmarks.plan_runs import CONF, Trial, preprocessed, sent_per_step, trained, write_conf
 from benchmarks.report import Sheet, show
-from pipelines.load_config import load_config
+from pipelines.config.load import load_config
 from pipelines.plan import memory, network, preprocessing
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.numbers import show_bytes, show_seconds
 from pipelines.plan.plan import EPOCH, PREPROCESS, WORKER, make_plan
-from pipelines.synthetic import generate
+from pipelines.preprocess.synthetic import generate
 
 CALIBRATE = "calibrate"
 EPOCHS = {100_000: 5, 1_000_000: 3, 10_000_000: 1}

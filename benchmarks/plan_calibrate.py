@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from benchmarks.cli_runs import mind
 from benchmarks.measure import say
 from benchmarks.plan_runs import Trained, Trial, preprocessed, trained, write_conf
-from pipelines.load_config import load_config
+from pipelines.config.load import load_config
 from pipelines.plan import memory, preprocessing, ranking
 from pipelines.plan.code import INLINE_BYTES, REPORT_EVERY_STEPS
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.measure import measured
 from pipelines.plan.training import compute_seconds, network_seconds
-from pipelines.synthetic import generate
+from pipelines.preprocess.synthetic import generate
 
 EVENTS, USERS, ITEMS = 20_000, 400, 500
 PADDED_EVENTS = 70_000  # with a column of noise, which makes Ray start for a small log

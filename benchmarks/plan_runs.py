@@ -23,11 +23,11 @@ import torch.multiprocessing as mp
 
 from benchmarks.cli_runs import Run, conf_text, mind, mind_train
 from benchmarks.train_workers import count_collectives
-from pipelines.config import Config
-from pipelines.dataset import Dataset
-from pipelines.train_data import read_data
-from pipelines.train_input import MemoryInput
-from pipelines.train_run import build_trainer
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.training.data import read_data
+from pipelines.training.loop import build_trainer
+from pipelines.training.memory_input import MemoryInput
 
 NAME = "plan"
 CONF = "d = 32, K = 2, L = 20, 2 x 128 negatives, batch 4,096"

@@ -11,7 +11,7 @@ from benchmarks.cli_runs import MIND, conf_text, environment
 from benchmarks.event_logs import write_log
 from benchmarks.measure import Options
 from benchmarks.watched import watch
-from pipelines.dataset import Dataset
+from pipelines.dataset.dataset import Dataset
 
 NAME = "bench"
 SAID_TO_S = 0.1  # a pass says its seconds to so many

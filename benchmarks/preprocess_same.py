@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.measure import REPOSITORY, Options, say
 from benchmarks.preprocess_runs import NAME, make_log, preprocess, write_conf
 from benchmarks.report import Finding, Sheet, Target
-from pipelines.dataset import Dataset
+from pipelines.dataset.dataset import Dataset
 
 FILES = (1, 7, 64)
 
@@ -27,8 +27,8 @@ FILES = (1, 7, 64)
 TWO_NODES = """
 import sys
 from ray.cluster_utils import Cluster
-from pipelines.load_config import load_config
-from pipelines.preprocess import preprocess
+from pipelines.config.load import load_config
+from pipelines.preprocess.preprocess import preprocess
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()

@@ -23,9 +23,9 @@ from mind_core.evaluation import evaluate
 from mind_core.inference import MINDRetriever
 from mind_core.model import MIND
 from mind_core.training import seeded
-from pipelines.config import Config
-from pipelines.dataset import Dataset
-from pipelines.load_config import load_config
+from pipelines.config.load import load_config
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
 
 CUTOFF = 20
 

@@ -24,7 +24,7 @@ from benchmarks.measure import REPOSITORY, Options, Spread, interleaved, ratio, 
 from benchmarks.peers.export import export
 from benchmarks.peers.install import rechub_python
 from benchmarks.report import Finding, Sheet, Target
-from pipelines.dataset import Dataset
+from pipelines.dataset.dataset import Dataset
 
 NAME = "bench-368k"
 # of 445,000 items that the generator deals with, about 368,000 occur in 4 M events

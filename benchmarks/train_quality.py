@@ -22,9 +22,9 @@ from benchmarks.peers.export import export
 from benchmarks.peers.install import rechub_python
 from benchmarks.quality_loop import evaluated_users
 from benchmarks.report import Finding, Sheet
-from pipelines.config import Config
-from pipelines.dataset import Dataset
-from pipelines.load_config import load_config
+from pipelines.config.load import load_config
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
 
 CONFS = ("beauty", "ml-1m")
 OURS, DENSE, RECHUB = "ours", "ours with dense Adam", "torch-rechub 0.9.0"

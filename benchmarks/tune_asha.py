@@ -14,8 +14,8 @@ from benchmarks.report import Finding, Sheet, Target
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.load import load_campaign
-from pipelines.tuning.results import Row, leaderboard, savings, winner
-from pipelines.tuning.words import values_text
+from pipelines.tuning.report.results import Row, leaderboard, savings, winner
+from pipelines.tuning.wording import values_text
 
 CONF = "conf/beauty-tune.yaml"
 GRID, ASHA = "beauty-grid", "beauty-asha"

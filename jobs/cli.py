@@ -54,14 +54,14 @@ def preprocess(
 ) -> None:
     """Turn the event log into a dataset; if it is killed, the same command goes on."""
     config = loaded_config(conf, sets, preset, home)
-    from pipelines.summary import print_summary, record_summary
+    from pipelines.preprocess.summary import print_summary, record_summary
 
     if append is None:
-        from pipelines.preprocess import preprocess
+        from pipelines.preprocess.preprocess import preprocess
 
         dataset = preprocess(config)
     else:
-        from pipelines.append import append as append_log
+        from pipelines.preprocess.append import append as append_log
 
         dataset = append_log(config, append)
     record_summary(config, dataset)
@@ -79,7 +79,7 @@ def train(
 ) -> None:
     """Train on the dataset; goes on from the last checkpoint if it was stopped."""
     config = loaded_config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
-    from pipelines.train import train
+    from pipelines.training.train import train
 
     train(config)
     print_next("evaluate", conf, sets, preset, home)
@@ -100,7 +100,7 @@ def evaluate(
 ) -> None:
     """Rank the whole catalogue for every user and report the metrics."""
     config = loaded_config(conf, sets, preset, home)
-    from pipelines.evaluate import evaluate
+    from pipelines.evaluation.evaluate import evaluate
 
     evaluate(config, model=model, split=split, against=against or ())
     print_next("recommend", conf, sets, preset, home, *([] if model is None else ["--model", model]), "--all")
@@ -125,7 +125,7 @@ def recommend(
     if out is not None and out.suffix not in OUT_SUFFIXES:
         raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
     config = loaded_config(conf, with_top(sets, top), preset, home)
-    from pipelines.recommend import recommend
+    from pipelines.retrieval.recommend import recommend
 
     recommend(config, users=user or None, out=out, model=model, latest=latest)
 
@@ -142,7 +142,7 @@ def export(
 ) -> None:
     """Write item vectors, every user's interest vectors and top-N lists for a serving system."""
     config = loaded_config(conf, with_top(sets, top), preset, home)
-    from pipelines.export import export
+    from pipelines.retrieval.export import export
 
     export(config, model=model, latest=latest)
 
@@ -172,7 +172,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same log.")] = 0,
 ) -> None:
     """Write a synthetic event log with planted interests, to try things on."""
-    from pipelines.synthetic import generate
+    from pipelines.preprocess.synthetic import generate
 
     try:
         log = generate(out, events=events, users=users, items=items, seed=seed)
@@ -189,8 +189,8 @@ def ui(
     home: Home = None,
 ) -> None:
     """Open the MLflow dashboard of the runs."""
-    from pipelines.dashboard import serve
-    from pipelines.run_store import store_of, store_uri
+    from pipelines.tracking.dashboard import serve
+    from pipelines.tracking.store import store_of, store_uri
 
     if conf is not None:
         config = loaded_config(conf, sets, None, home)
@@ -223,7 +223,7 @@ def tune(
     else:
         assert resume is not None
         loaded = stored_campaign(resume, home_folder_of(home), sets or [])
-    from pipelines.tune import tune
+    from pipelines.tuning.tune import tune
 
     tune(loaded, retry_failed)
 
@@ -243,7 +243,7 @@ def promote(
 ) -> None:
     """Make the challenger the champion if it does better on the test set; exit code 0 whatever is decided."""
     config = loaded_config(conf, sets, preset, home)
-    from pipelines.promote import promote
+    from pipelines.evaluation.promote import promote
 
     promote(config, name=name, replace=replace)
 

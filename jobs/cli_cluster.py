@@ -189,7 +189,7 @@ def _cluster(given: str | None) -> Cluster:
         address = ray_address
     if address is None:
         raise UserError("no cluster given: --address http://HEAD:8265, or RAY_API_SERVER_ADDRESS in the environment")
-    from pipelines.config_errors import redact
+    from pipelines.config.redact import redact
 
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--address {redact(address)}: must be the dashboard of the cluster's head, e.g. "

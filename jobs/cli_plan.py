@@ -12,7 +12,7 @@ from jobs.options import Preset, Sets, loaded_config
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from pipelines.config.schema import Config
 
 SIZES = ("events", "items", "users")
 

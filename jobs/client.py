@@ -21,7 +21,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from pipelines.config_errors import redact
+from pipelines.config.redact import redact
 from pipelines.errors import UserError
 
 TIMEOUT_S = (10, 120)  # to connect, and for an answer: a head without a free agent takes a minute to say so

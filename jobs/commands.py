@@ -24,7 +24,7 @@ class Commands(TyperGroup):
             mistake = user_error(error)
             if mistake is None:
                 raise
-            from pipelines.config_errors import redact  # imports pydantic
+            from pipelines.config.redact import redact  # imports pydantic
 
             typer.echo(f"mind: error: {redact(' '.join(str(mistake).split()))}", err=True)
             raise typer.Exit(2) from None

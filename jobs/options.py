@@ -14,7 +14,7 @@ import typer
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from pipelines.config.schema import Config
 
 Conf = Annotated[Path, typer.Argument(metavar="CONF", help="YAML file of the campaign, e.g. conf/ml-1m.yaml")]
 Sets = Annotated[
@@ -36,7 +36,7 @@ Latest = Annotated[bool, typer.Option("--latest", help="Infer from all that is k
 
 def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
     """Of a command that takes CONF."""
-    from pipelines.load_config import load_config
+    from pipelines.config.load import load_config
 
     home_set = [] if home is None else [f"home={json.dumps(home)}"]  # quoted, so that YAML takes it as it is
     return load_config(conf, [*(sets or []), *home_set], preset)
@@ -60,7 +60,7 @@ def home_without_conf(home: str | None, environment: Mapping[str, str] = os.envi
 
 def home_folder_of(home: str | None) -> Path:
     """Of a command without a configuration."""
-    from pipelines.homes import home_folder
+    from pipelines.config.home_location import home_folder
 
     try:
         return home_folder(home_without_conf(home))
@@ -72,7 +72,7 @@ def print_next(
     command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str
 ) -> None:
     """Print the command that comes after this one, with the same options but for secrets."""
-    from pipelines.config_errors import redact
+    from pipelines.config.redact import redact
 
     words = ["mind", command, str(conf), *more]
     for option, values in (("--preset", [preset]), ("--home", [home]), ("--set", sets or [])):

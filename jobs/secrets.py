@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.config_errors import redact
+from pipelines.config.redact import redact
 from pipelines.errors import UserError
 
 MIN_LENGTH = 8  # of a secret of the local environment: a shorter text may be anything

@@ -20,14 +20,14 @@ from jobs.client import ATTEMPT, COMMIT, CONF, STAGE, Submission
 from jobs.options import home_without_conf, loaded_config, require_campaign
 from jobs.package import code_files, conf_places
 from jobs.secrets import local_secrets, refuse_secret
-from pipelines.config import Config
-from pipelines.config_errors import redact
+from pipelines.cluster.nodes import DRIVER_CPUS
+from pipelines.config.home_location import home_folder
+from pipelines.config.load import parse_sets
+from pipelines.config.redact import redact
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
-from pipelines.homes import home_folder
-from pipelines.load_config import parse_sets
-from pipelines.nodes import DRIVER_CPUS
+from pipelines.tracking.versions import git_state
 from pipelines.tuning.load import load_campaign
-from pipelines.versions import git_state
 
 STAGES = ("preprocess", "train", "evaluate", "recommend", "tune", "promote", "export", "pipeline")
 READS_LOG = ("preprocess", "pipeline")  # the other stages read the dataset

@@ -1,8 +1,8 @@
 """Every knob of the model, its loss and its optimiser: plain frozen dataclasses, so that mind_core needs only torch.
 
-The defaults are the best general recipe found so far; pipelines/presets/paper.yaml holds the paper's own choices.
-The comment beside a field is its manual. ``pipelines.config`` nests these in the YAML tree and turns a ValueError
-raised here into one line for the user.
+The defaults are the best general recipe found so far; pipelines/config/presets/paper.yaml holds the paper's own
+choices. The comment beside a field is its manual. ``pipelines.config.schema`` nests these in the YAML tree and turns a
+ValueError raised here into one line for the user.
 """
 
 from __future__ import annotations

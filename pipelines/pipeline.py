@@ -17,21 +17,20 @@ from typing import Any, TypeVar
 import ray
 from rich.table import Table
 
-from pipelines.artifact import ModelCard, load_card
-from pipelines.config import Config
-from pipelines.dataset import Dataset
+from pipelines.cluster.session import ray_session
+from pipelines.config.home_location import shown
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError, user_error
-from pipelines.evaluate import evaluate
-from pipelines.export import Export, export, export_folder
-from pipelines.homes import shown
-from pipelines.mirror import exists, renew
-from pipelines.preprocess import Source, made_before, preprocess
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.models.artifact import ModelCard, load_card
+from pipelines.models.runs import model_folder, runs_so_far
+from pipelines.preprocess.preprocess import Source, made_before, preprocess
+from pipelines.preprocess.summary import print_summary, record_summary
 from pipelines.progress import console, output
-from pipelines.runs import model_folder, runs_so_far
-from pipelines.session import ray_session
-from pipelines.summary import print_summary, record_summary
-from pipelines.train import train
-from pipelines.train_run import cutoffs_of
+from pipelines.retrieval.export import Export, export, export_folder
+from pipelines.storage.home_files import exists, renew
+from pipelines.training.train import train
 
 T = TypeVar("T")
 
@@ -184,7 +183,7 @@ def _evaluated_before(config: Config, dataset: Dataset, card: ModelCard, target:
         "fingerprint": dataset.manifest.fingerprint,
         "seen": config.evaluate.seen,
         "metric": config.train.metric,
-        "cutoffs": cutoffs_of(config),
+        "cutoffs": config.metric_cutoffs,
     }
     model: dict[str, Any] = report["models"][0]
     same = model["run_id"] == card.run_id and all(report[name] == value for name, value in asked.items())

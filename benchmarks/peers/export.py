@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks.dataset_loop import Data
-from pipelines.arrays import feature_specs
+from pipelines.dataset.tensors import feature_specs
 
 
 def export(data: Data, path: Path, evaluated: torch.Tensor, with_users: bool) -> Path:

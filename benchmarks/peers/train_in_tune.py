@@ -22,15 +22,15 @@ from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from pipelines.load_config import load_config
-from pipelines.session import ray_session
-from pipelines.startup import Timeline
+from pipelines.cluster.session import ray_session
+from pipelines.config.load import load_config
+from pipelines.training.startup import Timeline
 from pipelines.tuning.space import trial_config
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """As a worker of `mind train`, and how long its training took."""
-    from pipelines.train_worker import train_loop
+    from pipelines.training.worker import train_loop
 
     started = time.perf_counter()
     train_loop(settings)

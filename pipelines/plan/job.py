@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
 
 LONGEST = 2_000  # lengths above are taken for this one where targets are drawn per user
@@ -50,7 +50,7 @@ class Job:
 
     @property
     def rank_batch(self) -> int:
-        """B / W, samples of a worker in a step.  Source: pipelines.train_input.rank_batch."""
+        """B / W, samples of a worker in a step.  Source: pipelines.training.memory_input.rank_batch."""
         return max(1, self.config.train.batch_size // self.workers)
 
     @property
@@ -119,7 +119,7 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Of an epoch.  Source: pipelines.train_input.epoch_steps."""
+        """Of an epoch.  Source: pipelines.training.memory_input.epoch_steps."""
         return max(1, math.ceil(self.samples / (self.workers * self.rank_batch)))
 
     @property

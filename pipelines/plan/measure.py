@@ -30,15 +30,15 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences
 from mind_core.training import Trainer
-from pipelines.config import Config
+from pipelines.cluster.session import cores
+from pipelines.config.schema import Config
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.ranking import search_seconds
 from pipelines.plan.training import step_work
-from pipelines.preprocess import preprocess
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.synthetic import generate
 from pipelines.progress import console
-from pipelines.session import cores
-from pipelines.synthetic import generate
 
 LENGTH = 60  # events of each synthetic user
 STEPS, REPEATS = 10, 5  # timed of a shape; the fastest repeat counts

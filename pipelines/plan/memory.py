@@ -16,9 +16,9 @@ from pipelines.plan.code import (
     TILE_USERS,
     USER_BYTES,
 )
+from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
-from pipelines.plan.rows import distinct_items
 
 Parts = dict[str, float]  # bytes, or seconds, by what they go to
 
@@ -50,24 +50,27 @@ def item_bytes(job: Job) -> float:
     """Of an item beside its row: make-up 20 and 12 a feature, count 8, cold 1; of the negatives 17, in-batch 8 more.
 
     Make-up: offset 8, row 8, weight 4. Negatives: candidate 8, drawable 1, cumulative 8; label_share 8.
-    Source: mind_core.features.Bags, pipelines.train_data.TrainData, mind_core.negatives.NegativeSampler.
+    Source: mind_core.features.Bags, pipelines.training.data.TrainData, mind_core.negatives.NegativeSampler.
     """
     return 20 + 12 * job.item_features + 9 + 17 + (8 if job.config.loss.in_batch else 0)
 
 
 def model_bytes(job: Job) -> float:
-    """Of a model, loaded or on disk: table, behaviour and item vectors, 12 d V.  Source: pipelines.artifact."""
+    """Of a model, loaded or on disk: table, behaviour and item vectors, 12 d V.  Source: pipelines.models.artifact."""
     return 12 * job.config.model.dim * job.items
 
 
 def input_bytes(job: Job) -> float:
-    """Of the train split held in memory.  Source: pipelines.train_input.memory_bytes."""
+    """Of the train split held in memory.  Source: pipelines.training.memory_input.memory_bytes."""
     each = USER_BYTES + PROFILE_BYTES * job.profile_features
     return EVENT_BYTES * job.train_events + each * job.train_users
 
 
 def chosen_input(job: Job, node_bytes: float) -> Literal["memory", "stream"]:
-    """What `train.input: auto` comes to with all workers on one node.  Source: pipelines.train_input.choose_input."""
+    """What `train.input: auto` comes to with all workers on one node.
+
+    Source: pipelines.training.memory_input.choose_input.
+    """
     train = job.config.train
     if train.input != "auto":
         return train.input
@@ -122,7 +125,7 @@ def train_driver(job: Job, machine: Machine) -> Parts:
     """The driver at the end: it loads the best model, saves it, loads it again, and lets MLflow try it on an example.
 
     Table, behaviour and item vectors (4 d V each) twice, and a tile's scores.
-    Source: pipelines.train._publish, pipelines.artifact.
+    Source: pipelines.training.train._publish, pipelines.models.artifact.
     """
     return {
         EMPTY: machine.driver,
@@ -134,7 +137,7 @@ def train_driver(job: Job, machine: Machine) -> Parts:
 def preprocess_driver(job: Job, machine: Machine) -> Parts:
     """Counts, vocabulary, and item and profile tables, which are read whole.
 
-    Source: pipelines.core_items.total, pipelines.write_parts, pipelines.feature_rows.
+    Source: pipelines.preprocess.core_items.total, pipelines.preprocess.write_parts, pipelines.dataset.feature_rows.
     """
     rows = (job.items if job.item_features else 0) + (job.users if job.profile_features else 0)
     return {
@@ -146,7 +149,7 @@ def preprocess_driver(job: Job, machine: Machine) -> Parts:
 
 
 def part_events(job: Job) -> float:
-    """Events of a part: about 0.5 M, unless a bucket (E / 1,024) has more.  Source: pipelines.buckets.group."""
+    """Events of a part: about 0.5 M, unless a bucket (E / 1,024) has more (pipelines.preprocess.buckets.group)."""
     return max(min(job.events, EVENTS_PER_PART), job.events / BUCKETS)
 
 
@@ -165,14 +168,14 @@ def preprocess_task(job: Job, machine: Machine) -> Parts:
 
 
 def lookup_bytes(job: Job) -> float:
-    """Item ids and their places, 24 each, which all tasks of a node share.  Source: pipelines.ids.Lookup."""
+    """Item ids and their places, 24 each, which all tasks of a node share.  Source: pipelines.log.ids.Lookup."""
     return 24 * job.items
 
 
 def preprocess_node(job: Job, machine: Machine, with_ray: bool) -> float:
     """All processes of `mind preprocess` where one node does it all; without Ray the tasks are threads of the driver.
 
-    Source: pipelines.session.session_for.
+    Source: pipelines.cluster.session.session_for.
     """
     driver = sum(preprocess_driver(job, machine).values())
     if not with_ray:
@@ -193,7 +196,7 @@ def evaluation_driver(job: Job, machine: Machine) -> Parts:
     """All users' results, before and after they are joined, the vocabulary of users, and the model, for figures.
 
     A test user: index, length, target (8 each), and of each of two models 4 metrics at C cutoffs and a rank (8 each).
-    Source: pipelines.evaluate, pipelines.ranking.join_rankings.
+    Source: pipelines.evaluation.evaluate, pipelines.evaluation.ranking.join_rankings.
     """
     each = 24 + 2 * (32 * len(job.config.evaluate.cutoffs) + 8)
     return {
@@ -205,7 +208,7 @@ def evaluation_driver(job: Job, machine: Machine) -> Parts:
 
 
 def export_driver(job: Job, machine: Machine) -> Parts:
-    """The model, whose item vectors it writes, and users' raw ids, whole and by part.  Source: pipelines.export."""
+    """The model, whose item vectors it writes, and users' raw ids, whole and by part (pipelines.retrieval.export)."""
     return {
         EMPTY: machine.driver,
         "model and item vectors": model_bytes(job),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.job import Job
 from pipelines.plan.memory import Parts
-from pipelines.plan.rows import distinct_items
 
 
 def step_sent(job: Job) -> Parts:

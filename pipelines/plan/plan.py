@@ -109,7 +109,7 @@ def _placed(job: Job, machine: Machine, bytes_each: float, nodes: int | None) ->
     """Threads of a worker, and workers of a node.
 
     Where one node has room for all, they share its cores; on a cluster a worker has one thread, if not told otherwise.
-    Source: pipelines.scaling.scaling_of.
+    Source: pipelines.training.scaling.scaling_of.
     """
 
     def a_node(threads: int) -> int:

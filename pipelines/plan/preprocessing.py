@@ -17,7 +17,7 @@ PAGE_BYTES = 100e3  # quality.html, quality.json, manifest.json
 
 
 def parts(job: Job) -> int:
-    """About 0.5 M events each, at most a bucket each.  Source: pipelines.buckets.group."""
+    """About 0.5 M events each, at most a bucket each.  Source: pipelines.preprocess.buckets.group."""
     return max(1, min(BUCKETS, round(job.events / EVENTS_PER_PART)))
 
 
@@ -31,7 +31,7 @@ def disk(job: Job) -> Parts:
 
 
 def dataset(job: Job) -> Parts:
-    """Compressed, of integer ids and times in microseconds.  Source: pipelines.part_files, measured."""
+    """Compressed, of integer ids and times in microseconds.  Source: pipelines.dataset.part_files, measured."""
     return {
         "dataset: events/ (for --append)": EVENTS_BYTES * job.events,
         "dataset: sequences/": SEQUENCE_BYTES * job.events,
@@ -41,7 +41,7 @@ def dataset(job: Job) -> Parts:
 
 
 def starts_ray(job: Job, nodes: int) -> bool:
-    """Whether the log is too large for threads of the driver.  Source: pipelines.session.session_for."""
+    """Whether the log is too large for threads of the driver.  Source: pipelines.cluster.session.session_for."""
     return nodes > 1 or LOG_BYTES * job.events > INLINE_BYTES
 
 
@@ -70,7 +70,7 @@ def driver_seconds(job: Job, machine: Machine) -> float:
     """The driver adds the parts' item counts, eight parts at a time to all so far: about parts / 8 x V rows, and the
     parts' own; then sorts and encodes V items, some ten times a row's adding.
 
-    Source: pipelines.core_items.total.
+    Source: pipelines.preprocess.core_items.total.
     """
     count = parts(job)
     own = min(job.items, job.events / count)  # distinct items of a part, at most

@@ -30,7 +30,7 @@ def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> 
 
 
 def ranking_actors(job: Job, cores: float) -> float:
-    """`train.workers` of them, of one thread each, but no more than cores.  Source: pipelines.user_slices."""
+    """`train.workers` of them, of one thread each, but no more than cores.  Source: pipelines.models.user_slices."""
     return max(1.0, min(job.workers, cores))
 
 
@@ -60,7 +60,7 @@ def interests_of_user(job: Job) -> float:
 def exported(job: Job) -> Parts:
     """Bytes of `mind export` before compression: d floats an item and a user's interest, top_n rows a user.
 
-    Source: pipelines.export.
+    Source: pipelines.retrieval.export.
     """
     vector = 4 * job.config.model.dim
     return {

@@ -6,11 +6,11 @@ from rich.table import Table
 
 from pipelines.plan import memory, network, preprocessing, ranking, training
 from pipelines.plan.bottlenecks import bottlenecks, share
+from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.machine import Machine, described
 from pipelines.plan.memory import Parts
 from pipelines.plan.numbers import show_bytes, show_count, show_seconds
 from pipelines.plan.plan import DRIVERS, EPOCH, Plan
-from pipelines.plan.rows import distinct_items
 from pipelines.progress import output
 
 SMALL = 0.01  # parts below a hundredth of their sum are left out

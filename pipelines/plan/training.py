@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pipelines.plan.code import REPORT_EVERY_STEPS, TILE_USERS
+from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import table_row_bytes
 from pipelines.plan.network import step_sent, validation_received
 from pipelines.plan.ranking import user_seconds
-from pipelines.plan.rows import distinct_items
 
 # Gathering a row, and merging one from a rank, as parts of updating one: index_select, mind_core.distributed and
 # mind_core.optim timed alone (5,000 and 20,000 rows, d = 32 and 64, tables of 20,000 to 1 M rows; geometric means).
@@ -87,7 +87,7 @@ def network_seconds(job: Job, machine: Machine, workers_a_node: float) -> float:
 def report_seconds(job: Job, machine: Machine) -> float:
     """Of an epoch: a report every 50 steps and at a validation waits for Ray Train's poll.
 
-    Source: pipelines.train_worker.RayReporter.
+    Source: pipelines.training.worker.RayReporter.
     """
     return machine.report * (job.steps // REPORT_EVERY_STEPS + job.validations)
 
@@ -100,7 +100,7 @@ def validation_seconds(job: Job, machine: Machine, threads: float) -> float:
 
 
 def checkpoint_bytes(job: Job) -> float:
-    """Table with its optimizer's state, and 12 P.  Source: pipelines.checkpoints."""
+    """Table with its optimizer's state, and 12 P.  Source: pipelines.training.checkpoints."""
     row = table_row_bytes(job.config.model.dim, job.config.optim.table_optimizer)
     return row * job.items + 12 * job.parameters
 

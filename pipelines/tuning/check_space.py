@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config import Config
-from pipelines.config_errors import show
+from pipelines.config.explain import show
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.tuning.config import Campaign, Domain
 from pipelines.tuning.space import Point, Space, allows, draw, every_point, extremes, order, trial_config

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipelines.mirror import fetch, listed, names, remove
-from pipelines.part_files import write_text
+from pipelines.storage.home_files import fetch, listed, names, remove
+from pipelines.storage.tables import write_text
 from pipelines.tuning.ledger import Report
 
 REPORTS = "reports.json"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.config import Section
+from pipelines.config.schema import Section
 
 Value = bool | int | float | str | list[int]  # list: model.hidden
 

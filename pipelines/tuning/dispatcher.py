@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.tuning.ledger import Report
 
 PATIENCE_S = 60  # of a worker for its next trial: its peers wait in a collective, which gives up after half an hour

@@ -12,30 +12,30 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table as Printed
 
-from pipelines.artifact import load_card
-from pipelines.config import Config
-from pipelines.dataset import Dataset
+from pipelines.config.home_location import shown
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.evaluate import evaluate
-from pipelines.homes import shown
-from pipelines.mirror import exists
-from pipelines.part_files import write_text
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.report import Report
+from pipelines.models.artifact import load_card
+from pipelines.models.runs import model_folder, read_state, run_stem
 from pipelines.progress import console, output
-from pipelines.registry import CHALLENGER, register_model
-from pipelines.report import Report
-from pipelines.run_store import store_of
-from pipelines.runs import model_folder, read_state, run_stem
-from pipelines.tracking import Tracker
-from pipelines.train import train
-from pipelines.tuning.conclusion import conclusion
+from pipelines.storage.home_files import exists
+from pipelines.storage.tables import write_text
+from pipelines.tracking.registry import CHALLENGER, register_model
+from pipelines.tracking.run import Tracker
+from pipelines.tracking.store import store_of
+from pipelines.training.train import train
 from pipelines.tuning.config import Campaign
-from pipelines.tuning.figures import campaign_figures
-from pipelines.tuning.html import Table, campaign_html
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.load import Loaded, write_state
-from pipelines.tuning.results import Row, leaderboard, rival_of, savings, winner
+from pipelines.tuning.report.conclusion import conclusion
+from pipelines.tuning.report.figures import campaign_figures
+from pipelines.tuning.report.html import Table, campaign_html
+from pipelines.tuning.report.results import Row, leaderboard, rival_of, savings, winner
 from pipelines.tuning.space import trial_config
-from pipelines.tuning.words import values_text
+from pipelines.tuning.wording import values_text
 
 SHOWN = 12  # points of the leaderboard on the terminal
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.mirror import remove, renew_files
-from pipelines.whole import whole
+from pipelines.storage.atomic import whole
+from pipelines.storage.home_files import remove, renew_files
 
 Report = dict[str, float]
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]

@@ -14,16 +14,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.config import Config
-from pipelines.config_errors import Layer, explain, redact, show
+from pipelines.config.explain import Layer, explain, show
+from pipelines.config.home_location import shown
+from pipelines.config.load import available_presets, config_hash, load_config, merge, parse_sets, read_yaml, resolved
+from pipelines.config.redact import redact
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
-from pipelines.homes import shown
-from pipelines.load_config import available_presets, config_hash, load_config, merge, parse_sets, read_yaml, resolved
-from pipelines.mirror import names, renew
+from pipelines.storage.atomic import whole
+from pipelines.storage.home_files import names, renew
 from pipelines.tuning.check_space import check_space
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.space import allows
-from pipelines.whole import whole
 
 EXTENSIBLE = ("trials", "finalists")  # of `search`: a campaign may be continued with another value
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.progress import console
-from pipelines.tracking import PAUSE_S, Status, Tracker, find_child, first_line, open_run
+from pipelines.tracking.run import PAUSE_S, Status, Tracker, find_child, first_line, open_run
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.space import trial_config
 

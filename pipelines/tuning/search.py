@@ -15,13 +15,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.tuning.config import Campaign, Stopping
 from pipelines.tuning.dispatcher import Job
 from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORTS
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.proposals import propose
-from pipelines.tuning.results import leaderboard
+from pipelines.tuning.report.results import leaderboard
 from pipelines.tuning.space import trial_config
 
 

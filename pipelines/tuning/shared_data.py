@@ -12,9 +12,9 @@ from typing import Any
 import ray
 import torch
 
-from pipelines.config import TrainConfig
-from pipelines.dataset import Dataset
-from pipelines.train_data import TrainData, read_data
+from pipelines.config.schema import TrainConfig
+from pipelines.dataset.dataset import Dataset
+from pipelines.training.data import TrainData, read_data
 
 
 def share_data(dataset: Dataset, config: TrainConfig) -> ray.ObjectRef[Any]:

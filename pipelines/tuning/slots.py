@@ -15,8 +15,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.mirror import storage as storage_of
-from pipelines.session import WORKER_ENVIRONMENT
+from pipelines.cluster.session import WORKER_ENVIRONMENT
+from pipelines.storage.home_files import storage as storage_of
 from pipelines.tuning.config import Resources
 from pipelines.tuning.dispatcher import Dispatcher
 from pipelines.tuning.worker import reason_of, serve_trials

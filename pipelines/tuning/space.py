@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from pipelines.config import Config
-from pipelines.config_errors import Layer, explain
+from pipelines.config.explain import Layer, explain
+from pipelines.config.load import merge
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
-from pipelines.load_config import merge
 from pipelines.tuning.config import Domain, Value
 
 if TYPE_CHECKING:

@@ -21,14 +21,14 @@ import torch.distributed as dist
 
 from mind_core.distributed import sum_over_ranks
 from mind_core.routing import adaptive_interest_count
-from pipelines.checkpoints import EarlyStopping, load_checkpoint
-from pipelines.config import Config
-from pipelines.dataset import Dataset
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.mirror import fetch_folder, push_files
-from pipelines.train_data import TrainData
-from pipelines.train_input import MemoryInput
-from pipelines.train_run import Metrics, Save, build_trainer, run_training
+from pipelines.storage.home_files import fetch_folder, push_files
+from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
+from pipelines.training.data import TrainData
+from pipelines.training.loop import Metrics, Save, build_trainer, run_training
+from pipelines.training.memory_input import MemoryInput
 from pipelines.tuning.checkpoint import newest, place_of, publish, reports_of
 from pipelines.tuning.dispatcher import Job
 from pipelines.tuning.ledger import Report

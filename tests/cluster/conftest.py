@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from pipelines.synthetic import generate
+from pipelines.preprocess.synthetic import generate
 from tests.cluster.testbed import Testbed
 from tests.cluster.testbed.services import BUCKET, storage
 

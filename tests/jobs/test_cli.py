@@ -14,6 +14,20 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from pipelines.errors import UserError
 
+STAGES = {  # command or module: the module that a command imports
+    "preprocess": "preprocess.preprocess",
+    "summary": "preprocess.summary",
+    "append": "preprocess.append",
+    "train": "training.train",
+    "evaluate": "evaluation.evaluate",
+    "promote": "evaluation.promote",
+    "recommend": "retrieval.recommend",
+    "export": "retrieval.export",
+    "tune": "tuning.tune",
+    "dashboard": "tracking.dashboard",
+    "synthetic": "preprocess.synthetic",
+    "pipeline": "pipeline",
+}
 HEAVY = ("ray", "torch", "mlflow", "pyarrow", "pandas", "numpy", "pydantic")
 
 
@@ -33,8 +47,8 @@ class Stage:
 def install(
     monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException | None = None, names: Sequence[str] = ()
 ) -> Stage:
-    """Put a recording stage in the place of ``pipelines.NAME.NAME``, or of other `names` in that module."""
-    module, stage = ModuleType(f"pipelines.{name}"), Stage(error)
+    """Put a recording stage in the place of the function NAME of its module, or of other `names` there."""
+    module, stage = ModuleType(f"pipelines.{STAGES[name]}"), Stage(error)
     for each in names or (name,):
         setattr(module, each, stage)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -179,9 +193,9 @@ def test_ctrl_c_of_the_real_program(tmp_path: Path, conf: Path) -> None:
     ready = tmp_path / "ready"
     code = f"""
 import sys, time, types, pathlib
-module = types.ModuleType("pipelines.train")
+module = types.ModuleType("pipelines.training.train")
 module.train = lambda config: (pathlib.Path({str(ready)!r}).touch(), time.sleep(60))
-sys.modules["pipelines.train"] = module
+sys.modules["pipelines.training.train"] = module
 sys.argv = ["mind", "train", {str(conf)!r}]
 from jobs.cli import main
 main()

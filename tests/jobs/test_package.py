@@ -13,7 +13,7 @@ def tree(root: Path, *names: str) -> None:
 
 
 def test_the_code_goes_along_and_nothing_else(tmp_path: Path) -> None:
-    wanted = ["jobs/cli.py", "mind_core/model.py", "pipelines/presets/paper.yaml", "pipelines/tuning/load.py"]
+    wanted = ["jobs/cli.py", "mind_core/model.py", "pipelines/config/presets/paper.yaml", "pipelines/tuning/load.py"]
     tree(tmp_path, *wanted, "pyproject.toml", "data/events.parquet", "tests/test_x.py", ".git/HEAD", ".venv/x.py")
     tree(tmp_path, "jobs/__pycache__/cli.pyc", "pipelines/.ruff_cache/x", "mind_home/mlflow.db", "README.md")
     assert sorted(code_files(tmp_path)) == [*wanted, "pyproject.toml"]
@@ -21,7 +21,12 @@ def test_the_code_goes_along_and_nothing_else(tmp_path: Path) -> None:
 
 def test_the_real_tree_is_small_and_has_the_presets() -> None:
     files = code_files()
-    assert {"jobs/cli.py", "mind_core/routing.py", "pipelines/presets/default.yaml", "pyproject.toml"} <= files.keys()
+    assert {
+        "jobs/cli.py",
+        "mind_core/routing.py",
+        "pipelines/config/presets/default.yaml",
+        "pyproject.toml",
+    } <= files.keys()
     assert not [place for place in files if place.startswith(("tests", "docs", "conf")) or "__pycache__" in place]
     require_small(files, 4 * 2**20)
 

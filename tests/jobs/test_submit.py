@@ -54,7 +54,7 @@ def test_metadata_say_what_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_conf_travels_to_the_same_place(here: Path) -> None:
     _, files = prepare("train", ["conf/tiny.yaml"], CONF, Asked(), {})
     assert files["conf/tiny.yaml"].read_text() == (here / "conf/tiny.yaml").read_text()
-    assert "pipelines/presets/paper.yaml" in files
+    assert "pipelines/config/presets/paper.yaml" in files
 
 
 def test_a_conf_from_elsewhere_gets_a_place_and_the_command_names_it(here: Path, tmp_path_factory: Any) -> None:

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from pipelines.synthetic import generate
+from pipelines.preprocess.synthetic import generate
 
 TOKEN = "0123456789abcdef" * 4
 PORTS = ("--port", "--dashboard-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port",

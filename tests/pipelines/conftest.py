@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from tests.pipelines.planted import configure
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -21,8 +21,8 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         import ray
 
-        from pipelines.config import RayConfig
-        from pipelines.session import ray_session
+        from pipelines.cluster.session import ray_session
+        from pipelines.config.schema import RayConfig
 
         with ray_session(RayConfig(num_cpus=2)):
             yield
@@ -45,7 +45,7 @@ def configured(tmp_path: Path) -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def planted_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated log of 200 users and 150 items in 8 clusters."""
-    from pipelines.synthetic import generate
+    from pipelines.preprocess.synthetic import generate
 
     folder = tmp_path_factory.mktemp("log")
     generate(folder, events=6000, users=200, items=150, clusters=8)
@@ -55,7 +55,7 @@ def planted_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def planted_home(tmp_path_factory: pytest.TempPathFactory, planted_log: Path, ray_cluster: None) -> Path:
     """A home folder with the dataset of that log."""
-    from pipelines.preprocess import preprocess
+    from pipelines.preprocess.preprocess import preprocess
 
     home = tmp_path_factory.mktemp("home")
     preprocess(configure(home, planted_log))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 
 UNTRAINED = "planted-default-0123456789"
 
@@ -36,10 +36,10 @@ def configure(home: Path, log: Path, **train_settings: Any) -> Config:
 def save_untrained(config: Config, name: str = UNTRAINED, run_id: str | None = None) -> Path:
     """Put a model with random weights into the home folder: for tests that do not mind what it knows."""
     from mind_core.inference import MINDRetriever
-    from pipelines.artifact import FORMAT_VERSION, ModelCard, save_model
-    from pipelines.dataset import Dataset
-    from pipelines.load_config import resolved
-    from pipelines.train_data import build_model, load_data
+    from pipelines.config.load import resolved
+    from pipelines.dataset.dataset import Dataset
+    from pipelines.models.artifact import FORMAT_VERSION, ModelCard, save_model
+    from pipelines.training.data import build_model, load_data
 
     dataset = Dataset.open(config.dataset_path)
     manifest = dataset.manifest

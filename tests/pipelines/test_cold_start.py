@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import pipelines.evaluate
-from pipelines.arrays import cold_mask, feature_specs, to_sequences
-from pipelines.artifact import SavedModel, load_model
-from pipelines.config import Config
-from pipelines.dataset import Dataset
-from pipelines.preprocess import preprocess
-from pipelines.recommend import recommend
-from pipelines.synthetic import generate
-from pipelines.train import train
-from pipelines.train_data import load_items
+import pipelines.evaluation.evaluate
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.tensors import cold_mask, feature_specs, to_sequences
+from pipelines.models.artifact import SavedModel, load_model
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.synthetic import generate
+from pipelines.retrieval.recommend import recommend
+from pipelines.training.data import load_items
+from pipelines.training.train import train
 from tests.pipelines.planted import SETTINGS
 
 ITEMS, COLD, CLUSTERS = 150, 30, 8  # item ids ITEMS - COLD and above never appear in the log
@@ -126,7 +126,7 @@ def test_users_are_recommended_cold_items_of_their_own_interests(trained: Traine
 
 @pytest.mark.ray
 def test_evaluation_ranks_the_catalogue_with_its_cold_items(trained: Trained) -> None:
-    report = pipelines.evaluate.evaluate(trained.config, model=str(trained.model.path))
+    report = pipelines.evaluation.evaluate.evaluate(trained.config, model=str(trained.model.path))
     assert report.catalogue == ITEMS
     assert all(0 < model.metrics["coverage@20"] <= 1 for model in report.models)
     popularity = report.models[-1]

@@ -15,22 +15,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import lease, mirror
-from pipelines.append import append
-from pipelines.config import Config
-from pipelines.dataset import Dataset
+from pipelines.config.home_location import home_folder, origin, shown
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.generations import current, make_current, new_generation
-from pipelines.homes import home_folder, origin, shown
-from pipelines.locks import exclusive
-from pipelines.part_files import read_arrow, write_arrow, write_text
-from pipelines.preprocess import preprocess
-from pipelines.publish import published
-from pipelines.run_store import store_of
-from pipelines.runs import RunState, read_state, write_state
-from pipelines.summary import record_summary
+from pipelines.models.runs import RunState, read_state, write_state
+from pipelines.preprocess.append import append
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.summary import record_summary
+from pipelines.preprocess.workspace import workspace
+from pipelines.storage import home_files as mirror
+from pipelines.storage import lease
+from pipelines.storage.generations import current, make_current, new_generation
+from pipelines.storage.locks import exclusive
+from pipelines.storage.publish import published
+from pipelines.storage.tables import read_arrow, write_arrow, write_text
+from pipelines.tracking.store import store_of
 from pipelines.tuning.checkpoint import newest, place_of, publish, reports_of
-from pipelines.workspace import workspace
 from tests.pipelines.s3_server import s3_server, use_s3
 
 Node = Callable[[str], Path]
@@ -241,7 +242,7 @@ def test_the_run_of_a_dataset_gets_files_that_its_node_has_not_read(
     run.__enter__.return_value = run
     sizes: dict[str, int] = {}
     run.log_artifact.side_effect = lambda file: sizes.update({file.name: file.stat().st_size})
-    monkeypatch.setattr("pipelines.summary.open_run", lambda *_: run)
+    monkeypatch.setattr("pipelines.preprocess.summary.open_run", lambda *_: run)
 
     record_summary(config, Dataset.open(config.dataset_path))
 
@@ -256,13 +257,13 @@ def test_preprocessing_that_is_killed_goes_on_on_another_node(
     config = in_store(configured(log))
     node("a")
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.preprocess.write_parts", _killed)
+        patch.setattr("pipelines.preprocess.preprocess.write_parts", _killed)
         with pytest.raises(KeyboardInterrupt):
             preprocess(config)
     assert [name for name in there(store) if "/read/0" in name]
     node("b")
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.clean_log._read_piece", _killed)  # must not be asked for again
+        patch.setattr("pipelines.preprocess.clean_log._read_piece", _killed)  # must not be asked for again
         dataset = preprocess(config)
     local = configured(log)
     assert content(dataset) == content(preprocess(local))
@@ -287,7 +288,7 @@ def test_work_that_another_setting_makes_useless_takes_no_published_dataset_alon
                 work.publish()
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.workspace.discard", _killed)
+        patch.setattr("pipelines.preprocess.workspace.discard", _killed)
         with pytest.raises(KeyboardInterrupt):
             work_on(1, publish=True)
     published_as = current(target)

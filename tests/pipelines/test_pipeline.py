@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from ray.exceptions import RayTaskError
 
-from pipelines.append import append
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.pipeline import Step, pipeline
-from pipelines.preprocess import made_before, preprocess
+from pipelines.preprocess.append import append
+from pipelines.preprocess.preprocess import made_before, preprocess
 from tests.pipelines.planted import configure
 
 pytestmark = pytest.mark.ray

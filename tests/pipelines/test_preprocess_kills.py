@@ -15,18 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.dataset import Dataset
+from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(240)]
 
 JOB = """
 import sys
-import pipelines.preprocess as stage
-import pipelines.session
-from pipelines.config import Config
+import pipelines.preprocess.preprocess as stage
+import pipelines.cluster.session
+from pipelines.config.schema import Config
 stage.EVENTS_PER_PART = 20_000
-pipelines.session.INLINE_BYTES = 0  # a log of any size is worth Ray
+pipelines.cluster.session.INLINE_BYTES = 0  # a log of any size is worth Ray
 data = {"events": {"path": sys.argv[1]}, "min_item_events": 3}
 stage.preprocess(Config.model_validate({"name": "log", "home": sys.argv[2], "data": data}))
 """

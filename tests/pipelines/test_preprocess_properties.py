@@ -19,26 +19,26 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import pipelines.append
-import pipelines.clean_log
-import pipelines.formats
-import pipelines.preprocess
-import pipelines.session
-import pipelines.sources
-from pipelines.append import append
-from pipelines.behaviours import gap_buckets, sessions, time_since_last
-from pipelines.config import Config
-from pipelines.dataset import Dataset
+import pipelines.cluster.session
+import pipelines.log.formats
+import pipelines.log.sources
+import pipelines.preprocess.append
+import pipelines.preprocess.clean_log
+import pipelines.preprocess.preprocess
+from pipelines.config.schema import Config
+from pipelines.dataset.behaviours import gap_buckets, sessions, time_since_last
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.splits import SPLITS
 from pipelines.errors import UserError
-from pipelines.normalise import BAD_TIME, MALFORMED, MISSING_TIME
-from pipelines.preprocess import preprocess
-from pipelines.splits import SPLITS
+from pipelines.log.normalise import BAD_TIME, MALFORMED, MISSING_TIME
+from pipelines.preprocess.append import append
+from pipelines.preprocess.preprocess import preprocess
 
 Row = tuple[Any, Any, Any]  # user, item, time: what is written
 Event = tuple[str, str, int]  # user, item, time: what is to come out, ids as text
 
 INT64 = (-(2**63), 2**63 - 1)
-CSV_NULLS = ("", "NULL", "null", "NaN", "nan")  # pipelines.formats
+CSV_NULLS = ("", "NULL", "null", "NaN", "nan")  # pipelines.log.formats
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AWKWARD = ["1", "2", "7", "007", "-1", "+1", "1.0", "NaN", "null", "None", " ", "", "a\nb", "\r", 'q"q', "a,b", "é",
            "e\u0301", "\x00", "\ufeff", "\N{GRINNING FACE}", "9" * 18, str(2**63 - 1), "9" * 20]  # fmt: skip
@@ -50,13 +50,13 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 def _small_and_here() -> Iterator[None]:
     """Several parts, blocks and pieces of a few rows; tasks in threads of this process, whatever session is open."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.session, "ray", SimpleNamespace(is_initialized=lambda: False))
-        patch.setattr(pipelines.session, "cores", lambda: 1)
-        patch.setattr(pipelines.preprocess, "EVENTS_PER_PART", 2)
-        patch.setattr(pipelines.clean_log, "BLOCK_EVENTS", 4)
-        patch.setattr(pipelines.sources, "FRAGMENT_BYTES", 300)
-        patch.setattr(pipelines.formats, "BLOCK_ROWS", 2)
-        patch.setattr(pipelines.formats, "BLOCK_BYTES", 600)  # longer than any line
+        patch.setattr(pipelines.cluster.session, "ray", SimpleNamespace(is_initialized=lambda: False))
+        patch.setattr(pipelines.cluster.session, "cores", lambda: 1)
+        patch.setattr(pipelines.preprocess.preprocess, "EVENTS_PER_PART", 2)
+        patch.setattr(pipelines.preprocess.clean_log, "BLOCK_EVENTS", 4)
+        patch.setattr(pipelines.log.sources, "FRAGMENT_BYTES", 300)
+        patch.setattr(pipelines.log.formats, "BLOCK_ROWS", 2)
+        patch.setattr(pipelines.log.formats, "BLOCK_BYTES", 600)  # longer than any line
         yield
 
 

@@ -11,10 +11,10 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import Config, TableSource
+from pipelines.config.schema import Config, TableSource
 from pipelines.errors import UserError
-from pipelines.filesystems import open_filesystem
-from pipelines.sources import read_table
+from pipelines.log.sources import read_table
+from pipelines.storage.filesystems import open_filesystem
 from tests.pipelines.s3_server import KEY, SECRET, s3_server, use_s3
 
 COLUMNS = ["user", "item", "time"]
@@ -79,7 +79,7 @@ def test_a_dataset_is_made_from_a_bucket_by_workers_that_lack_the_credentials(
     ray_cluster: None, configured: Callable[..., Config]
 ) -> None:
     """The cluster was started before they were set: they travel with the work, and stay nowhere."""
-    from pipelines.preprocess import preprocess
+    from pipelines.preprocess.preprocess import preprocess
 
     config = configured("s3://shop/log")
     dataset = preprocess(config)
@@ -135,7 +135,7 @@ def test_refused_credentials_name_the_variables(path: str, monkeypatch: pytest.M
 def test_a_server_that_is_down_or_mute_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert "AWS_ENDPOINT_URL if the server" in failure("s3://shop/log")
-    monkeypatch.setattr("pipelines.filesystems.TIMEOUT_S", 1)
+    monkeypatch.setattr("pipelines.storage.filesystems.TIMEOUT_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{mute.getsockname()[1]}")
         assert "NETWORK_CONNECTION" in failure("s3://shop/log")

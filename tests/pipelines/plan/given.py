@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.plan.job import Job
 
 

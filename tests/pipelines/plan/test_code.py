@@ -13,13 +13,13 @@ from torch import Tensor
 import mind_core.features
 import mind_core.inference
 import mind_core.loss
-import pipelines.buckets
-import pipelines.clean_log
-import pipelines.core_items
-import pipelines.session
-import pipelines.sort_parts
-import pipelines.train_input
-import pipelines.train_worker
+import pipelines.cluster.session
+import pipelines.preprocess.buckets
+import pipelines.preprocess.clean_log
+import pipelines.preprocess.core_items
+import pipelines.preprocess.sort_parts
+import pipelines.training.memory_input
+import pipelines.training.worker
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
 from mind_core.distributed import exchange_rows, fetch_rows, route_rows, send_to_owners
 from mind_core.embeddings import Shard
@@ -29,13 +29,13 @@ from mind_core.negatives import NegativeSampler
 from mind_core.routing import adaptive_interest_count
 from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
 from mind_core.training import Trainer
-from pipelines.dataset import SplitCounts
+from pipelines.dataset.dataset import SplitCounts
 from pipelines.plan import code, memory, network, preprocessing
+from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.job import Job
 from pipelines.plan.ranking import interests_of_user
-from pipelines.plan.rows import distinct_items
-from pipelines.synthetic import _lengths
-from pipelines.train_input import choose_input, epoch_steps, memory_bytes, rank_batch
+from pipelines.preprocess.synthetic import _lengths
+from pipelines.training.memory_input import choose_input, epoch_steps, memory_bytes, rank_batch
 from tests.pipelines.plan.given import config, job
 
 ITEMS = 300
@@ -60,18 +60,18 @@ def held(*tensors: Tensor) -> int:
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("BUCKETS", pipelines.buckets),
-        ("EVENTS_PER_PART", pipelines.sort_parts),
-        ("BLOCK_EVENTS", pipelines.clean_log),
+        ("BUCKETS", pipelines.preprocess.buckets),
+        ("EVENTS_PER_PART", pipelines.preprocess.sort_parts),
+        ("BLOCK_EVENTS", pipelines.preprocess.clean_log),
         ("FIRST_ITEM", mind_core.features),
         ("TILE_USERS", mind_core.inference),
         ("TILE_SCORES", mind_core.loss),
-        ("INLINE_BYTES", pipelines.session),
-        ("REPORT_EVERY_STEPS", pipelines.train_worker),
-        ("EVENT_BYTES", pipelines.train_input),
-        ("USER_BYTES", pipelines.train_input),
-        ("PROFILE_BYTES", pipelines.train_input),
-        ("MEMORY_SHARE", pipelines.train_input),
+        ("INLINE_BYTES", pipelines.cluster.session),
+        ("REPORT_EVERY_STEPS", pipelines.training.worker),
+        ("EVENT_BYTES", pipelines.training.memory_input),
+        ("USER_BYTES", pipelines.training.memory_input),
+        ("PROFILE_BYTES", pipelines.training.memory_input),
+        ("MEMORY_SHARE", pipelines.training.memory_input),
     ],
 )
 def test_a_repeated_size_is_that_of_the_code(name: str, module: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_repeated_size_is_that_of_the_code(name: str, module: Any) -> None:
 
 
 def test_item_counts_of_eight_parts_are_added_at_a_time() -> None:
-    assert f"len(held) > {code.COUNTS_HELD}" in inspect.getsource(pipelines.core_items.total)
+    assert f"len(held) > {code.COUNTS_HELD}" in inspect.getsource(pipelines.preprocess.core_items.total)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
@@ -155,7 +155,7 @@ def test_sharded_rows_are_exchanged_in_the_bytes_planned(twin: Twin) -> None:
 def test_preprocessing_cuts_as_many_parts_as_planned(events: int) -> None:
     buckets = np.full(code.BUCKETS, events // code.BUCKETS)
     buckets[: events % code.BUCKETS] += 1
-    runs = pipelines.buckets.group(buckets, code.EVENTS_PER_PART)
+    runs = pipelines.preprocess.buckets.group(buckets, code.EVENTS_PER_PART)
     planned = job(events=max(events, 2), users=1)
     assert preprocessing.parts(planned) == pytest.approx(len(runs), rel=0.01)
     largest = max(buckets[first:stop].sum() for first, stop in runs)

@@ -4,8 +4,8 @@ import pytest
 
 from pipelines.plan import preprocessing
 from pipelines.plan.job import Job
-from pipelines.preprocess import preprocess
-from pipelines.synthetic import generate
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.synthetic import generate
 from tests.pipelines.plan.given import config
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.plan import memory, network, preprocessing, ranking, training
+from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine, described, with_figures
 from pipelines.plan.plan import EPOCH, PREPROCESS, TASK, TRAIN, WORKER, make_plan
-from pipelines.plan.rows import distinct_items
 from tests.pipelines.plan.given import config, job
 
 SMALL = {"dim": 8, "interests": 2, "max_history": 10, "hidden": (16,), "recency": False}

@@ -7,7 +7,8 @@ import io
 import pytest
 from matplotlib.figure import Figure
 
-from pipelines.tuning.figures import (
+from pipelines.tuning.ledger import TrialRecord
+from pipelines.tuning.report.figures import (
     against_k_figure,
     campaign_figures,
     curves_figure,
@@ -16,9 +17,8 @@ from pipelines.tuning.figures import (
     parallel_figure,
     pareto_figure,
 )
-from pipelines.tuning.importance import Importance
-from pipelines.tuning.ledger import TrialRecord
-from pipelines.tuning.results import leaderboard
+from pipelines.tuning.report.importance import Importance
+from pipelines.tuning.report.results import leaderboard
 from tests.pipelines.tuning.ledgers import METRIC, RANDOM, campaign, grid_ledger, random_ledger, trial
 
 K, R = "model.interests", "model.iterations"

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Any
 
-from pipelines.tuning.conclusion import conclusion
 from pipelines.tuning.config import Campaign
-from pipelines.tuning.figures import campaign_figures
-from pipelines.tuning.html import Table, campaign_html
 from pipelines.tuning.ledger import TrialRecord
+from pipelines.tuning.report.conclusion import conclusion
+from pipelines.tuning.report.figures import campaign_figures
+from pipelines.tuning.report.html import Table, campaign_html
 from tests.pipelines.tuning.ledgers import METRIC, RANDOM, campaign, grid_ledger, random_ledger, trial
 
 VOID = {"meta", "img", "br"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.tuning.check_space import CANNOT_VARY, check_space
 from pipelines.tuning.config import Campaign

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.tuning import dispatcher as module
 from pipelines.tuning.dispatcher import Dispatcher, Followed, Job, Report
 

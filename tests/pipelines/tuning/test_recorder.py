@@ -8,9 +8,9 @@ from typing import Any
 import mlflow
 import pytest
 
-from pipelines.config import Config
-from pipelines.run_store import store_of
-from pipelines.tracking import Tracker, open_run
+from pipelines.config.schema import Config
+from pipelines.tracking.run import Tracker, open_run
+from pipelines.tracking.store import store_of
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.recorder import Recorder
 from tests.pipelines.tuning.ledgers import trial

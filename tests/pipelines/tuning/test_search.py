@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from pipelines.config import Config
+from pipelines.config.schema import Config
 from pipelines.tuning.config import Stopping
 from pipelines.tuning.dispatcher import Job
 from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORTS

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import Config
+from pipelines.config.load import load_config, resolved
+from pipelines.config.schema import Config
 from pipelines.errors import UserError
-from pipelines.load_config import load_config, resolved
 from pipelines.tuning.config import Domain
 from pipelines.tuning.space import (
     Space,

@@ -1,0 +1,230 @@
+"""The one place that starts or joins Ray, and a helper to run a batch of tasks with one progress bar."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+import ray.exceptions
+
+from pipelines.cluster.nodes import require_reach
+from pipelines.config.schema import RayConfig
+from pipelines.errors import UserError, user_error
+from pipelines.progress import progress
+
+# How long threads spin at a barrier before they sleep. For ever, OpenMP's own way, they steal the cores of whoever they
+# wait for: 2 to 10 times slower on a busy machine. Not at all: 1.4 times slower on a quiet one. See docs/training.md
+WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": "2000"}
+CANCEL_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 10
+INLINE_BYTES = 64 * 2**20  # of input files that a local cluster is not worth starting for: its start takes longer
+
+
+@contextmanager
+def ray_session(
+    config: RayConfig,
+    workers: int = 1,
+    dashboard: bool = False,
+    *,
+    home: Path | None = None,
+    inputs: Sequence[str] = (),
+) -> Iterator[None]:
+    """Have Ray available inside the block.
+
+    Joins the session of this process if there is one, else the cluster at `config.address` or RAY_ADDRESS, else
+    starts a local one. Only what was started here is shut down.
+
+    Parameters
+    ----------
+    config
+        Address, and CPUs of a local cluster.
+    workers
+        Training workers that must fit beside one coordinating task.
+    dashboard
+        Start the dashboard of a local cluster (Ray Tune needs it: it cleans up after pruned trials).
+    home, inputs
+        What every node of a joined cluster must reach, see `require_reach`.
+
+    Raises
+    ------
+    UserError
+        If the cluster at the address does not answer, or one of its nodes does not reach the files.
+    """
+    if ray.is_initialized():
+        _quiet_data()
+        yield
+        return
+    if address := cluster_address(config):
+        try:
+            _require_listener(address)
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        except (OSError, ray.exceptions.RayError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"ray.address={address}: cannot join the cluster: {reason}; is it up, and if it asks for a token, "
+                "are RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) set?"
+            ) from None
+    else:
+        _bring_a_token()
+        # inherited by every process of the cluster; a runtime environment would make each worker start one of its own
+        os.environ.update({name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()})
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+        ray.init(
+            address="local",
+            num_cpus=local_cpus(config, workers),
+            include_dashboard=dashboard,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    _quiet_data()
+    try:
+        if home is not None:
+            require_reach(home, inputs)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C inside the block is a KeyboardInterrupt: Ray Train would exit with code 0, and its handler would stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def session_for(
+    config: RayConfig, size_bytes: int, workers: int = 1, *, home: Path | None = None, inputs: Sequence[str] = ()
+) -> Iterator[None]:
+    """`ray_session`, unless the input is small and there is no cluster to join: `run_tasks` then takes threads.
+
+    Parameters
+    ----------
+    size_bytes
+        Of the files to be read.
+    """
+    if size_bytes <= INLINE_BYTES and not ray.is_initialized() and cluster_address(config) is None:
+        yield
+    else:
+        with ray_session(config, workers, home=home, inputs=inputs):
+            yield
+
+
+def cluster_address(config: RayConfig) -> str | None:
+    """Of the cluster to join; None: a local one is started."""
+    return config.address or os.environ.get("RAY_ADDRESS")
+
+
+def local_cpus(config: RayConfig, workers: int = 1) -> int:
+    """Logical CPUs of a local cluster for so many training workers."""
+    return config.num_cpus or max(cores(), workers + 1)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _require_listener(address: str) -> None:
+    """Fail at once where nobody listens: Ray itself goes on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def _bring_a_token() -> None:
+    """Give the local cluster a token of its own, unless the user has one or has set RAY_AUTH_MODE.
+
+    A new local cluster asks for a token whatever this machine ran before, provided that RAY_AUTH_MODE is unset when
+    Ray is imported; brought by the environment it stays in this process tree instead of ~/.ray/auth_token.
+    """
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    known = Path("~/.ray/auth_token").expanduser().is_file() or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if "RAY_AUTH_MODE" not in os.environ and not known:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _quiet_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
+
+
+def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], description: str) -> Iterator[Any]:
+    """Run one Ray task per tuple of arguments and yield the results in the order of the arguments.
+
+    Without a Ray session they run here, in threads.
+
+    Parameters
+    ----------
+    task
+        A plain function; it must be safe to run twice, as Ray retries after a crash.
+    arguments
+        Positional arguments; ObjectRefs are resolved by Ray.
+    description
+        Of the progress bar.
+
+    Raises
+    ------
+    UserError
+        The one that a task raised, as if it had been raised here.
+    """
+    if not ray.is_initialized():  # a job too small for a cluster
+        with progress(description, total=len(arguments)) as advance, ThreadPoolExecutor(cores()) as pool:
+            for result in pool.map(lambda each: task(*each), arguments):
+                advance(1)
+                yield result
+        return
+    remote = ray.remote(task)
+    references = [remote.remote(*each) for each in arguments]
+    place = {reference: number for number, reference in enumerate(references)}
+    done: dict[int, Any] = {}
+    following = 0
+    with progress(description, total=len(references)) as advance:
+        waiting = list(references)
+        try:
+            while waiting:
+                ready, waiting = ray.wait(waiting, num_returns=1)
+                done[place[ready[0]]] = ray.get(ready[0])
+                advance(1)
+                while following in done:
+                    yield done.pop(following)
+                    following += 1
+        except BaseException as error:
+            for reference in waiting:
+                ray.cancel(reference, force=False)
+            if waiting:  # they may still write files
+                ray.wait(waiting, num_returns=len(waiting), timeout=CANCEL_TIMEOUT_S)
+            raise_user_error(error)
+            raise
+
+
+def share(value: Any) -> Any:
+    """What stands for a large argument of many tasks: a copy in the object store, if there is a Ray session."""
+    return ray.put(value) if ray.is_initialized() else value
+
+
+def raise_user_error(error: BaseException) -> None:
+    """Raise the UserError that a remote function raised, if that is what lies under Ray's wrapping."""
+    if (mistake := user_error(error)) is not None:
+        raise UserError(str(mistake)) from None

@@ -1,0 +1,207 @@
+"""From a YAML file, a preset and ``--set a.b=c`` to one validated :class:`~pipelines.config.schema.Config`.
+
+Precedence, lowest first: the defaults in code, the file's preset (pipelines/config/presets/*.yaml), the file,
+``MIND_HOME``, the command line's ``--preset``, ``--set``. A preset that is asked for on the command line thus means
+what it says whatever the file has tuned: ``--preset paper`` is the paper's choices only. Every mistake becomes one line
+(config_errors.py).
+Imports neither Ray, torch nor MLflow: a typing error must answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipelines.config.explain import Layer, Values, explain, show
+from pipelines.config.redact import redact
+from pipelines.config.schema import Config
+from pipelines.errors import UserError
+
+PRESETS = Path(__file__).parent / "presets"
+# Neither home, tracking nor ray, which say where a campaign runs: a move keeps the hash. Nor the preset's name, as its
+# values count.
+HASHED = ("name", "data", "model", "loss", "optim", "train", "evaluate")
+# Nor what changes no number of a run: a crash may be a reason to change it before going on. train.workers does.
+UNHASHED = (
+    ("data", "max_bad_fraction"),
+    ("train", "threads"),
+    ("train", "min_workers"),
+    ("train", "max_failures"),
+    ("train", "profile"),
+    ("train", "shard_items"),
+    ("evaluate", "top_n"),
+)
+
+
+def load_config(
+    path: str | Path, sets: Sequence[str] = (), preset: str | None = None, over: Layer | None = None
+) -> Config:
+    """Read, merge and validate a configuration.
+
+    Parameters
+    ----------
+    path : str or Path
+        The YAML file.
+    sets : sequence of str
+        ``key.subkey=value`` each, the value in YAML; a later one wins.
+    preset : str, optional
+        Takes the place of the file's ``preset``.
+    over : Layer, optional
+        Another file's settings, on top of this file's.
+
+    Raises
+    ------
+    UserError
+        One line, for the first mistake, with the number of others.
+    """
+    file = Layer(str(path), read_yaml(Path(path)))
+    merged_commands = parse_sets(sets)
+    asked = merged_commands.get("preset") if preset is None else preset
+    chosen = file.values.get("preset", "default") if asked is None else asked
+    if chosen not in available_presets():
+        source = f"{file.name}: preset=" if asked is None else "--set preset=" if preset is None else "--preset "
+        raise UserError(f"{source}{show(chosen)}: must be one of {', '.join(available_presets())}")
+
+    preset_layer = Layer(f"preset {chosen}", read_yaml(PRESETS / f"{chosen}.yaml"))
+    layers = [preset_layer, file] if asked is None else [file, preset_layer]
+    layers += [] if over is None else [over]
+    if home := os.environ.get("MIND_HOME"):
+        layers.append(Layer("MIND_HOME", {"home": home}))
+    layers.append(Layer("--set", merged_commands))
+    merged: Values = {}
+    for layer in layers:
+        merged = merge(merged, layer.values)
+    merged["preset"] = chosen
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(explain(error, merged, layers)) from None
+
+
+def available_presets() -> list[str]:
+    """Names that ``preset:`` and ``--preset`` accept, sorted."""
+    return sorted(file.stem for file in PRESETS.glob("*.yaml"))
+
+
+def resolved(config: Config) -> Values:
+    """Every setting as plain JSON values, in order of declaration, passwords removed.
+
+    An infinite number becomes the text "inf", which JSON can hold and which validation reads back:
+    ``Config.model_validate(resolved(config)) == config`` where there was no password.
+    """
+    values = _plain(config)
+    assert isinstance(values, dict)
+    return values
+
+
+def config_hash(config: Config, sections: Sequence[str] = HASHED) -> str:
+    """Twelve hex digits that name what these sections of the configuration compute, e.g. ``("data",)`` a dataset."""
+    values = {key: value for key, value in resolved(config).items() if key in sections}
+    for section, key in UNHASHED:
+        if section in values:
+            del values[section][key]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return redact(value) if isinstance(value, str) else value
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML; dates stay text (the log's time unit decides), ``1e-3`` is a number, a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} appears twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> Values:
+    """The mapping in a file; a UserError names the file and, where it is no YAML, the line."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {_yaml_problem(error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold `key: value` lines, found {show(values)}")
+    return values
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: not valid YAML, {error.problem}"
+    return f"not valid YAML, {' '.join(str(error).split())}"
+
+
+def parse_sets(texts: Sequence[str]) -> Values:
+    """``a.b=c`` each, as nested sections; a later one wins."""
+    merged: Values = {}
+    for values in [_parse_set(text) for text in texts]:
+        merged = merge(merged, values)
+    return merged
+
+
+def _parse_set(text: str) -> Values:
+    key, equals, value_text = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {redact(text)}: must be key=value, for example model.dim=32")
+    try:
+        value = yaml.load(value_text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {redact(text)}: the value is not valid YAML; put it in quotes") from None
+    for part in reversed(parts):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def merge(base: Values, over: Values) -> Values:
+    """`over` on top of `base`: mappings are merged key by key, everything else (lists too) is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,244 @@
+"""The configuration tree: YAML + ``--set a.b=c`` over a preset, validated before anything heavy is imported.
+
+Where a setting may come from, and what wins: pipelines.config.load.
+Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must answer at once.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from pipelines.config.home_location import home_folder
+
+Cutoff = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TableSource(Section):
+    """Where a table lies and how to read it. `path` may be a file, a folder or a glob; local or any pyarrow.fs URI.
+
+    Folders named ``key=value`` (Hive partitions) are columns as those in the file are.
+    """
+
+    path: str
+    format: Literal["parquet", "csv", "jsonl", "sessions"] | None = None  # None: from the file's suffix
+    # sessions: one session a line, item ids separated by blanks; the line number is the user, the place the time
+    delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
+    columns: list[str] | None = None  # csv without a header line: the names
+    encoding: str = "utf-8"
+
+
+class Exclusion(Section):
+    """Rows set aside: those whose `column` starts with `prefix`, is one of `values`, or lies below `below`."""
+
+    column: str
+    reason: str
+    prefix: str | None = None
+    values: list[str | int | float] | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def one_test(self) -> Exclusion:
+        if sum(test is not None for test in (self.prefix, self.values, self.below)) != 1:
+            raise ValueError(f"exclusion {self.reason!r}: give exactly one of prefix, values, below")
+        return self
+
+
+class EventSource(TableSource):
+    user: str = "user"
+    item: str = "item"
+    time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
+    # microseconds. None: numbers are a mere order, a fraction is cut off
+    tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
+    event_type: str | None = None
+    keep_types: list[str] | None = None  # of event_type; None keeps all
+    type_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of event_type, 1 for others; sequences get
+    # a column `weights`
+    exclude: list[Exclusion] = []
+    duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
+    repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
+
+    @model_validator(mode="after")
+    def types_need_a_column(self) -> EventSource:
+        for key in ("keep_types", "type_weights"):
+            if getattr(self, key) is not None and self.event_type is None:
+                raise ValueError(f"{key} is set but event_type names no column")
+        return self
+
+
+class Feature(Section):
+    kind: Literal["categorical", "multi", "numeric", "bucket"] = "categorical"
+    # numeric: standardised, then projected. bucket: quantile buckets, then categorical.
+    separator: str | None = None  # multi stored as text, e.g. "Action|Comedy"
+    min_count: int = Field(1, ge=1)  # rarer values share the unknown row
+    buckets: int = Field(16, ge=2)  # of kind: bucket
+
+
+class FeatureTable(TableSource):
+    id: str  # the item's or user's column, of the same type as in the log
+    features: dict[str, Feature] = {}  # by column name
+    show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
+
+
+class ItemTable(FeatureTable):
+    cold_start: bool = False  # items that the log never names are part of the catalogue, with vectors from features
+
+    @model_validator(mode="after")
+    def cold_start_needs_features(self) -> ItemTable:
+        if self.cold_start and not self.features:
+            raise ValueError("cold_start=true: must be false without `features`, of which such items are made")
+        return self
+
+
+class Split(Section):
+    protocol: Literal["leave_one_out", "temporal", "user_holdout"] = "leave_one_out"
+    validation_from: str | float | None = None  # temporal: events from here on are validation targets ...
+    test_from: str | float | None = None  # ... and from here on test targets; in the log's own time unit, or ISO text
+    held_out: Fraction = 0.1  # user_holdout: share of users for validation, and again for test
+    observed: Fraction = 0.8  # user_holdout: share of a held-out user's events that infer; the rest is to be found
+    seed: int = 0  # user_holdout: of the hash that picks the users
+
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def date_as_text(cls, value: Any) -> Any:
+        """YAML reads an unquoted 2017-12-04 as a date."""
+        return value.isoformat() if isinstance(value, date) else value
+
+    @model_validator(mode="after")
+    def temporal_needs_dates(self) -> Split:
+        dates = (self.validation_from, self.test_from)
+        if self.protocol == "temporal" and None in dates:
+            raise ValueError("protocol: temporal needs validation_from and test_from")
+        if self.protocol != "temporal" and dates != (None, None):
+            raise ValueError("validation_from and test_from belong to protocol: temporal")
+        if self.held_out >= 0.5:
+            raise ValueError(f"held_out={self.held_out}: must be below 0.5, it is taken twice (validation and test)")
+        return self
+
+
+class DataConfig(Section):
+    events: EventSource
+    items: ItemTable | None = None
+    profile: FeatureTable | None = None
+    min_user_events: int = Field(1, ge=1)
+    min_item_events: int = Field(1, ge=1)
+    split: Split = Split()
+    max_user_events: int | None = Field(None, ge=1)  # a user's newest that many events are kept; None: all
+    session_gap: float | None = Field(None, gt=0)  # a behaviour after so many seconds (of the log's own unit, if its
+    # times are plain numbers) of inactivity opens a session; sequences get a column `sessions`
+    time_gaps: bool = False  # sequences get a column `gaps`: the time since the behaviour before, in buckets
+    max_bad_fraction: float = Field(1.0, ge=0, le=1)  # rows that cannot be read, of all; more stops the job
+
+
+class TrainConfig(Section):
+    workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(None, ge=1)  # elastic: a run that loses nodes goes on with that many at least, and
+    # takes new ones up to `workers`; batches are then cut and drawn otherwise. None: it waits for all of them
+    batch_size: int = Field(1024, ge=1)  # over all workers
+    epochs: int = Field(20, ge=1)
+    targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
+    behaviour_dropout: float = Field(0.2, ge=0, lt=1)  # share of behaviours hidden from the user encoder
+    input: Literal["auto", "memory", "stream"] = "auto"  # how a worker holds the train split: all of it in memory, or
+    # a window at a time. Both train on every sample once an epoch. auto: memory where it fits, see docs/design.md
+    shuffle_events: int = Field(5_000_000, ge=1)  # of a window when streaming, at least one part of the dataset (about
+    # 0.5 M events); a worker holds two windows. Samples are shuffled within a window, parts over the whole log
+    shard_items: bool = False  # each worker owns every W-th row of the item table, for tables too large for one device;
+    # the same results, see docs/training.md
+    include_validation: bool = False  # the validation split is trained on as well: all epochs, none is chosen by it
+    validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
+    validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
+    metric: str = Field(
+        "ndcg@20", pattern=r"^(hit_rate|recall|ndcg|mrr)@[1-9][0-9]*$"
+    )  # that early stopping and the best checkpoint go by
+    patience: int | None = Field(3, ge=1)  # validations without a better metric before the run stops; None: never
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
+    threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers, 1 on a cluster, which gives it as many
+    # CPUs
+    use_gpu: bool | None = None  # None: when the cluster has one
+    profile: bool = False  # measure where a step's time goes; --profile
+    max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
+    seed: int = 0
+
+
+class EvaluateConfig(Section):
+    cutoffs: list[Cutoff] = [10, 20, 50]
+    seen: Literal["filter", "keep"] = "filter"  # items of the history in the candidate list
+    top_n: int = Field(20, ge=1)  # of mind recommend
+
+
+class TrackingConfig(Section):
+    uri: str | None = None  # any MLflow tracking URI; None: MLFLOW_TRACKING_URI, else sqlite in the home folder
+    experiment: str | None = None  # None: the config's name
+    system_metrics: bool = True
+
+
+class RayConfig(Section):
+    address: str | None = None  # None: RAY_ADDRESS, else a local cluster
+    num_cpus: int | None = Field(None, ge=1)  # of a local cluster; None: the cores, and at least workers + 1
+    autoscaling: bool = False  # the cluster at the address gets nodes as they are asked for: more may be asked for than
+    # it has now
+
+
+class Config(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    preset: str = "default"
+    home: str = "mind_home"  # of datasets, models, run state and the MLflow store: a folder, which all nodes of a
+    # cluster must share, or s3://bucket/prefix or gs://bucket/prefix; MIND_HOME overrides it
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+
+    @field_validator("home")
+    @classmethod
+    def home_is_a_place(cls, value: str) -> str:
+        home_folder(value)
+        return value
+
+    @model_validator(mode="after")
+    def elastic_between_bounds(self) -> Config:
+        least, most = self.train.min_workers, self.train.workers
+        if least is not None and least > most:
+            raise ValueError(f"train.min_workers={least}: must be <= train.workers, {most}")
+        return self
+
+    @model_validator(mode="after")
+    def full_softmax_needs_the_whole_table(self) -> Config:
+        if self.train.shard_items and self.loss.kind == "full":
+            raise ValueError("train.shard_items=true: must be false with loss.kind: full, which scores every item")
+        return self
+
+    @model_validator(mode="after")
+    def validation_is_trained_on_in_memory(self) -> Config:
+        if self.train.include_validation and self.train.input == "stream":
+            raise ValueError("train.include_validation=true: must be false with train.input: stream")
+        if self.train.include_validation and self.model.encoder == "popularity":
+            raise ValueError("train.include_validation=true: must be false with encoder: popularity")
+        return self
+
+    @property
+    def metric_cutoffs(self) -> list[int]:
+        """The N of every metric@N that is computed: those asked for, and the one that early stopping goes by."""
+        return sorted({*self.evaluate.cutoffs, int(self.train.metric.split("@")[1])})
+
+    @property
+    def home_path(self) -> Path:
+        return home_folder(self.home)
+
+    @property
+    def dataset_path(self) -> Path:
+        return self.home_path / "datasets" / self.name

@@ -1,0 +1,344 @@
+"""The dataset folder between `mind preprocess` and every later stage: the one place that knows its layout.
+
+    manifest.json                      written last: a folder with a manifest is whole
+    sequences/{train,validation,test}/part-NNNNN.parquet
+                                       one row per user: user, items (oldest first), times, targets, profile_<feature>
+    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
+    vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
+    vocabularies/{item_features,profile_features}/<name>.parquet       index, value, count
+    quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
+    quality.json, quality.html         the data quality report, see pipelines.quality.report
+    events/                            for --append: the parts' clean events, before anything is dropped
+    superseded/part-NNNNN.parquet      see pipelines.dataset.part_files
+
+After an --append, a user whose sequences have changed has one row that counts, and superseded ones.
+
+A sequence may also have, for each of its items, what pipelines.dataset.behaviours describes: weights, sessions, gaps.
+Item and feature rows: see pipelines.dataset.vocabulary. Reading needs no Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.config.home_location import shown
+from pipelines.config.schema import DataConfig
+from pipelines.dataset.part_files import read_part
+from pipelines.dataset.splits import SPLITS, SplitName
+from pipelines.dataset.vocabulary import FeatureEncoder, FeatureKind, encode_columns
+from pipelines.errors import UserError
+from pipelines.storage.generations import current
+from pipelines.storage.home_files import exists, fetch, listed
+from pipelines.storage.tables import read_arrow, read_table
+
+SCHEMA_VERSION = 2
+Side = Literal["item", "profile"]
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What a model must know of a feature; see pipelines.dataset.vocabulary.FeatureEncoder."""
+
+    name: str
+    kind: FeatureKind
+    size: int  # embedding rows; 0 for numeric
+    mean: float | None = None
+    std: float | None = None
+    edges: tuple[float, ...] | None = None
+    separator: str | None = None
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Of one split."""
+
+    users: int
+    events: int  # in histories
+    targets: int
+    skipped_users: int  # without history or without targets
+
+    def __add__(self, other: SplitCounts) -> SplitCounts:
+        return SplitCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: SplitCounts) -> SplitCounts:
+        return SplitCounts(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+NOTHING = SplitCounts(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json. `rows_read` equals `events` plus all of `set_aside`."""
+
+    schema_version: int
+    name: str
+    config: dict[str, Any]  # the resolved data section
+    rows_read: int
+    set_aside: dict[str, int]  # by reason
+    events: int
+    users: int
+    items: int
+    splits: dict[str, SplitCounts]
+    item_features: tuple[FeatureInfo, ...]
+    profile_features: tuple[FeatureInfo, ...]
+    time_unit: Literal["us", "number"]  # microseconds since 1970 UTC, or the log's own numbers
+    fingerprint: str  # of the content alone: equal for equal events, however they were cut into files and blocks
+    sources: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # events, items, profile: path, bytes, rows
+    versions: dict[str, str] = field(default_factory=dict)
+    bucket_runs: list[list[int]] = field(
+        default_factory=list
+    )  # of each part: first and last + 1, pipelines.preprocess.buckets
+    appended: int = 0  # times that --append was run
+    file_numbers: int = 0  # files of the log are numbered from 0; the next one's number
+    made_from: str = ""  # hash of the data settings and of the files as they were when preprocessing began
+
+    @property
+    def item_rows(self) -> int:
+        """Rows of the item embedding table: the items, padding and unknown."""
+        return self.items + 2
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse; the inverse of `to_json`."""
+        raw = json.loads(text)
+        raw["splits"] = {name: SplitCounts(**counts) for name, counts in raw["splits"].items()}
+        for side in ("item_features", "profile_features"):
+            raw[side] = tuple(
+                FeatureInfo(**{**info, "edges": None if info["edges"] is None else tuple(info["edges"])})
+                for info in raw[side]
+            )
+        return cls(**raw)
+
+    def to_json(self) -> str:
+        """The same text for the same content."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie below the folder."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def quality(self) -> Path:
+        return self.root / "quality.json"
+
+    @property
+    def quality_page(self) -> Path:
+        return self.root / "quality.html"
+
+    @property
+    def items(self) -> Path:
+        return self.root / "items" / "part-00000.parquet"
+
+    def sequences(self, split: str) -> Path:
+        return self.root / "sequences" / split
+
+    def part(self, split: str, number: int) -> Path:
+        return self.sequences(split) / f"part-{number:05d}.parquet"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events"
+
+    @property
+    def stats(self) -> Path:
+        """What the quality report was made of, for that of an append: pipelines.quality.part_stats, merged."""
+        return self.events / "stats.json"
+
+    @property
+    def test_count(self) -> Path:
+        """How often each item is a test target, by vocabulary order."""
+        return self.events / "test-count.arrow"
+
+    @property
+    def rare_file(self) -> Path:
+        return self.events / "rare.arrow"
+
+    def rare(self) -> pa.Array | None:
+        """Ids of the items that the minimum counts dropped."""
+        if not exists(self.rare_file):
+            return None
+        rare = read_arrow(self.rare_file)["id"].combine_chunks()
+        return rare if len(rare) else None
+
+    def vocabulary(self, name: str) -> Path:
+        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>."""
+        return self.root / "vocabularies" / (name if name == "users" else f"{name}.parquet")
+
+    def users(self, number: int) -> Path:
+        return self.vocabulary("users") / f"part-{number:05d}.parquet"
+
+    def create(self) -> None:
+        """Make the folders."""
+        folders = [*(self.sequences(split) for split in SPLITS), self.items.parent, self.quarantine, self.events]
+        folders += [self.root / "vocabularies" / name for name in ("users", "item_features", "profile_features")]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A whole dataset, opened for reading."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Dataset:
+        """Open a dataset folder.
+
+        Raises
+        ------
+        UserError
+            If there is none, or one of another schema version; the text names the command that makes one.
+        """
+        layout = Layout(current(Path(path)))
+        if not exists(layout.manifest):
+            raise UserError(f"{shown(path)}: no dataset (no manifest.json); make it with: mind preprocess CONFIG.yaml")
+        text = fetch(layout.manifest).read_text(encoding="utf-8")
+        version = json.loads(text).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{shown(path)}: dataset of schema version {version}, this program reads {SCHEMA_VERSION}; "
+                            "make it anew with: mind preprocess CONFIG.yaml")  # fmt: skip
+        return cls(layout.root, Manifest.from_json(text))
+
+    def __str__(self) -> str:
+        return shown(self.path)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.path)
+
+    @property
+    def config(self) -> DataConfig:
+        """The data section that made it."""
+        return DataConfig.model_validate(self.manifest.config)
+
+    def items(self) -> pa.Table:
+        """One row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
+        return read_table(self.layout.items)
+
+    def vocabulary(self, name: str) -> pa.Table:
+        """Items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
+        table = self._users() if name == "users" else read_table(self.layout.vocabulary(name))
+        return table.sort_by("index") if name == "users" and self.manifest.appended else table
+
+    def _user_files(self) -> list[Path]:
+        return listed(self.layout.vocabulary("users"), "part-*.parquet")
+
+    def _users(self) -> pa.Table:
+        return pa.concat_tables(map(read_table, self._user_files()))
+
+    def user_rows(self) -> int:
+        """Rows of the user vocabulary; from footers, as it may be large."""
+        return sum(pq.read_metadata(fetch(file)).num_rows for file in self._user_files())
+
+    def user_type(self) -> pa.DataType:
+        """Of the user ids."""
+        return pq.read_schema(fetch(self.layout.users(0))).field("id").type
+
+    def split_files(self, split: SplitName) -> list[str]:
+        """The Parquet files of a split, to be read by `part_files.read_part`; there is at least one, perhaps empty."""
+        return list(map(str, listed(self.layout.sequences(split), "part-*.parquet")))
+
+    def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The files of a split as Arrow tables, one after the other; in user order unless something was appended."""
+        return (read_part(file, columns) for file in self.split_files(split))
+
+    def table(self, split: SplitName, columns: Sequence[str] | None = None) -> pa.Table:
+        """A split as one Arrow table."""
+        return pa.concat_tables(self.tables(split, columns)).combine_chunks()
+
+    def rows_of(self, split: SplitName, users: Sequence[int]) -> pa.Table:
+        """The rows of some users, by index; those that the split lacks are left out."""
+        wanted = pa.array(users, pa.int64())
+        found: list[pa.Table] = []
+        for file in self.split_files(split):
+            here = pc.is_in(read_part(file, ["user"])["user"], value_set=wanted)
+            if pc.any(here, min_count=0).as_py() or not found:
+                found.append(read_part(file).filter(here))
+        return pa.concat_tables(found)
+
+    def encoders(self, side: Side) -> list[FeatureEncoder]:
+        """The fitted encoders of the item or profile features."""
+        infos = self.manifest.item_features if side == "item" else self.manifest.profile_features
+        encoders = []
+        for info in infos:
+            table = None if info.kind == "numeric" else self.vocabulary(f"{side}_features/{info.name}")
+            encoders.append(
+                FeatureEncoder(
+                    info.name,
+                    info.kind,
+                    separator=info.separator,
+                    values=None if table is None or info.edges is not None else table["value"].combine_chunks(),
+                    counts=None if table is None else table["count"].combine_chunks(),
+                    mean=info.mean,
+                    std=info.std,
+                    edges=info.edges,
+                )
+            )
+        return encoders
+
+    def encode_profile(self, raw: pa.Table) -> pa.Table:
+        """Raw profile columns -> profile_<feature> columns as in the sequences; absent columns count as missing."""
+        return pa.table(encode_columns(self.encoders("profile"), raw, "profile"))
+
+
+def feature_info(encoder: FeatureEncoder) -> FeatureInfo:
+    """What the manifest keeps of an encoder."""
+    return FeatureInfo(
+        encoder.name, encoder.kind, encoder.size, encoder.mean, encoder.std, encoder.edges, encoder.separator
+    )
+
+
+def digest(table: pa.Table) -> str:
+    """SHA-256 of a table's names, types and values, independent of chunks and of the file format."""
+    state = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        state.update(f"{name}:{column.type}:{len(column)};".encode())
+        array = column.combine_chunks()
+        for chunk in array.chunks if isinstance(array, pa.ChunkedArray) else [array]:
+            _update(state, chunk)
+    return state.hexdigest()
+
+
+def _update(state: Any, array: pa.Array) -> None:
+    state.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        state.update(array.value_lengths().fill_null(-1).to_numpy().tobytes())
+        _update(state, array.flatten())
+    elif pa.types.is_struct(kind):
+        for child in array.flatten():
+            _update(state, child)
+    elif pa.types.is_primitive(kind) and not pa.types.is_boolean(kind):
+        dense = array.drop_null()
+        width = kind.bit_width // 8
+        start = dense.offset * width
+        buffer = dense.buffers()[1]
+        state.update(memoryview(buffer)[start : start + len(dense) * width] if buffer is not None else b"")
+    else:
+        text = array.cast(pa.string()).drop_null() if not pa.types.is_binary(kind) else array.drop_null()
+        state.update(pc.binary_length(text).to_numpy(zero_copy_only=False).tobytes())
+        state.update(b"".join(text.cast(pa.binary()).to_pylist()))

@@ -1,0 +1,254 @@
+"""From values to embedding rows: item ids, and every feature of items and users.
+
+The same code encodes at preprocessing and at serving, so it needs no Ray. Rows of a feature: 0 padding (never stored),
+1 unknown (rare or never seen), 2 missing, values from 3. Rows of items: 0 padding, 1 unknown, items from 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config.schema import Feature
+from pipelines.dataset.splits import first_occurrences
+from pipelines.errors import UserError
+from pipelines.log.ids import as_array
+from pipelines.log.normalise import text_numbers
+
+PADDING = 0
+UNKNOWN = 1
+FIRST_ITEM = 2
+MISSING = 2
+FIRST_VALUE = 3
+
+FeatureKind = Literal["categorical", "multi", "numeric", "bucket"]
+
+
+@dataclass(frozen=True)
+class FeatureEncoder:
+    """How one column becomes model input; all that serving needs to do it again."""
+
+    name: str
+    kind: FeatureKind
+    separator: str | None = None  # multi: of values stored as text
+    values: pa.Array | None = None  # categorical, multi: value of row FIRST_VALUE + i
+    counts: pa.Array | None = None  # int64, of the rows FIRST_VALUE + i (bucket too)
+    mean: float | None = None  # numeric
+    std: float | None = None  # numeric, of the population; 1 where all values are equal
+    edges: tuple[float, ...] | None = None  # bucket: ascending; bucket i holds edges[i - 1] <= x < edges[i]
+
+    @property
+    def size(self) -> int:
+        """Embedding rows, the three special ones included; 0 for a numeric feature."""
+        if self.kind == "numeric":
+            return 0
+        if self.edges is not None:
+            return FIRST_VALUE + len(self.edges) + 1
+        assert self.values is not None, "a categorical or multi feature has values"
+        return FIRST_VALUE + len(self.values)
+
+    def encode(self, column: Any) -> pa.Array:
+        """Encode raw values.
+
+        Returns
+        -------
+        int32 rows (categorical, bucket), list<int32> rows without repeats and never empty (multi), or float32
+        standardised values with null where missing (numeric).
+        """
+        array = as_array(column)
+        if self.kind == "multi":
+            return self._encode_lists(array)
+        if self.kind == "categorical":
+            return self._rows(array)
+        numbers = _numbers(array, self.name)
+        present = ~np.isnan(numbers)
+        if self.kind == "numeric":
+            assert self.mean is not None, "a numeric feature has a mean"
+            assert self.std is not None, "a numeric feature has a std"
+            scaled = (np.where(present, numbers, self.mean) - self.mean) / self.std
+            return pa.array(scaled.astype(np.float32), mask=~present)
+        rows = FIRST_VALUE + np.searchsorted(np.array(self.edges), numbers, side="right")
+        return pa.array(np.where(present, rows, MISSING).astype(np.int32))
+
+    def table(self) -> pa.Table | None:
+        """The vocabulary: columns index (int32), value, count (int64); None for a numeric feature."""
+        if self.kind == "numeric":
+            return None
+        values = self.values if self.edges is None else pa.array(_bucket_names(self.edges), pa.string())
+        return pa.table(
+            {
+                "index": pa.array(np.arange(FIRST_VALUE, self.size, dtype=np.int32)),
+                "value": values,
+                "count": self.counts,
+            }
+        )
+
+    def after(self, old: FeatureEncoder) -> FeatureEncoder:
+        """This encoder with the rows of an older one, its own new values after them; scales and edges are the old ones.
+
+        A value that has become rare keeps its row.
+        """
+        if self.values is None or old.values is None:
+            return old
+        assert self.counts is not None, "a feature of values has counts"
+        kind = self.values.type if self.values.type == old.values.type else pa.string()
+        before, now = old.values.cast(kind), self.values.cast(kind)
+        values = pa.concat_arrays([before, now.filter(pc.invert(pc.is_in(now, value_set=before)))])
+        counts = self.counts.take(pc.index_in(values, value_set=now)).fill_null(0)
+        return replace(self, values=values, counts=counts)
+
+    def _rows(self, array: pa.Array) -> pa.Array:
+        assert self.values is not None, "a categorical or multi feature has values"
+        array, values = _blank_to_null(array), self.values
+        if array.type != values.type:  # a request may say 25 where the table said "25"
+            array, values = array.cast(pa.string()), values.cast(pa.string())
+        place = pc.add(pc.index_in(array, value_set=values), FIRST_VALUE)
+        rows = pc.if_else(pc.is_null(array), MISSING, pc.fill_null(place, UNKNOWN))
+        return as_array(rows.cast(pa.int32()))
+
+    def _encode_lists(self, array: pa.Array) -> pa.Array:
+        lists = _present_lists(array, self.separator, self.name)
+        encoded = pa.ListArray.from_arrays(lists.offsets, self._rows(lists.values))
+        length = np.diff(encoded.offsets.to_numpy())
+        # an empty list becomes [MISSING]: put one into the flat values at its place
+        offsets = np.concatenate([[0], np.cumsum(np.maximum(length, 1))])
+        flat = np.full(offsets[-1], MISSING, np.int32)
+        row = np.repeat(np.arange(len(length)), length)
+        flat[offsets[row] + _places(length)] = encoded.values.to_numpy()
+        return first_occurrences(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat)))
+
+
+def fit(name: str, feature: Feature, column: Any) -> FeatureEncoder:
+    """Learn an encoder from the column over the vocabulary's items (or users); the order of rows does not matter.
+
+    Raises
+    ------
+    UserError
+        If the column's type does not suit the feature's kind.
+    """
+    array = as_array(column)
+    if feature.kind in ("numeric", "bucket"):
+        numbers = np.sort(_numbers(array, name))
+        numbers = numbers[~np.isnan(numbers)]
+        if feature.kind == "numeric":
+            mean, std = (float(numbers.mean()), float(numbers.std())) if len(numbers) else (0.0, 0.0)
+            return FeatureEncoder(name, "numeric", mean=mean, std=std or 1.0)
+        inner = np.linspace(0, 1, feature.buckets + 1)[1:-1]
+        edges = np.unique(np.quantile(numbers, inner)) if len(numbers) else np.array([])
+        counts = np.bincount(np.searchsorted(edges, numbers, side="right"), minlength=len(edges) + 1)
+        return FeatureEncoder(
+            name, "bucket", counts=pa.array(counts, pa.int64()), edges=tuple(float(edge) for edge in edges)
+        )
+    if feature.kind == "multi":
+        lists = _present_lists(array, feature.separator, name)
+        array = lists.values.slice(lists.offsets[0].as_py(), lists.offsets[-1].as_py() - lists.offsets[0].as_py())
+        encoded = array.dictionary_encode()
+        codes = pa.ListArray.from_arrays(lists.offsets, encoded.indices)
+        array = encoded.dictionary.take(first_occurrences(codes).values)  # a value counts once per item
+    elif pa.types.is_nested(array.type):
+        raise UserError(f"feature {name!r}: kind categorical, but the column holds {array.type}; set kind: multi")
+    counted = _blank_to_null(array).drop_null().value_counts()
+    table = pa.table({"value": counted.field("values"), "count": counted.field("counts")})
+    table = table.filter(pc.greater_equal(table["count"], feature.min_count))
+    table = table.sort_by([("count", "descending"), ("value", "ascending")])
+    return FeatureEncoder(name, feature.kind, feature.separator, as_array(table["value"]), as_array(table["count"]))
+
+
+def build_items(counts: pa.Table, cold: pa.Array | None = None) -> pa.Table:
+    """Item vocabulary: columns index (int32, from 2), id, count; the most frequent first, then by id.
+
+    cold : ids without an event; they come last.
+    """
+    if cold is not None:
+        counts = pa.concat_tables([counts, pa.table({"id": cold, "count": np.zeros(len(cold), np.int64)})])
+    ordered = counts.sort_by([("count", "descending"), ("id", "ascending")])
+    index = np.arange(FIRST_ITEM, FIRST_ITEM + ordered.num_rows, dtype=np.int32)
+    return pa.table({"index": index, "id": as_array(ordered["id"]), "count": as_array(ordered["count"])})
+
+
+def grow_items(vocabulary: pa.Table, change: pa.Table, cold: pa.Array | None) -> pa.Table:
+    """An item vocabulary with changed counts: every item keeps its row, new ones come after as in `build_items`.
+
+    change : columns id, count (to be added, possibly negative).
+    """
+    ids = as_array(vocabulary["id"])
+    place = pc.index_in(as_array(change["id"]), value_set=ids)
+    known = pc.is_valid(place)
+    counts = vocabulary["count"].to_numpy().copy()
+    counts[place.drop_null().to_numpy()] += change["count"].filter(known).to_numpy()
+    new = change.filter(pc.and_(pc.invert(known), pc.greater(change["count"], 0)))
+    if cold is not None:
+        there = pa.concat_arrays([ids, as_array(new["id"]).cast(ids.type)])
+        cold = cold.filter(pc.invert(pc.is_in(cold, value_set=there)))
+    added = build_items(new.select(["id", "count"]), cold)
+    index = np.arange(FIRST_ITEM, FIRST_ITEM + len(counts) + added.num_rows, dtype=np.int32)
+    all_ids = pa.concat_arrays([ids, as_array(added["id"]).cast(ids.type)])
+    return pa.table({"index": index, "id": all_ids, "count": np.concatenate([counts, added["count"].to_numpy()])})
+
+
+def encode_columns(encoders: list[FeatureEncoder], table: pa.Table, prefix: str) -> dict[str, pa.Array]:
+    """Encode each feature's column as ``<prefix>_<name>``; a column that `table` lacks is missing in every row."""
+    present = set(table.column_names)
+    return {
+        f"{prefix}_{encoder.name}": encoder.encode(
+            table[encoder.name] if encoder.name in present else pa.nulls(table.num_rows)
+        )
+        for encoder in encoders
+    }
+
+
+def _numbers(array: pa.Array, name: str) -> npt.NDArray[np.float64]:
+    """As float64; missing, infinite and unparseable values are NaN."""
+    if pa.types.is_string(array.type):
+        array = text_numbers(array)
+    try:
+        numbers = np.array(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise UserError(f"feature {name!r}: type {array.type} is no number; set kind: categorical or multi") from None
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers
+
+
+def _present_lists(array: pa.Array, separator: str | None, name: str) -> pa.ListArray:
+    """Lists without null or blank members; a null list becomes empty. Text is split at `separator`."""
+    if pa.types.is_string(array.type):
+        if separator is None:
+            raise UserError(f"feature {name!r}: kind multi on a text column needs separator:")
+        array = pc.split_pattern(array, separator)
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.list_(pa.string()))
+    if not pa.types.is_list(array.type) and not pa.types.is_large_list(array.type):
+        raise UserError(f"feature {name!r}: kind multi, but the column holds {array.type}; set kind: categorical")
+    flat = array.flatten()
+    row = pc.list_parent_indices(array).to_numpy()
+    if pa.types.is_string(as_array(flat).type):
+        flat = pc.utf8_trim_whitespace(as_array(flat))
+    flat = _blank_to_null(as_array(flat))
+    present = pc.is_valid(flat).to_numpy(zero_copy_only=False)
+    length = np.bincount(row[present], minlength=len(array))
+    offsets = np.concatenate([[0], np.cumsum(length)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat.drop_null())
+
+
+def _blank_to_null(array: pa.Array) -> pa.Array:
+    if pa.types.is_string(array.type):
+        return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+    if pa.types.is_floating(array.type):
+        return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    return array
+
+
+def _places(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, ... within each run of the given lengths."""
+    return np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+
+
+def _bucket_names(edges: tuple[float, ...]) -> list[str]:
+    bounds = [float("-inf"), *edges, float("inf")]
+    return [f"[{low:g}, {high:g})" for low, high in pairwise(bounds)]

@@ -1,0 +1,202 @@
+"""The model artifact: a folder that answers "what would this user like" with no Ray, no MLflow and no pickle.
+
+config.json                    written last: model settings, feature specs, lineage
+weights.safetensors            every parameter and buffer of the model
+item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
+items.parquet                  item, id, count, train_count, show_<column>: to print and to look up
+profile_features/<name>.parquet   value vocabularies, to encode a raw profile
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from mind_core.config import ModelConfig
+from mind_core.features import FIRST_ITEM, UNKNOWN
+from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
+from mind_core.model import MIND
+from mind_core.sequences import Sequences
+from pipelines.config.home_location import shown
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset, FeatureInfo
+from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts
+from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
+from pipelines.errors import UserError
+from pipelines.log.ids import as_array
+from pipelines.storage.home_files import fetch_folder, renew
+from pipelines.storage.publish import published
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """config.json."""
+
+    format_version: int
+    name: str
+    preset: str
+    model: dict[str, Any]  # ModelConfig
+    items: int  # V, rows of the item vocabulary with padding and unknown
+    item_features: tuple[FeatureInfo, ...]
+    profile_features: tuple[FeatureInfo, ...]
+    exclude_seen: bool  # the default of recommend
+    dataset_fingerprint: str
+    run_id: str | None  # of the MLflow training run
+    metrics: dict[str, float] = field(default_factory=dict)  # of the best validation
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The settings, as JSON gave them (lists, "inf") or not."""
+        return TypeAdapter(ModelConfig).validate_python(self.model)
+
+
+def save_model(target: Path, card: ModelCard, model: MIND | None, retriever: Retriever, dataset: Dataset) -> None:
+    """Write the artifact aside and rename it into place.
+
+    Parameters
+    ----------
+    model : the trained weights; None for the popularity baseline, which has none.
+    retriever : the same model with its item vectors, as validation saw it.
+    """
+    items = dataset.items()
+    shown = [name for name in items.column_names if name.startswith("show_")]
+    with published(target) as folder:
+        vectors = {"item_vectors": retriever.item_vectors}
+        if isinstance(retriever, MINDRetriever):
+            vectors["behaviour_vectors"] = retriever.behaviour_vectors
+        save_file({k: v.cpu().contiguous().clone() for k, v in vectors.items()}, folder / "item_vectors.safetensors")
+        if model is not None:
+            weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+            save_file(weights, folder / "weights.safetensors")
+        pq.write_table(items.select(["item", "id", "count", "train_count", *shown]), folder / "items.parquet")
+        (folder / "profile_features").mkdir()
+        for info in dataset.manifest.profile_features:
+            if info.kind != "numeric":
+                vocabulary = dataset.vocabulary(f"profile_features/{info.name}")
+                pq.write_table(vocabulary, folder / "profile_features" / f"{info.name}.parquet")
+        (folder / "config.json").write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+class SavedModel:
+    """A loaded artifact: encodes raw histories and profiles, recommends raw item ids."""
+
+    def __init__(self, path: Path, card: ModelCard, retriever: Retriever, items: pa.Table):
+        self.path, self.card, self.retriever, self.items = path, card, retriever, items
+        self.profile_encoders = [_profile_encoder(path, info) for info in card.profile_features]
+
+    @property
+    def item_ids(self) -> pa.Array:
+        """Raw ids; position p is item index p + FIRST_ITEM."""
+        return as_array(self.items["id"])
+
+    def encode_items(self, ids: pa.Array) -> pa.Array:
+        """Raw item ids to int32 item indices; an id that the model does not know becomes the unknown item."""
+        try:
+            place = pc.index_in(ids.cast(self.item_ids.type), value_set=self.item_ids)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"history: item ids must be {self.item_ids.type} as in the log, not {ids.type}") from error
+        return pc.fill_null(pc.add(place, FIRST_ITEM), UNKNOWN).cast(pa.int32())
+
+    def encode(self, histories: pa.Array, profile: pa.Table | None = None) -> Sequences:
+        """Raw histories (a list array, oldest first) and raw profile columns to model input.
+
+        Profile columns that are absent count as missing.
+        """
+        lengths = pc.fill_null(pc.list_value_length(histories), 0)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(np.array(lengths))]), pa.int32())
+        items = pa.ListArray.from_arrays(offsets, self.encode_items(as_array(histories).flatten()))
+        raw = profile if profile is not None else pa.table({"row": pa.nulls(len(histories))})
+        columns = {"items": items, **encode_columns(self.profile_encoders, raw, "profile")}
+        return to_sequences(pa.table(columns), feature_specs(self.card.profile_features))
+
+    def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool) -> pa.Table:
+        """Top-n lists as a table, one row per user and place.
+
+        Returns
+        -------
+        Columns user (row of `sequences`), rank (from 1), id, score, interest (which found it), show_<column>.
+        """
+        users = torch.arange(len(sequences))
+        items, scores, interest = recommend(self.retriever, sequences, users, n, exclude_seen=exclude_seen)
+        found = items > 0
+        place = pa.array((items[found] - FIRST_ITEM).numpy())
+        rank = torch.arange(1, n + 1).expand(len(users), -1)
+        shown = self.items.select(["id", *(c for c in self.items.column_names if c.startswith("show_"))]).take(place)
+        columns = {
+            "user": users.unsqueeze(1).expand(-1, n)[found].numpy(),
+            "rank": rank[found].numpy().astype(np.int32),
+            "score": scores[found].numpy(),
+            "interest": interest[found].numpy().astype(np.int32),
+        }
+        return pa.table({**columns, **{name: shown[name] for name in shown.column_names}})
+
+
+TRAINING = ("loss", "optim", "train")  # sections of settings that a card does not tell; the training run has them
+
+
+def described(config: Config, card: ModelCard) -> Config:
+    """The settings of a command with those of the model that it works on in their place."""
+    return config.model_copy(update={"preset": card.preset, "model": card.config})
+
+
+def load_card(path: Path) -> ModelCard:
+    """Read config.json.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no whole model, or one of another format.
+    """
+    file = renew(path / "config.json")
+    if not file.is_file():
+        raise UserError(f"{shown(path)}: no model (no config.json); make one with: mind train CONFIG.yaml")
+    raw = json.loads(file.read_text("utf-8"))
+    if raw.get("format_version") != FORMAT_VERSION:
+        made = raw.get("format_version")
+        raise UserError(f"{shown(path)}: model of format {made}, this program reads {FORMAT_VERSION}")
+    for side in ("item_features", "profile_features"):
+        raw[side] = tuple(FeatureInfo(**{**i, "edges": tuple(i["edges"]) if i["edges"] else None}) for i in raw[side])
+    return ModelCard(**raw)
+
+
+def load_model(path: str | Path) -> SavedModel:
+    """Open an artifact."""
+    path = fetch_folder(Path(path))
+    card = load_card(path)
+    vectors = load_file(path / "item_vectors.safetensors")
+    items = pq.read_table(path / "items.parquet")
+    if card.config.encoder == "popularity":
+        return SavedModel(path, card, PopularityRetriever(train_counts(items), card.config.max_history), items)
+    model = MIND(card.config, card.items, feature_specs(card.item_features), feature_specs(card.profile_features))
+    model.load_state_dict(load_file(path / "weights.safetensors"))
+    return SavedModel(path, card, MINDRetriever(model.eval(), vectors["behaviour_vectors"]), items)
+
+
+def _profile_encoder(path: Path, info: FeatureInfo) -> FeatureEncoder:
+    values = counts = None
+    if info.kind != "numeric":
+        vocabulary = pq.read_table(path / "profile_features" / f"{info.name}.parquet")
+        values, counts = as_array(vocabulary["value"]), as_array(vocabulary["count"])
+    return FeatureEncoder(
+        info.name,
+        info.kind,
+        info.separator,
+        values=None if info.edges is not None else values,
+        counts=counts,
+        mean=info.mean,
+        std=info.std,
+        edges=info.edges,
+    )

@@ -1,0 +1,125 @@
+"""Pass 3 of preprocessing: count items, again and again until no item or user is below its minimum (the k-core)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.cluster.session import run_tasks, share
+from pipelines.config.schema import DataConfig
+from pipelines.dataset.sorted_events import Histories, item_counts, settle
+from pipelines.errors import UserError
+from pipelines.log.ids import as_array
+from pipelines.preprocess.sort_parts import Part
+from pipelines.preprocess.workspace import Workspace, read_json, write_json
+from pipelines.storage.home_files import exists
+from pipelines.storage.tables import read_arrow, write_arrow
+
+
+@dataclass(frozen=True)
+class Core:
+    """The fixed point: every user and item left has its minimum of events."""
+
+    items: pa.Table  # id, count
+    rare: pa.Array | None  # ids of the items dropped
+    users: list[int]  # left, by part
+
+
+def find_core(data: DataConfig, parts: list[Part], work: Workspace) -> Core:
+    """Grow the set of rare items until nothing falls below its minimum.
+
+    Raises
+    ------
+    UserError
+        If that leaves nothing.
+    """
+    items, rare, users = (work.root / f"core-{name}" for name in ("items.arrow", "rare.arrow", "users.json"))
+    if not exists(users):  # written last
+        core = _fixed_point(data, parts)
+        write_arrow(core.items, items)
+        write_arrow(pa.table({"id": core.items["id"].slice(0, 0) if core.rare is None else core.rare}), rare)
+        write_json(core.users, users)
+    dropped = as_array(read_arrow(rare)["id"])
+    return Core(read_arrow(items), dropped if len(dropped) else None, read_json(users))
+
+
+def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:
+    rare: pa.Array | None = None
+    rounds = 0
+    users = [part.users for part in parts]
+    if drops_without_rare_items(data) or not all(part.counts for part in parts):
+        counts, users = _count(data, parts, rare, rounds)
+    else:  # pass 2 has counted what is there before anything is dropped
+        counts = total(part.item_counts() for part in parts)
+    while True:
+        if not counts.num_rows:
+            raise UserError(
+                f"{data.events.path}: no event is left with min_user_events={data.min_user_events} and "
+                f"min_item_events={data.min_item_events}; lower them"
+            )
+        few = as_array(counts.filter(pc.less(counts["count"], data.min_item_events))["id"])
+        if not len(few):
+            return Core(counts, None if rare is None else rare.sort(), users)
+        rare = few if rare is None else pa.concat_arrays([rare, few])
+        rounds += 1
+        counts, users = _count(data, parts, rare, rounds)
+
+
+def _count(data: DataConfig, parts: list[Part], rare: pa.Array | None, rounds: int) -> tuple[pa.Table, list[int]]:
+    """Item counts over all parts, and users left by part."""
+    shared = share(rare)
+    what = f"Dropping rare items and short users, round {rounds}" if rounds else "Dropping short users"
+    users: list[int] = []
+
+    def counted() -> Iterator[pa.Table]:
+        for left, counts in run_tasks(_count_part, [(part, shared, data) for part in parts], what):
+            users.append(left)
+            yield counts
+
+    return total(counted()), users
+
+
+def has_minimum(data: DataConfig) -> bool:
+    """Whether an event can bring back or push out another one."""
+    return drops_without_rare_items(data) or data.min_item_events > 1
+
+
+def drops_without_rare_items(data: DataConfig) -> bool:
+    """Whether `settle` drops events even where no item is rare."""
+    return data.min_user_events > 1 or data.max_user_events is not None or data.events.repeats == "collapse"
+
+
+def _count_part(part: Part, rare: pa.Array | None, data: DataConfig) -> tuple[int, pa.Table]:
+    """Task: the users and the item counts of a part without the rare items."""
+    histories, _ = settled(part.read(), rare, data)
+    return len(histories.users), item_counts(histories)
+
+
+def settled(histories: Histories, rare: pa.Array | None, data: DataConfig) -> tuple[Histories, Counter[str]]:
+    """Drop what the rare items and the minimum counts take away; see `histories.settle`."""
+    if rare is None:
+        drop = np.zeros(len(histories.items), bool)
+    else:
+        drop = pc.is_in(histories.items, value_set=rare).to_numpy(zero_copy_only=False)
+    collapse = data.events.repeats == "collapse"
+    return settle(histories, drop, data.min_user_events, collapse, data.max_user_events)
+
+
+def total(tables: Iterable[pa.Table]) -> pa.Table:
+    """Sum (id, count) tables by id; a few of them are held at most."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if len(held) > 8:
+            held = [_sum(held)]
+    return _sum(held)
+
+
+def _sum(tables: list[pa.Table]) -> pa.Table:
+    joined = pa.concat_tables(tables).group_by("id").aggregate([("count", "sum")])
+    return joined.rename_columns({"count_sum": "count"}).select(["id", "count"])

@@ -1,0 +1,131 @@
+"""`mind recommend`: top-N lists, for a few users to look at, or for all to use.
+
+A few users need no Ray. For all, workers rank slices of users and the driver writes the lists as they come, in order.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+
+from pipelines.cluster.session import ray_session
+from pipelines.config.home_location import shown
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.splits import SPLITS
+from pipelines.errors import UserError
+from pipelines.models.artifact import SavedModel, load_model
+from pipelines.models.find import find_model
+from pipelines.models.user_slices import over_slices, sequences_of, slices_of
+from pipelines.progress import output
+from pipelines.retrieval.list_files import write_lists
+from pipelines.retrieval.show_lists import show_lists
+
+
+def recommend(
+    config: Config,
+    users: list[str] | None = None,
+    out: Path | None = None,
+    model: str | None = None,
+    latest: bool = False,
+) -> Path | None:
+    """Recommend `config.evaluate.top_n` items to each user.
+
+    Parameters
+    ----------
+    users : raw ids as text, printed one by one; None: all users, written to a file.
+    out : file to write (.parquet, .csv, .jsonl) instead of printing; for all users the default is
+        <home>/recommendations/<model>.parquet.
+    model : as `find_model` takes it.
+    latest : infer from everything that is known of a user, the held-out items too: what production wants. Otherwise
+        those are left out, and marked where they are found again.
+
+    Returns
+    -------
+    What was written, if anything.
+
+    Raises
+    ------
+    UserError
+        Without a dataset or a model of it; for a user that the dataset does not know.
+    """
+    dataset = Dataset.open(config.dataset_path)
+    folder = find_model(config, dataset, model)
+    if users is None:
+        out = out or config.home_path / "recommendations" / f"{folder.name}.parquet"
+        rows = _everyone(config, dataset, folder, out, latest)
+        output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
+        return out
+    saved = load_model(folder)
+    histories = _rows(dataset, users)
+    sequences = sequences_of(histories, saved.card, latest)
+    lists = saved.recommend(sequences, config.evaluate.top_n, exclude_seen=config.evaluate.seen == "filter")
+    if out is None:
+        held_out = [[] for _ in users] if latest else histories["targets"].to_pylist()
+        show_lists(saved, sequences, lists, users, held_out)
+        return None
+    ids = dataset.vocabulary("users")["id"].take(histories["user"])
+    rows = write_lists([_with_ids(lists, ids)], out)
+    output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
+    return out
+
+
+def _indices(dataset: Dataset, users: list[str]) -> list[int]:
+    """User indices of raw ids given as text."""
+    ids = dataset.vocabulary("users")["id"].combine_chunks()
+    text = ids.cast(pa.string())
+    places = pc.index_in(pa.array(users, pa.string()), value_set=text).to_pylist()
+    for user, place in zip(users, places, strict=True):
+        if place is None:
+            near = difflib.get_close_matches(user, text.slice(0, 100_000).to_pylist(), 3, 0.5) or text[:3].to_pylist()
+            raise UserError(f"--user {user}: {dataset} has no such user; some that it has: {', '.join(near)}")
+    return [int(place) for place in places]
+
+
+def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
+    """Each user's row: of the test split, else validation, else train, in the order of `users`.
+
+    Raises
+    ------
+    UserError
+        For a user that the dataset does not know, or knows without a history.
+    """
+    indices = _indices(dataset, users)
+    found: dict[int, pa.Table] = {}
+    for split in reversed(SPLITS):
+        missing = [index for index in indices if index not in found]
+        if missing:
+            table = dataset.rows_of(split, missing)
+            found |= {int(index): table.slice(row, 1) for row, index in enumerate(table["user"].to_pylist())}
+    for user, index in zip(users, indices, strict=True):
+        if index not in found:
+            raise UserError(f"--user {user}: no history to infer from: all events of this user lie in the held-out "
+                            f"time, or there was only one ({dataset})")  # fmt: skip
+    return pa.concat_tables([found[index] for index in indices]).combine_chunks()
+
+
+def _lists(models: list[SavedModel], table: pa.Table, n: int, exclude_seen: bool, latest: bool) -> pa.Table:
+    """Top-n lists of the rows of a split: user (index), rank, id, score, interest, show_<column>."""
+    lists = models[0].recommend(sequences_of(table, models[0].card, latest), n, exclude_seen=exclude_seen)
+    return lists.set_column(0, "user", table["user"].take(lists["user"]))
+
+
+def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, latest: bool) -> int:
+    """Write the lists of all users, those of the test split first; the number of rows."""
+    known = np.zeros(len(dataset.vocabulary("users")), dtype=bool)
+    slices = [part for split in reversed(SPLITS) for part in slices_of(dataset, split, known)]
+    arguments = (config.evaluate.top_n, config.evaluate.seen == "filter", latest)
+    ids = dataset.vocabulary("users")["id"]
+    with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
+        blocks = over_slices(_lists, [model], slices, arguments, config, "Recommending")
+        return write_lists((_with_ids(block, ids) for block in blocks), out)
+
+
+def _with_ids(lists: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """Places in `ids` replaced by what is there."""
+    return lists.set_column(0, "user", ids.take(lists["user"]))

@@ -1,0 +1,105 @@
+"""Ray Train's reports, as they are committed: to MLflow, and to the progress bar of the driver.
+
+Runs in Ray's controller, on the driver's node. An exception here would end the run, so none gets out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray.train import Checkpoint, UserCallback
+
+from pipelines.progress import Advance, console, progress
+from pipelines.tracking.run import Tracker
+
+logger = logging.getLogger(__name__)
+POLL_S = 0.2
+
+
+class ReportCallback(UserCallback):
+    """Logs rank 0's metrics of each report once, whatever was restarted or resumed in between.
+
+    Parameters
+    ----------
+    tracker : of the training run.
+    board : a local file; one JSON line per report, for the driver's progress bar; ``{"lost": n}`` when MLflow has not
+        taken n of them by now.
+    logged_until : the last step that an earlier start of this run has logged.
+    """
+
+    def __init__(self, tracker: Tracker, board: Path, logged_until: int):
+        self.tracker, self.board, self.logged_until = tracker, board, logged_until
+        self.missing: set[int] = set()  # steps up to there that were lost: logged if a restart repeats them
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:  # Ray passes these by keyword
+        """Called when all workers have reported; their metrics are equal."""
+        try:
+            report = metrics[0]
+            step = int(report["step"])
+            self._write(report)
+            if step > self.logged_until or step in self.missing:
+                lost = self.tracker.lost
+                self.tracker.log_metrics({k: v for k, v in report.items() if k not in ("step", "total_steps")}, step)
+                self.logged_until = max(step, self.logged_until)
+                if self.tracker.lost > lost:
+                    self.missing.add(step)
+                    self._write({"lost": self.tracker.lost})
+                else:
+                    self.missing.discard(step)
+        except Exception:
+            logger.exception("a report could not be recorded; training goes on")
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self.board.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def progress_board(board: Path, metric: str) -> Iterator[None]:
+    """Show a bar over the steps that follows the reports in `board`, until the block ends; then what was lost."""
+    board.touch()
+    done = threading.Event()
+    with progress("Training", total=None) as advance:
+        watcher = threading.Thread(target=_follow, args=(board, advance, metric, done), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+def _follow(board: Path, advance: Advance, metric: str, done: threading.Event) -> None:
+    shown = lost = 0
+    with board.open() as reports:
+        while True:
+            last = done.is_set()
+            for line in reports:
+                report = json.loads(line)
+                if "lost" in report:
+                    lost = report["lost"]
+                    continue
+                advance(int(report["step"]) - shown, int(report["total_steps"]))
+                shown = int(report["step"])
+                if f"validation/{metric}" in report:
+                    _announce(report, metric)
+            if last:
+                if lost:
+                    console.print(f"MLflow did not take {lost} of the training's reports: its curves have gaps")
+                return
+            done.wait(POLL_S)
+
+
+def _announce(report: dict[str, float], metric: str) -> None:
+    console.print(
+        f"  step {report['step']:>6}  epoch {report['epoch']:.1f}  loss {report.get('train/loss', float('nan')):.4f}"
+        f"  {metric} {report[f'validation/{metric}']:.4f}  {report.get('train/samples_per_second', 0):,.0f} samples/s"
+    )

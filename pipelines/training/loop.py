@@ -1,0 +1,207 @@
+"""A training from its first step to its last, on one rank: step, validate, report, stop early. Knows no Ray.
+
+Who is told, and where checkpoints go, is a `Reporter`: Ray Train for `mind train` (pipelines.training.worker), the
+campaign's dispatcher for a trial of `mind tune` (pipelines.tuning.worker).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from mind_core.diagnostics import routing_diagnostics
+from mind_core.distributed import sum_over_ranks
+from mind_core.embeddings import WHOLE, Shard
+from mind_core.evaluation import evaluate
+from mind_core.inference import MINDRetriever, Retriever
+from mind_core.negatives import NegativeSampler
+from mind_core.profiling import StepTimes
+from mind_core.sequences import full_histories
+from mind_core.training import Trainer, learning_rate_factor
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
+from pipelines.training.data import TrainData, build_model
+from pipelines.training.memory_input import Step, TrainInput
+from pipelines.training.step_profile import profile_metrics
+
+USERS_PER_CHUNK = 4096  # of validation, to bound its memory
+DIAGNOSED_USERS = 512
+
+Metrics = dict[str, float]
+Save = Callable[[Path], None]
+
+
+class Reporter(Protocol):
+    """Whoever follows a training. Every rank has one and calls it at the same steps."""
+
+    every_steps: int | None  # loss reports between validations; None: none
+
+    def first_step(self) -> Metrics:
+        """Called after the first step of a new run: what to add to the next report."""
+        ...
+
+    def progress(self, metrics: Metrics) -> None:
+        """Take the figures of the steps since the last report."""
+        ...
+
+    def validated(self, metrics: Metrics, save: Save | None, last: bool) -> bool:
+        """Take a validation, and what writes this rank's part of a checkpoint into a folder (None: it has none).
+
+        last : the run ends here.  Returns whether to go on.
+        """
+        ...
+
+
+def validation_metrics(
+    retriever: Retriever, data: TrainData, users: torch.Tensor, cutoffs: list[int], exclude_seen: bool
+) -> dict[str, float]:
+    """Full-ranking metrics, averaged over the `users` of all ranks; each rank passes its own share."""
+    sums: dict[str, float] = {}
+    counted = 0
+    for chunk in users.split(USERS_PER_CHUNK):
+        outcome = evaluate(retriever, data.validation, data.targets, chunk, cutoffs, exclude_seen=exclude_seen)
+        counted += len(outcome.users)
+        for name, values in outcome.metrics.items():
+            sums[name] = sums.get(name, 0.0) + float(values.sum())
+    names = [f"{metric}@{n}" for n in cutoffs for metric in ("hit_rate", "recall", "ndcg", "mrr")]
+    local = torch.tensor([counted, *(sums.get(name, 0.0) for name in names)], dtype=torch.float64, device=users.device)
+    total = sum_over_ranks(local)
+    return {name: float(value) for name, value in zip(names, total[1:] / total[0].clamp(min=1), strict=True)}
+
+
+def build_trainer(
+    config: Config, dataset: Dataset, data: TrainData, given: TrainInput, device: torch.device, rank: int, ranks: int
+) -> Trainer:
+    """A fresh model with its optimisers and negatives, the same on every rank."""
+    labels = given.label_counts(len(data.counts)) if config.loss.in_batch else None
+    shard = Shard(rank, ranks) if config.train.shard_items else WHOLE
+    return Trainer(
+        build_model(config.model, dataset, config.train.seed, shard).to(device),
+        data.bags,
+        NegativeSampler(config.loss, data.counts, labels, data.cold).to(device),
+        config.optim,
+        total_steps=config.train.epochs * given.steps_per_epoch,
+        seed=config.train.seed,
+        behaviour_dropout=config.train.behaviour_dropout,
+        autocast=_use_bfloat16(config, device),
+        times=StepTimes(device) if config.train.profile else None,
+    )
+
+
+def run_training(
+    config: Config,
+    data: TrainData,
+    given: TrainInput,
+    trainer: Trainer,
+    stopping: EarlyStopping,
+    reporter: Reporter,
+    rank: int,
+    ranks: int,
+) -> None:
+    """Go on from `trainer.step` until the last epoch, `train.patience`, or until the reporter says no."""
+    users = torch.arange(rank, len(data.validation), ranks).to(trainer.device)
+    per_epoch, total = given.steps_per_epoch, trainer.total_steps
+    every = config.train.validate_every_steps or per_epoch
+    if trainer.step >= total or stopping.should_stop():
+        return
+    fresh = trainer.step == 0
+    meter = _Meter(trainer.times)
+    with closing(given.steps(trainer.step)) as steps:
+        for step in meter.waits(steps):
+            meter.add(trainer.train_step(step.sequences, step.samples, step.weight), step)
+            if fresh and trainer.step == 1:
+                meter.more = reporter.first_step()
+            if trainer.step % every == 0 or trainer.step == total:
+                metrics = meter.metrics() | _progress(trainer, per_epoch)
+                if not config.train.include_validation:
+                    metrics |= _validate(config, data, users, trainer)
+                    stopping.update(metrics[f"validation/{config.train.metric}"])
+                last = trainer.step == total or stopping.should_stop()
+                saves = rank == 0 or config.train.shard_items
+                save = (lambda folder: save_checkpoint(folder, trainer, stopping)) if saves else None
+                if not reporter.validated(metrics, save, last) or last:
+                    break
+                meter.restart()
+            elif reporter.every_steps is not None and trainer.step % reporter.every_steps == 0:
+                reporter.progress(_progress(trainer, per_epoch) | meter.metrics())
+
+
+def _validate(config: Config, data: TrainData, users: torch.Tensor, trainer: Trainer) -> Metrics:
+    retriever = MINDRetriever.of(trainer.model, data.bags)
+    found = validation_metrics(retriever, data, users, config.metric_cutoffs, config.evaluate.seen == "filter")
+    metrics = {f"validation/{name}": value for name, value in found.items()}
+    if config.model.encoder == "mind" and config.model.interests > 1:
+        sample = full_histories(data.validation, users[:DIAGNOSED_USERS], config.model.max_history)
+        metrics |= routing_diagnostics(retriever, sample)
+    if trainer.times is not None:
+        metrics |= profile_metrics(trainer.times)
+    return metrics
+
+
+def _progress(trainer: Trainer, per_epoch: int) -> dict[str, float]:
+    factor = learning_rate_factor(trainer.step - 1, trainer.total_steps, trainer.optim)
+    return {
+        "step": trainer.step,
+        "total_steps": trainer.total_steps,
+        "epoch": trainer.step / per_epoch,
+        "train/learning_rate": factor * trainer.optim.learning_rate,
+    }
+
+
+class _Meter:
+    """Mean loss, samples per second and share of waiting since the last report; losses stay on the device until then.
+
+    times : counts the waiting too, if given.  more : metrics for the next report only.
+    """
+
+    def __init__(self, times: StepTimes | None = None) -> None:
+        self.times = times
+        self.more: dict[str, float] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        self.losses: list[torch.Tensor] = []
+        self.samples = 0
+        self.waited = 0.0
+        self.started = time.perf_counter()
+
+    def waits(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The same steps, measuring how long each is waited for."""
+        while True:
+            started = time.perf_counter()
+            with nullcontext() if self.times is None else self.times.phase("wait"):
+                step = next(steps, None)
+            self.waited += time.perf_counter() - started
+            if step is None:
+                return
+            yield step
+
+    def add(self, loss: torch.Tensor, step: Step) -> None:
+        self.losses.append(loss * step.weight)
+        self.samples += step.size
+
+    def metrics(self) -> dict[str, float]:
+        """Close the interval; loss and waiting are averaged over ranks."""
+        if not self.losses:
+            return {}
+        seconds = time.perf_counter() - self.started
+        loss = torch.stack(self.losses).mean()
+        means = sum_over_ranks(torch.stack([loss, loss.new_tensor(self.waited / seconds), torch.ones_like(loss)]))
+        result = {
+            "train/loss": float(means[0] / means[2]),
+            "train/wait_share": float(means[1] / means[2]),
+            "train/samples_per_second": self.samples / seconds,
+        }
+        result, self.more = result | self.more, {}
+        self.restart()
+        return result
+
+
+def _use_bfloat16(config: Config, device: torch.device) -> bool:
+    return config.train.precision == "bfloat16" or (config.train.precision == "auto" and device.type == "cuda")

@@ -1,0 +1,267 @@
+"""`mind train`: dataset -> Ray Train -> best checkpoint -> model artifact, recorded in one MLflow run.
+
+The same command goes on with its own run after any interruption (pipelines.models.runs); a finished run is never
+redone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # a report waits for this poll; 2 s stall short runs
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import FailureConfig, RunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from rich.table import Table
+
+from mind_core.inference import MINDRetriever, PopularityRetriever
+from mind_core.model import MIND
+from pipelines.cluster.nodes import free_resources
+from pipelines.cluster.session import WORKER_ENVIRONMENT, cluster_address, interruptible, ray_session
+from pipelines.config.home_location import shown
+from pipelines.config.load import resolved
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.errors import UserError
+from pipelines.models.artifact import FORMAT_VERSION, ModelCard, load_model, save_model
+from pipelines.models.runs import RunState, claimed_run, model_folder, run_folder, write_state
+from pipelines.progress import console, output
+from pipelines.storage.home_files import renew, storage
+from pipelines.storage.tables import write_text
+from pipelines.tracking.run import Tracker, open_run
+from pipelines.tracking.versions import versions
+from pipelines.training.callback import ReportCallback, progress_board
+from pipelines.training.checkpoints import load_weights
+from pipelines.training.data import build_model, load_data, load_items, validation_rows
+from pipelines.training.loop import validation_metrics
+from pipelines.training.memory_input import choose_input
+from pipelines.training.scaling import scaling_of
+from pipelines.training.startup import Timeline
+from pipelines.training.step_profile import phases, profile_columns, profile_figure, profile_table
+from pipelines.training.worker import train_loop
+
+METRICS = ("hit_rate", "recall", "ndcg", "mrr")
+OF_THE_RUN = ("profile/", "startup/")  # metrics that say nothing of the best model
+SERVING = Path(__file__).parents[1] / "models" / "serving.py"
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a training made.
+
+    model : the artifact's folder.  run_id : of the MLflow run.  metrics : of the best validation.
+    """
+
+    model: Path
+    run_id: str
+    metrics: dict[str, float]
+
+
+def train(config: Config) -> TrainOutcome:
+    """Train a model on the dataset of `config`.
+
+    Raises
+    ------
+    UserError
+        Without a dataset, without validation users, with more workers than the cluster has CPUs, or while another
+        process trains the same run.
+    """
+    started = time.perf_counter()
+    timeline = Timeline()
+    timeline.mark("imports")
+    dataset = Dataset.open(config.dataset_path)
+    check_data(config, dataset)
+    with claimed_run(config, dataset) as state:
+        outcome = _train(config, dataset, state, timeline)
+    _print_summary(config, outcome, time.perf_counter() - started)
+    return outcome
+
+
+def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline) -> TrainOutcome:
+    """Train and publish a new run, or go on with it."""
+    resumed = state.mlflow_run_id is not None
+    with open_run(config, "train", state.name, run_id=state.mlflow_run_id) as tracker:
+        write_state(config, replace(state, mlflow_run_id=tracker.run_id))
+        if resumed:
+            console.print(f"Going on with the interrupted run {state.name}")
+        manifest = dataset.manifest
+        source = manifest.sources["events"][0]["path"]
+        tracker.log_dataset(manifest.name, manifest.fingerprint, source, "training", _counts(dataset))
+        if config.model.encoder == "popularity":
+            model, metrics = None, _popularity_metrics(config, dataset)
+            tracker.log_metrics(metrics, 0)
+        else:
+            timeline.mark("tracking")
+            model, metrics = _fit(config, dataset, state, tracker, timeline)
+        folder = _publish(config, dataset, state, tracker, model, metrics)
+        tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()}, int(metrics.get("step", 0)))
+    write_state(config, replace(state, mlflow_run_id=tracker.run_id, finished=True))
+    return TrainOutcome(folder, tracker.run_id, metrics)
+
+
+def check_data(config: Config, dataset: Dataset) -> None:
+    """Refuse a dataset that nothing can be learned from.
+
+    Raises
+    ------
+    UserError
+    """
+    splits = dataset.manifest.splits
+    for split in ("train", "validation"):
+        if not splits[split].users:
+            raise UserError(f"{dataset}: no {split} users; check data.split and the minimum counts, "
+                            "then run: mind preprocess CONFIG.yaml")  # fmt: skip
+    if splits["train"].events <= splits["train"].users:
+        raise UserError(f"{dataset}: no train user has a second event to predict; "
+                        "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml")  # fmt: skip
+
+
+def _counts(dataset: Dataset) -> dict[str, int]:
+    manifest = dataset.manifest
+    return {"users": manifest.users, "items": manifest.items, "events": manifest.events}
+
+
+def _fit(
+    config: Config, dataset: Dataset, state: RunState, tracker: Tracker, timeline: Timeline
+) -> tuple[MIND, dict[str, float]]:
+    """Run the workers; the model of the best checkpoint and its metrics."""
+    all_of_it = config.train.include_validation
+    with (
+        ray_session(config.ray, workers=config.train.workers, home=config.home_path),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        scaling = scaling_of(config, free_resources())
+        board = Path(scratch) / "reports.jsonl"
+        folder = run_folder(config, state.name)
+        given = _input(config, dataset, folder)
+        environment = {} if cluster_address(config.ray) is None else {"env_vars": WORKER_ENVIRONMENT}
+        timeline.mark("ray")
+        trainer = TorchTrainer(
+            train_loop,
+            train_loop_config={
+                "config": config,
+                "dataset": str(dataset.path),
+                "threads": scaling.threads,
+                "input": given,
+                "timeline": timeline,
+            },
+            torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+            scaling_config=scaling.to_ray(config, given),
+            run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
+                name=folder.name,
+                **storage(folder.parent),
+                callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],  # type: ignore[list-item]
+                failure_config=FailureConfig(max_failures=config.train.max_failures),
+                worker_runtime_env=environment,
+                checkpoint_config=ray.train.CheckpointConfig(
+                    num_to_keep=1,  # the best; Ray keeps the newest beside it, to resume from
+                    checkpoint_score_attribute=None if all_of_it else f"validation/{config.train.metric}",
+                    checkpoint_score_order="max",
+                ),
+            ),
+        )
+        with progress_board(board, config.train.metric), interruptible():
+            result = trainer.fit()
+        if config.train.profile:
+            _record_profile(tracker, board)
+    assert result.best_checkpoints, "a run ends with a checkpoint"
+    checkpoint, metrics = max(
+        result.best_checkpoints, key=lambda pair: pair[1]["step" if all_of_it else f"validation/{config.train.metric}"]
+    )
+    model = build_model(config.model, dataset, config.train.seed)
+    with checkpoint.as_directory() as saved:
+        load_weights(Path(saved), model)
+    wanted = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return model, {name: float(value) for name, value in wanted.items() if not name.startswith(OF_THE_RUN)}
+
+
+def _record_profile(tracker: Tracker, board: Path) -> None:
+    """The last profile that was reported: printed, and beside the run's metrics as a table and a plot."""
+    reports = [phases(json.loads(line)) for line in board.read_text("utf-8").splitlines()]
+    if found := next((report for report in reversed(reports) if report), None):
+        output.print(profile_table(found))
+        tracker.log_table(profile_columns(found), "profile.json")
+        tracker.log_figure(profile_figure(found), "profile.png")
+
+
+def _input(config: Config, dataset: Dataset, folder: Path) -> str:
+    """How the workers hold the train split; a run keeps what it began with, on whatever machine it goes on."""
+    chosen = renew(folder / "input")
+    if not chosen.is_file():
+        manifest = dataset.manifest
+        memory = min(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
+        kind = choose_input(config.train, manifest.splits["train"], len(manifest.profile_features), memory)
+        write_text(kind, chosen)
+        if kind != config.train.input and kind == "stream":
+            console.print("The train split is streamed: it does not fit the workers' memory (docs/design.md)")
+    return chosen.read_text("utf-8")
+
+
+def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
+    validation = dataset.tables("validation")
+    data = load_data(dataset, None, validation_rows(validation, config.train.validation_users, config.train.seed))
+    retriever = PopularityRetriever(data.counts, config.model.max_history)
+    users = torch.arange(len(data.validation))
+    found = validation_metrics(retriever, data, users, config.metric_cutoffs, config.evaluate.seen == "filter")
+    return {f"validation/{name}": value for name, value in found.items()}
+
+
+def _publish(
+    config: Config, dataset: Dataset, state: RunState, tracker: Tracker, model: MIND | None, metrics: dict[str, float]
+) -> Path:
+    """Write the artifact and log it as an MLflow model."""
+    manifest = dataset.manifest
+    bags, counts, _ = load_items(dataset, config.train.include_validation)
+    retriever = (
+        PopularityRetriever(counts, config.model.max_history) if model is None else MINDRetriever.of(model, bags)
+    )
+    card = ModelCard(
+        format_version=FORMAT_VERSION,
+        name=state.name,
+        preset=config.preset,
+        model=resolved(config)["model"],
+        items=manifest.item_rows,
+        item_features=manifest.item_features,
+        profile_features=manifest.profile_features,
+        exclude_seen=config.evaluate.seen == "filter",
+        dataset_fingerprint=manifest.fingerprint,
+        run_id=tracker.run_id,
+        metrics=metrics,
+        versions=versions(),
+    )
+    folder = model_folder(config, state.name)
+    save_model(folder, card, model, retriever, dataset)
+    from pipelines.models import serving  # imports MLflow's model machinery, which only this step needs
+
+    saved = load_model(folder)
+    step = int(metrics.get("step", 0))
+    uri = tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
+    if uri is not None:
+        tracker.log_tags({"mind.model_uri": uri})
+    tracker.log_tags({"mind.model": shown(folder)})
+    return folder
+
+
+def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> None:
+    if config.train.include_validation:
+        output.print(f"{outcome.model.name}: trained on the validation split too, so not validated; {seconds:.0f} s")
+    else:
+        output.print(f"{outcome.model.name}: best validation, after {seconds:.0f} s")
+        table = Table("at", *METRICS)
+        for n in config.evaluate.cutoffs:
+            table.add_row(str(n), *(f"{outcome.metrics[f'validation/{metric}@{n}']:.4f}" for metric in METRICS))
+        output.print(table)
+    if outcome.metrics.get("routing/interest_collapse"):
+        cosine = outcome.metrics["routing/interest_cosine"]
+        output.print(f"Interest collapse: mean cosine {cosine:.2f} between a user's interests; K vectors act as one. "
+                      "Try a larger model.routing_scale or model.init_std.")  # fmt: skip
+    output.print(f"Model:  {shown(outcome.model)}\nRun:    {outcome.run_id} (mind ui)", soft_wrap=True)

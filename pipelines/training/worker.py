@@ -1,0 +1,83 @@
+"""What one worker of `mind train` does inside Ray Train: read its data, train, report through Ray."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import ray.train
+import ray.train.torch
+import torch
+
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.tensors import feature_specs
+from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
+from pipelines.training.data import TrainData, columns_to_train, read_data
+from pipelines.training.loop import Metrics, Save, build_trainer, run_training
+from pipelines.training.memory_input import MemoryInput, TrainInput
+from pipelines.training.startup import Timeline
+from pipelines.training.stream_input import RayReader, StreamInput
+
+REPORT_EVERY_STEPS = 50  # of the loss; a report is a barrier over the workers
+
+
+class RayReporter:
+    """Reports to Ray Train, which keeps the checkpoints and shows the metrics to its callbacks."""
+
+    every_steps: int | None = REPORT_EVERY_STEPS
+
+    def __init__(self, timeline: Timeline):
+        self.timeline = timeline
+
+    def first_step(self) -> Metrics:
+        self.timeline.mark("first_step")
+        return self.timeline.metrics()
+
+    def progress(self, metrics: Metrics) -> None:
+        ray.train.report(metrics)
+
+    def validated(self, metrics: Metrics, save: Save | None, last: bool) -> bool:
+        if save is None:
+            ray.train.report(metrics)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                save(Path(folder))
+                ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        return True
+
+
+def train_loop(settings: dict[str, object]) -> None:
+    """Ray Train's entry point on each worker.
+
+    settings : config (Config), dataset (its path), threads (per worker), input (memory or stream), timeline (Timeline).
+    """
+    config, threads, timeline = settings["config"], settings["threads"], settings["timeline"]
+    assert isinstance(config, Config)
+    assert isinstance(threads, int)
+    assert isinstance(timeline, Timeline)
+    timeline.mark("workers")
+    torch.set_num_threads(threads)
+    context, device = ray.train.get_context(), ray.train.torch.get_device()
+    rank, ranks = context.get_world_rank(), context.get_world_size()
+    dataset = Dataset.open(str(settings["dataset"]))
+    data = read_data(dataset, config.train, streamed=settings["input"] == "stream").to(device)
+    given = _input(config, dataset, data, device, rank, ranks)
+    timeline.mark("data")
+    trainer = build_trainer(config, dataset, data, given, device, rank, ranks)
+    stopping = EarlyStopping(config.train.patience)
+    timeline.mark("model")
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            load_checkpoint(Path(folder), trainer, stopping)
+    run_training(config, data, given, trainer, stopping, RayReporter(timeline), rank, ranks)
+
+
+def _input(
+    config: Config, dataset: Dataset, data: TrainData, device: torch.device, rank: int, ranks: int
+) -> TrainInput:
+    if data.train is not None:
+        return MemoryInput(config.train, data.train, rank, ranks)
+    reader = RayReader(columns_to_train(dataset))
+    profile = feature_specs(dataset.manifest.profile_features)
+    return StreamInput(config.train, dataset.split_files("train"), reader, profile, device, rank, ranks)

@@ -1,0 +1,177 @@
+"""`mind tune`: a campaign of trials, from a space to a decision: a winner that is trained, tested and registered.
+
+Ray Tune decides (searcher, scheduler), Ray Train trains (in slots that live as long as the campaign), the ledger
+remembers: whatever is killed, the same command goes on. Who talks to whom: pipelines.tuning.dispatcher.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # how soon a slot's end and crashes are seen
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: Tune's handler would stay after its end
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a failed trial's last result has no metric
+
+import ray
+import yaml
+from ray import tune as ray_tune
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+from ray.tune.logger import JsonLoggerCallback
+
+from pipelines.cluster.nodes import free_nodes, free_resources
+from pipelines.cluster.session import cluster_address, local_cpus, ray_session
+from pipelines.config.home_location import shown
+from pipelines.dataset.dataset import Dataset
+from pipelines.errors import UserError
+from pipelines.progress import console
+from pipelines.storage.home_files import names, storage
+from pipelines.storage.locks import exclusive
+from pipelines.tracking.run import Tracker, find_run, open_run
+from pipelines.training.train import check_data
+from pipelines.tuning.concurrency import concurrent_trials
+from pipelines.tuning.config import Campaign, Stopping
+from pipelines.tuning.finish import finish
+from pipelines.tuning.follower import Follower
+from pipelines.tuning.ledger import Ledger, TrialRecord
+from pipelines.tuning.live_table import Board
+from pipelines.tuning.load import Loaded, plain, store_campaign, write_state
+from pipelines.tuning.recorder import Recorder
+from pipelines.tuning.search import LedgerCallback, LedgerSearch, Trials, prime, scheduler_of
+from pipelines.tuning.shared_data import share_data
+from pipelines.tuning.slots import slots
+from pipelines.tuning.space import grid_points
+
+IDENTITY = "mind.campaign_id"  # tag of the campaign's MLflow run
+FOLLOWER_RESOURCES = {"CPU": 0, HEAD_NODE_RESOURCE_NAME: 0.001}  # Tune wants some: not a CPU, the slots have them all
+FOLLOWER_FAILURES = 3  # deaths of a trial's actor in Tune, which lose nothing
+
+
+def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
+    """Run a campaign, or go on with it; the path of its HTML report.
+
+    Parameters
+    ----------
+    retry_failed : train those trials again that have failed before.
+
+    Raises
+    ------
+    UserError
+        Without a dataset, without room for a trial, if a campaign of that name searched something else, while another
+        process runs it, or if no slot could be kept running.
+    """
+    dataset = Dataset.open(loaded.base.dataset_path)
+    check_data(loaded.base, dataset)
+    refits = loaded.base.train.workers if loaded.campaign.finish.refit != "none" else 1
+    if cluster_address(loaded.base.ray) is None and not loaded.campaign.resources.gpus:  # Ray knows the GPUs, we do not
+        concurrent_trials(loaded.campaign.resources, _local(loaded, 0.0), loaded.source)
+    loaded.folder.mkdir(parents=True, exist_ok=True)
+    name = loaded.campaign.campaign
+    busy = f"{name}: another mind tune runs this campaign ({shown(loaded.folder)}); wait for it or end it"
+    with exclusive(loaded.folder / "lock", busy):
+        state = store_campaign(loaded, dataset.manifest.fingerprint)
+        tags = {"mind.campaign": name, IDENTITY: state["id"]}
+        run_id = state.get("run_id") or find_run(loaded.base, IDENTITY, state["id"])  # a kill may have come between
+        with open_run(loaded.base, "tune", name, run_id=run_id, tags=tags) as parent:
+            write_state(loaded.folder, state | {"run_id": parent.run_id})
+            parent.log_text(yaml.safe_dump(plain(loaded.campaign), sort_keys=False), "campaign.yaml")
+            manifest = dataset.manifest
+            parent.log_dataset(manifest.name, manifest.fingerprint, manifest.sources["events"][0]["path"], "training")
+            with ray_session(loaded.base.ray, workers=refits, dashboard=True, home=loaded.base.home_path):
+                cpus = int(free_resources()["CPU"])
+                if refits > cpus and not loaded.base.ray.autoscaling:
+                    raise UserError(f"{loaded.source}: train.workers={refits}, with which the winner is trained: the "
+                                    f"cluster has {cpus} CPUs; --set settings.train.workers={cpus}")  # fmt: skip
+                records = _search(loaded, dataset, parent, retry_failed)
+                return finish(loaded, dataset, parent, records)
+
+
+def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: bool) -> list[TrialRecord]:
+    """Train whatever trials are left; all of them."""
+    campaign, base = loaded.campaign, loaded.trials
+    nodes = free_nodes()
+    if cluster_address(base.ray) is None:  # its logical CPUs may be more than the cores, for the refit's sake
+        nodes = _local(loaded, ray.cluster_resources().get("GPU", 0.0))
+    if base.ray.autoscaling and campaign.resources.concurrent is not None:  # nodes come as they are asked for
+        concurrent = campaign.resources.concurrent
+    else:
+        concurrent = concurrent_trials(campaign.resources, nodes, loaded.source)
+    ledger = Ledger(loaded.folder)
+    if retry_failed:
+        ledger.reset_failed()
+    known = ledger.read()
+    planned = planned_trials(campaign)
+    board = Board(campaign.campaign, base.train.metric, known, planned)
+    with Recorder(parent, base, campaign.campaign) as recorder:
+        trials = Trials(campaign, base, ledger, [recorder, board])
+        recorder.settle(known)
+        if not trials.any_left():
+            return trials.all()
+        done = sum(record.ended for record in known)
+        concurrent = min(concurrent, max(planned - done, len(trials.left(False)) + len(trials.left(True))))
+        console.print(f"{campaign.campaign}: {concurrent} trials at a time, {campaign.resources.workers} workers each"
+                      + (f"; {done} of {planned} had ended before" if done else f"; {planned} in all"))  # fmt: skip
+        with (
+            board,
+            slots(
+                concurrent,
+                campaign.resources,
+                data=share_data(dataset, base.train),
+                dataset=dataset.path,
+                threads=base.train.threads or max(1, int(campaign.resources.cpus)),
+                storage=loaded.folder / "ray",
+                local=cluster_address(base.ray) is None,
+            ) as dispatcher,
+        ):
+            _session(loaded, trials, dispatcher, concurrent, finalist=False)
+            trials.add_finalists()
+            _session(loaded, trials, dispatcher, concurrent, finalist=True)
+        return trials.all()
+
+
+def _local(loaded: Loaded, gpus: float) -> list[dict[str, float]]:
+    """This machine, as a cluster of its own."""
+    return [{"CPU": float(local_cpus(loaded.base.ray)), "GPU": gpus}]
+
+
+def _session(loaded: Loaded, trials: Trials, dispatcher: Any, concurrent: int, finalist: bool) -> None:
+    """One run of Ray Tune, over the trials of the search or over those of the finalists."""
+    campaign = loaded.campaign
+    if finalist and not trials.left(finalist):
+        return
+    scheduler = scheduler_of(Stopping(method="none") if finalist else campaign.stopping, loaded.trials.train.epochs)
+    prime(scheduler, [each for each in trials.all() if each.ended and not each.finalist], trials.metric)
+    number = len([name for name in names(loaded.folder / "ray") if name.startswith("tune-")]) + 1
+    tuner = ray_tune.Tuner(
+        ray_tune.with_resources(Follower, FOLLOWER_RESOURCES),
+        tune_config=ray_tune.TuneConfig(
+            search_alg=LedgerSearch(trials, dispatcher, finalist),
+            scheduler=scheduler,
+            num_samples=-1,  # until the searcher has no more
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+        ),
+        run_config=ray_tune.RunConfig(
+            name=f"tune-{number}",
+            **storage(loaded.folder / "ray"),
+            callbacks=[LedgerCallback(trials, dispatcher), JsonLoggerCallback()],
+            checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),  # a follower has nothing to save
+            failure_config=ray_tune.FailureConfig(max_failures=FOLLOWER_FAILURES),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    if trials.lost is not None:
+        raise UserError(
+            f"no workers could be kept running ({trials.lost}); then: mind tune --resume {campaign.campaign}"
+        )
+
+
+def planned_trials(campaign: Campaign) -> int:
+    """How many trainings a campaign is, unless a discrete space is exhausted before."""
+    search = campaign.search
+    points = len(grid_points(campaign.space)) * (1 if search.method == "grid" else search.trials)
+    return points * search.seeds if search.finalists is None else points + search.finalists * (search.seeds - 1)

@@ -1,0 +1,174 @@
+"""What is exported is what the model knows: a brute-force search over the files gives the lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mind_core.sequences import full_histories
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.tensors import feature_specs, to_sequences
+from pipelines.errors import UserError
+from pipelines.models.artifact import SavedModel, load_model
+from pipelines.retrieval.export import Export, export, export_folder
+from pipelines.retrieval.recommend import recommend
+from pipelines.storage.locks import exclusive
+from tests.pipelines.planted import save_untrained
+
+pytestmark = pytest.mark.ray
+NAME = "planted-default-ee0b0e0b0e"
+
+
+@pytest.fixture(scope="module")
+def model(config: Config) -> SavedModel:
+    return load_model(save_untrained(config, NAME))
+
+
+@pytest.fixture(scope="module")
+def exported(config: Config, model: SavedModel) -> Path:
+    return export(config, model=NAME)
+
+
+def rows(folder: Path, kind: str) -> pa.Table:
+    return pq.read_table(folder / kind).combine_chunks()
+
+
+def with_top(config: Config, n: int) -> Config:
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"top_n": n})})
+
+
+def test_a_search_over_the_exported_vectors_gives_the_exported_lists(exported: Path) -> None:
+    items, users, lists = (rows(exported, kind) for kind in ("items", "users", "lists"))
+    vectors = np.array(items["vector"].to_pylist(), np.float32)
+    place = {item: number for number, item in enumerate(items["id"].to_pylist())}
+    found: dict[Any, list[tuple[Any, float]]] = {}
+    for row in lists.to_pylist():
+        found.setdefault(row["user"], []).append((row["id"], row["score"]))
+    for row in users.to_pylist():
+        scores = (np.array(row["interests"], np.float32) @ vectors.T).max(0)
+        listed = found[row["user"]]
+        np.testing.assert_allclose([score for _, score in listed], np.sort(scores)[::-1][:20], rtol=1e-5)
+        own = scores[[place[item] for item, _ in listed]]
+        np.testing.assert_allclose(own, [score for _, score in listed], rtol=1e-5)
+
+
+def test_vectors_are_the_bits_that_recommend_and_evaluate_score_with(
+    config: Config, model: SavedModel, exported: Path
+) -> None:
+    items = torch.tensor(rows(exported, "items")["vector"].to_pylist())
+    assert torch.equal(items, model.retriever.item_vectors[2:])
+    dataset = Dataset.open(config.dataset_path)
+    table = dataset.table("test")
+    sequences = to_sequences(table, feature_specs(model.card.profile_features))
+    vectors, own = model.retriever.interests(full_histories(sequences, torch.arange(len(table)), 12))
+    ids = dataset.vocabulary("users")["id"].take(table["user"]).to_pylist()
+    stored = {row["user"]: row["interests"] for row in rows(exported, "users").to_pylist()}
+    for user, mine, mask in zip(ids, vectors, own, strict=True):
+        assert torch.equal(torch.tensor(stored[user]), mine[mask])
+
+
+@pytest.mark.parametrize("latest", [False, True])
+def test_lists_are_those_of_recommend(config: Config, model: SavedModel, tmp_path: Path, latest: bool) -> None:
+    folder = export(config, model=NAME, latest=latest)
+    written = recommend(config, out=tmp_path / "all.parquet", model=NAME, latest=latest)
+    assert written is not None
+    columns = ["user", "rank", "id", "score", "interest"]
+    order = [("user", "ascending"), ("rank", "ascending")]
+    assert rows(folder, "lists").sort_by(order).equals(pq.read_table(written, columns=columns).sort_by(order))
+
+
+def test_every_user_with_a_history_comes_once_and_the_mark_counts_them(config: Config, exported: Path) -> None:
+    users, mark = rows(exported, "users"), Export.read(exported)
+    assert mark is not None
+    dataset = Dataset.open(config.dataset_path)
+    known = {user for split in ("train", "validation", "test") for user in dataset.table(split)["user"].to_pylist()}  # type: ignore[arg-type]
+    assert sorted(users["user"].to_pylist()) == sorted(
+        dataset.vocabulary("users")["id"].take(pa.array(known)).to_pylist()
+    )
+    assert mark.counts.users == len(users)
+    assert mark.counts.interests == sum(len(each) for each in users["interests"].to_pylist())
+    assert mark.counts.recommendations == len(rows(exported, "lists"))
+    assert (mark.items, mark.dim) == (dataset.manifest.items, 16)
+    assert mark.fingerprint == dataset.manifest.fingerprint
+
+
+def test_an_export_that_is_whole_is_not_made_again(config: Config, exported: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in exported.rglob("*.*")}
+    assert export(config, model=NAME) == exported
+    assert {file: file.stat().st_mtime_ns for file in exported.rglob("*.*")} == before
+
+
+def test_other_lists_are_another_export(config: Config, exported: Path) -> None:
+    other = export(with_top(config, 5), model=NAME)
+    assert other != exported
+    assert rows(other, "lists")["rank"].to_pylist()[:6] == [1, 2, 3, 4, 5, 1]
+
+
+def test_an_export_that_was_killed_keeps_its_parts(
+    config: Config, model: SavedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an export without its mark and without the lists of one part
+    monkeypatch.setattr("pipelines.retrieval.export.PORTION_USERS", 64)
+    other = with_top(config, 7)
+    folder = export(other, model=NAME)
+    mark = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").unlink()
+    parts = sorted((folder / "lists").iterdir())
+    assert len(parts) > 3
+    parts[0].unlink()
+    kept = {part: part.stat().st_mtime_ns for part in parts[1:]}
+    assert Export.read(folder) is None
+    # when it is gone on with
+    assert export(other, model=NAME) == folder
+    # then only that one is made, and all is as it was
+    assert {part: part.stat().st_mtime_ns for part in kept} == kept
+    assert json.loads((folder / "export.json").read_text()) == mark
+
+
+def test_what_a_killed_writer_left_is_no_part_of_the_folder(config: Config, model: SavedModel) -> None:
+    other = with_top(config, 6)
+    folder = export_folder(other, model.card)
+    (folder / "users").mkdir(parents=True)
+    (folder / "users" / "part-000000000000.parquet.writing-0123456789ab").write_bytes(b"PAR1 torn")
+    assert export(other, model=NAME) == folder
+    assert len(rows(folder, "users")) == len(set(rows(folder, "users")["user"].to_pylist()))
+
+
+def test_two_do_not_write_one_export(config: Config, model: SavedModel) -> None:
+    other = with_top(config, 8)
+    folder = export_folder(other, model.card)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with exclusive(lock, "busy"), pytest.raises(UserError, match="another mind export is writing it"):
+        export(other, model=NAME)
+
+
+def test_popularity_is_exported_too(config: Config, tmp_path: Path) -> None:
+    """A model of one constant vector, d = 1; its run is not counted with those of other tests."""
+    from pipelines.training.train import train
+
+    (tmp_path / "datasets").symlink_to(config.home_path / "datasets")
+    popular = config.model_copy(
+        update={
+            "home": str(tmp_path),
+            "preset": "popularity",
+            "model": config.model.__class__(encoder="popularity", interests=1, dim=16, max_history=12),
+        }
+    )
+    folder = export(popular, model=train(popular).model.name)
+    made = Export.read(folder)
+    assert made is not None
+    assert made.dim == 1
+    assert {len(each) for each in rows(folder, "users")["interests"].to_pylist()} == {1}
+
+
+def test_without_a_model_it_is_one_line(config: Config) -> None:
+    with pytest.raises(UserError, match="no model of preset paper yet"):
+        export(config.model_copy(update={"preset": "paper"}))
