@@ -1,4 +1,4 @@
-"""The one place that starts or joins Ray, and a helper to run a batch of tasks with one progress bar."""
+"""The one place that starts or joins Ray, and how its errors and its noise reach the user."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.data
@@ -21,14 +19,11 @@ import ray.exceptions
 from pipelines.cluster.nodes import require_reach
 from pipelines.config.schema import RayConfig
 from pipelines.errors import UserError, user_error
-from pipelines.progress import progress
 
 # How long threads spin at a barrier before they sleep. For ever, OpenMP's own way, they steal the cores of whoever they
 # wait for: 2 to 10 times slower on a busy machine. Not at all: 1.4 times slower on a quiet one. See docs/training.md
 WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": "2000"}
-CANCEL_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 10
-INLINE_BYTES = 64 * 2**20  # of input files that a local cluster is not worth starting for: its start takes longer
 
 
 @contextmanager
@@ -111,24 +106,6 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def session_for(
-    config: RayConfig, size_bytes: int, workers: int = 1, *, home: Path | None = None, inputs: Sequence[str] = ()
-) -> Iterator[None]:
-    """`ray_session`, unless the input is small and there is no cluster to join: `run_tasks` then takes threads.
-
-    Parameters
-    ----------
-    size_bytes
-        Of the files to be read.
-    """
-    if size_bytes <= INLINE_BYTES and not ray.is_initialized() and cluster_address(config) is None:
-        yield
-    else:
-        with ray_session(config, workers, home=home, inputs=inputs):
-            yield
-
-
 def cluster_address(config: RayConfig) -> str | None:
     """Of the cluster to join; None: a local one is started."""
     return config.address or os.environ.get("RAY_ADDRESS")
@@ -168,60 +145,6 @@ def _quiet_data() -> None:
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
-
-
-def run_tasks(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], description: str) -> Iterator[Any]:
-    """Run one Ray task per tuple of arguments and yield the results in the order of the arguments.
-
-    Without a Ray session they run here, in threads.
-
-    Parameters
-    ----------
-    task
-        A plain function; it must be safe to run twice, as Ray retries after a crash.
-    arguments
-        Positional arguments; ObjectRefs are resolved by Ray.
-    description
-        Of the progress bar.
-
-    Raises
-    ------
-    UserError
-        The one that a task raised, as if it had been raised here.
-    """
-    if not ray.is_initialized():  # a job too small for a cluster
-        with progress(description, total=len(arguments)) as advance, ThreadPoolExecutor(cores()) as pool:
-            for result in pool.map(lambda each: task(*each), arguments):
-                advance(1)
-                yield result
-        return
-    remote = ray.remote(task)
-    references = [remote.remote(*each) for each in arguments]
-    place = {reference: number for number, reference in enumerate(references)}
-    done: dict[int, Any] = {}
-    following = 0
-    with progress(description, total=len(references)) as advance:
-        waiting = list(references)
-        try:
-            while waiting:
-                ready, waiting = ray.wait(waiting, num_returns=1)
-                done[place[ready[0]]] = ray.get(ready[0])
-                advance(1)
-                while following in done:
-                    yield done.pop(following)
-                    following += 1
-        except BaseException as error:
-            for reference in waiting:
-                ray.cancel(reference, force=False)
-            if waiting:  # they may still write files
-                ray.wait(waiting, num_returns=len(waiting), timeout=CANCEL_TIMEOUT_S)
-            raise_user_error(error)
-            raise
-
-
-def share(value: Any) -> Any:
-    """What stands for a large argument of many tasks: a copy in the object store, if there is a Ray session."""
-    return ray.put(value) if ray.is_initialized() else value
 
 
 def raise_user_error(error: BaseException) -> None:

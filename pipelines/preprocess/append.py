@@ -18,13 +18,15 @@ import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
-from pipelines.cluster.session import session_for, share
+from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import origin
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config, DataConfig
@@ -38,19 +40,18 @@ from pipelines.errors import UserError
 from pipelines.log.formats import Fragment
 from pipelines.log.ids import Int64s, Lookup, as_array
 from pipelines.log.normalise import needed_columns
-from pipelines.log.sources import fragments, identity, lineage, size_of
+from pipelines.log.sources import fragments, identity, lineage
 from pipelines.preprocess.append_parts import Change, Touched, part_of, rewrite_part, touch_part, write_segment
 from pipelines.preprocess.clean_log import CleanLog, log_time_unit, read_log
 from pipelines.preprocess.core_items import find_core, has_minimum, total
 from pipelines.preprocess.preprocess import UNCOUNTED, cutoffs_of, described
-from pipelines.preprocess.sort_parts import Part
+from pipelines.preprocess.sort_parts import Part, for_each_part
 from pipelines.preprocess.workspace import Workspace, claimed, workspace
 from pipelines.preprocess.write_parts import Shared, add_occurrences, cold_items, item_table, write_items
 from pipelines.quality.part_stats import merge_stats, without
 from pipelines.quality.write import write_quality
 from pipelines.storage.atomic import whole
 from pipelines.storage.home_files import copy, fetch, listed
-from pipelines.storage.home_files import size_of as bytes_of
 from pipelines.storage.tables import read_arrow, write_arrow, write_text
 
 COPIES_AT_A_TIME = 16
@@ -85,10 +86,9 @@ def append(config: Config, path: str) -> Dataset:
         }
         read = [rows.files for rows in tables.values() if rows is not None]
         key = {"appended_to": dataset.manifest.fingerprint, "files": identity(pieces), "tables": read}
-        size = _bytes_to_read(dataset, data, pieces)
         with (
             workspace(target, key) as work,
-            session_for(config.ray, size, config.train.workers, home=config.home_path, inputs=[path]),
+            ray_session(config.ray, home=config.home_path, inputs=[path]),
         ):
             _link(dataset.path, work.folder)
             _append(dataset, data, pieces, tables, work)
@@ -102,13 +102,12 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
     unit = log_time_unit(data.events, pieces)
     if unit != manifest.time_unit:
         raise UserError(f"{data.events.path}: its times are of another kind than the dataset's; make the dataset anew")
-    generation, runs = manifest.appended + 1, manifest.bucket_runs
+    generation, runs = manifest.appended + 1, [(first, stop) for first, stop in manifest.bucket_runs]
     log = read_log(data, pieces, unit, work, layout.quarantine, f"{generation:03d}-")
     old = dataset.vocabulary("items")
     kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": old["id"].type})
-    blocks = share(log.blocks)
-    sort = [(number, *run, blocks, kinds, layout, generation, data) for number, run in enumerate(runs)]
-    segments = work.run("segments", write_segment, sort, "Sorting the new events")
+    task = partial(write_segment, layout, generation, data)
+    segments = for_each_part("segments", task, log, runs, kinds, work, "Sorting the new events")
     parts = [part_of(number, layout, data) for number in range(len(runs))]
     minimum = has_minimum(data)
     rare = find_core(data, parts, work).rare if minimum else None
@@ -125,7 +124,7 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
         rare,
     )
     touched = [part for part, found in zip(parts, segments, strict=True) if minimum or found["events"]]
-    shared = share(change)
+    shared = ray.put(change)
     asked = [(part, shared) for part in touched]
     found = [Touched(**each) for each in work.run("touch", touch_part, asked, "Finding who changes")]
     tables = {
@@ -175,7 +174,7 @@ def _rewrite(
     encoders = dataset.encoders("profile")
     counts = work.root / "write"
     writing = Shared(change.data, change.unit, None, items, profile, encoders, change.cutoffs, change.layout, counts)
-    shared = share((change, writing))
+    shared = ray.put((change, writing))
     first = dataset.user_rows() + np.cumsum([0, *(each.new_users for each in found)])
     arguments = [(part.number, int(start), shared) for part, start in zip(touched, first, strict=False)]
     return work.run("write", rewrite_part, arguments, "Writing sequences")
@@ -222,12 +221,6 @@ def _fingerprint(manifest: Manifest, items: pa.Table, written: list[dict[str, An
     digests = [manifest.fingerprint, digest(items)]
     digests += [each for part in written for each in part["digests"]]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _bytes_to_read(dataset: Dataset, data: DataConfig, pieces: list[Fragment]) -> int:
-    """The new log; and all events, where an event can change what becomes of others."""
-    events = listed(dataset.layout.events, "part-*.arrow") if has_minimum(data) else ()
-    return size_of(pieces) + sum(bytes_of(file) for file in events)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from pipelines.dataset.split_rows import item_occurrences, split_rows, stretches
 from pipelines.log.ids import Int64s, Lookup, UInt64s, as_array, hash64
 from pipelines.log.normalise import TimeUnit
 from pipelines.preprocess.core_items import settled
-from pipelines.preprocess.sort_parts import Part, bucket_events, segment_name
+from pipelines.preprocess.sort_parts import Part, segment_name
 from pipelines.preprocess.write_parts import Shared, write_sequences
 from pipelines.quality.part_stats import Stats, part_stats
 from pipelines.storage.home_files import exists, listed
@@ -77,21 +77,12 @@ def part_of(number: int, layout: Layout, data: DataConfig) -> Part:
     return Part(number, tuple(map(str, files)), data.events.duplicates == "drop")
 
 
-def write_segment(
-    number: int,
-    first: int,
-    stop: int,
-    blocks: list[str],
-    kinds: dict[str, pa.DataType],
-    layout: Layout,
-    generation: int,
-    data: DataConfig,
-) -> dict[str, Any]:
-    """Task: sort a part's new events into a segment; none is written where there is none."""
-    events, dropped = sort_events(bucket_events(blocks, first, stop, kinds), data.events.duplicates == "drop")
-    if len(events.item):
-        events.write(layout.events / segment_name(number, generation))
-    return {"events": len(events.item), "duplicates": dropped}
+def write_segment(layout: Layout, generation: int, data: DataConfig, number: int, events: pa.Table) -> dict[str, Any]:
+    """Sort a part's new events into a segment; none is written where there is none."""
+    segment, dropped = sort_events(events, data.events.duplicates == "drop")
+    if len(segment.item):
+        segment.write(layout.events / segment_name(number, generation))
+    return {"events": len(segment.item), "duplicates": dropped}
 
 
 def touch_part(part: Part, change: Change) -> dict[str, Any]:

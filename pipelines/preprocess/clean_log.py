@@ -1,43 +1,56 @@
-"""Pass 1 of preprocessing: every piece of the log -> clean events by user bucket on disk, counts, and a quarantine."""
+"""Pass 1 of preprocessing: every block of the log -> a file of clean events, its counts, and a quarantine."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray.data
 
+from pipelines.cluster.ray_data import Json, mapped, records
 from pipelines.config.schema import DataConfig, EventSource
 from pipelines.errors import UserError
-from pipelines.log.formats import Fragment, read_blocks
-from pipelines.log.ids import Int64s, common_type, is_whole_numbers
+from pipelines.log.datasource import LogDatasource, blocks_of
+from pipelines.log.formats import Block, Fragment, read_blocks
+from pipelines.log.ids import Int64s, as_array, common_type, is_whole_numbers
 from pipelines.log.normalise import MALFORMED, UNREADABLE, TimeUnit, needed_columns, normalise, time_unit
 from pipelines.log.sources import TEXT_FORMATS
-from pipelines.preprocess.buckets import BUCKETS, write_block
-from pipelines.preprocess.workspace import Workspace
-from pipelines.storage.tables import write_table
+from pipelines.preprocess.buckets import BUCKETS, bucket_of
+from pipelines.preprocess.workspace import Workspace, key_of, recording
+from pipelines.storage.tables import write_scratch, write_table
 
-BLOCK_EVENTS = 2**21  # clean events that a task gathers before it writes them: few files, each with all buckets
+STAGE = "read"
+
+
+@dataclass(frozen=True)
+class CleanFile:
+    """Clean events of one block, as Parquet: columns user, item, time, and tie and type where the log has them."""
+
+    path: str
+    events: int
+    user_type: str
+    item_type: str
 
 
 @dataclass(frozen=True)
 class CleanLog:
-    """All pieces together."""
+    """All blocks together."""
 
     rows_read: int
     rows_by_file: Counter[int]
     set_aside: Counter[str]
-    blocks: list[str]  # files of pipelines.preprocess.buckets
-    bucket_counts: Int64s  # (BUCKETS,) events in all blocks
+    files: list[CleanFile]
+    bucket_counts: Int64s  # (BUCKETS,) events in all files
     user_type: pa.DataType
     item_type: pa.DataType
 
     @property
     def events(self) -> int:
+        """How many clean events there are."""
         return int(self.bucket_counts.sum())
 
 
@@ -64,99 +77,103 @@ def read_log(
     UserError
         If a piece cannot be read, too many rows are unusable, or none is left.
     """
-    quarantine.mkdir(parents=True, exist_ok=True)
-    arguments = [
-        (piece, n, data.events, unit, work.root / "read", quarantine / f"{prefix}part-{n:05d}.parquet")
-        for n, piece in enumerate(pieces)
-    ]
-    found = work.run("read", _read_piece, arguments, "Reading the log")
+    done = work.recorded(STAGE)
+    missing = {number: piece for number, piece in enumerate(pieces) if not _is_whole(number, done)}
+    if missing:
+        cleaner = Cleaner(missing, data.events, unit, work.root / STAGE, quarantine, prefix)
+        rows = ray.data.read_datasource(
+            LogDatasource(missing, data.events, needed_columns(data.events)), override_num_blocks=len(missing)
+        )
+        done |= work.execute(STAGE, mapped(rows, cleaner, "Clean the log"), "Reading the log", None)
+    blocks = [done[key] for key in sorted(done)]
     rows_by_file, set_aside = Counter[int](), Counter[str]()
-    for piece, part in zip(pieces, found, strict=True):
-        rows_by_file[piece.number] += part["rows_read"]
-        set_aside.update(part["set_aside"])
+    for block in blocks:
+        rows_by_file[pieces[block["piece"]].number] += block["rows_read"]
+        set_aside.update(block["set_aside"])
     _stop_if_bad(data, rows_by_file.total(), set_aside, quarantine)
-    counts = np.sum([part["bucket_counts"] for part in found], axis=0)
-    if not counts.sum():
+    files = [CleanFile(**block["file"]) for block in blocks if block["file"] is not None]
+    if not files:
         listed = ", ".join(f"{count:,} {reason}" for reason, count in set_aside.items())
         raise UserError(f"{data.events.path}: no row is left of {rows_by_file.total():,} read ({listed})")
     return CleanLog(
         rows_by_file.total(),
         rows_by_file,
         set_aside,
-        [str(work.root / "read" / name) for part in found for name in part["blocks"]],
-        counts,
-        _common([part["user_types"] for part in found]),
-        _common([part["item_types"] for part in found]),
+        files,
+        np.sum([block["bucket_counts"] for block in blocks if block["file"] is not None], axis=0),
+        _common([block["own_types"][0] for block in blocks if block["file"] is not None]),
+        _common([block["own_types"][1] for block in blocks if block["file"] is not None]),
     )
 
 
-def _common(names: list[list[str]]) -> pa.DataType:
-    return common_type({pa.type_for_alias(name) for some in names for name in some})
+def _is_whole(piece: int, done: dict[str, Json]) -> bool:
+    """Whether every block of a piece is on record, the last one too."""
+    place = 0
+    while (block := done.get(key_of(piece, place))) is not None:
+        if block["last"]:
+            return True
+        place += 1
+    return False
 
 
-def _read_piece(
-    piece: Fragment, number: int, source: EventSource, unit: TimeUnit, folder: Path, quarantine: Path
-) -> dict[str, Any]:
-    """Task: clean a piece of the log into files of `folder` named after its number."""
-    columns = needed_columns(source)
-    rows_read = 0
-    set_aside: Counter[str] = Counter()
-    bad = [_lines(())]
-    types: dict[str, set[str]] = {"user": set(), "item": set()}
+def _common(names: Sequence[str]) -> pa.DataType:
+    return common_type({pa.type_for_alias(name) for name in names})
 
-    def cleaned() -> Iterator[pa.Table]:
-        nonlocal rows_read
-        for block in read_blocks(piece, source, columns):
-            found = normalise(block.table, source, unit, piece.shown)
-            rows_read += block.table.num_rows + len(block.unreadable)
-            set_aside.update(found.set_aside)
-            set_aside[UNREADABLE] += len(block.unreadable)
-            bad.extend((found.quarantine, _lines(block.unreadable)))
-            if found.events.num_rows:
-                for side, names in types.items():
-                    names.add(str(_own_type(found.events[side], piece.format)))
-                yield found.events
 
-    blocks: list[str] = []
-    bucket_counts = np.zeros(BUCKETS, np.int64)
-    for events in _gathered(cleaned()):
-        blocks.append(f"{number:05d}-{len(blocks):05d}.arrow")
-        bucket_counts += write_block(events, folder / blocks[-1])
-    rows = pa.concat_tables(bad, promote_options="default")
-    if rows.num_rows:
-        place = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows.num_rows, np.int32)), pa.array([piece.path]))
-        write_table(rows.append_column("file", place), quarantine)
-    return {
-        "rows_read": rows_read,
-        "set_aside": dict(+set_aside),
-        "blocks": blocks,
-        "bucket_counts": bucket_counts.tolist(),
-        "user_types": sorted(types["user"]),
-        "item_types": sorted(types["item"]),
-    }
+@dataclass(frozen=True)
+class Cleaner:
+    """What the tasks of the pass must know; called with rows of `LogDatasource`, gives back records."""
+
+    pieces: dict[int, Fragment]
+    source: EventSource
+    unit: TimeUnit
+    folder: Path  # of the clean events
+    quarantine: Path
+    prefix: str
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Clean the blocks one after the other."""
+        clean = recording(self._clean, self.folder)
+        return records(
+            (key := key_of(piece, place), clean(key, key, piece, last, block))
+            for piece, place, last, block in blocks_of(rows)
+        )
+
+    def _clean(self, key: str, number: int, last: bool, block: Block) -> Json:
+        piece = self.pieces[number]
+        found = normalise(block.table, self.source, self.unit, piece.shown)
+        set_aside = found.set_aside + Counter({UNREADABLE: len(block.unreadable)})
+        bad = pa.concat_tables([found.quarantine, _lines(block.unreadable)], promote_options="default")
+        if bad.num_rows:
+            file = pa.DictionaryArray.from_arrays(pa.array(np.zeros(bad.num_rows, np.int32)), pa.array([piece.path]))
+            write_table(bad.append_column("file", file), self.quarantine / f"{self.prefix}part-{key}.parquet")
+        events = found.events
+        result: Json = {
+            "piece": number,
+            "last": last,
+            "rows_read": block.table.num_rows + len(block.unreadable),
+            "set_aside": dict(+set_aside),
+            "file": None,
+        }
+        if events.num_rows:
+            path = self.folder / f"{key}.parquet"
+            write_scratch(events, path)
+            sides = (events["user"], events["item"])
+            result["file"] = {
+                "path": str(path),
+                "events": events.num_rows,
+                "user_type": str(sides[0].type),
+                "item_type": str(sides[1].type),
+            }
+            result["own_types"] = [str(_own_type(ids, piece.format)) for ids in sides]
+            buckets = bucket_of(as_array(events["user"]))
+            result["bucket_counts"] = np.bincount(buckets, minlength=BUCKETS).tolist()
+        return result
 
 
 def _lines(unreadable: tuple[str, ...]) -> pa.Table:
     text = pa.array(unreadable, pa.string())
     return pa.table({"reason": pa.array([UNREADABLE] * len(unreadable), pa.string()), "line": text})
-
-
-def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of at least BLOCK_EVENTS, the last one apart."""
-    held: list[pa.Table] = []
-    for table in tables:
-        held.append(table)
-        if sum(each.num_rows for each in held) >= BLOCK_EVENTS:
-            yield _joined(held)
-            held = []
-    if held:
-        yield _joined(held)
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    """End to end; ids of several types as text."""
-    kinds = {side: common_type({table[side].type for table in tables}) for side in ("user", "item")}
-    return pa.concat_tables([with_types(table, kinds) for table in tables])
 
 
 def with_types(events: pa.Table, kinds: dict[str, pa.DataType]) -> pa.Table:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
-from pipelines.cluster.session import run_tasks, share
+from pipelines.cluster.ray_data import Report, mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.sorted_events import Histories, item_counts, settle
 from pipelines.errors import UserError
@@ -40,7 +41,7 @@ def find_core(data: DataConfig, parts: list[Part], work: Workspace) -> Core:
     """
     items, rare, users = (work.root / f"core-{name}" for name in ("items.arrow", "rare.arrow", "users.json"))
     if not exists(users):  # written last
-        core = _fixed_point(data, parts)
+        core = _fixed_point(data, parts, work.report)
         write_arrow(core.items, items)
         write_arrow(pa.table({"id": core.items["id"].slice(0, 0) if core.rare is None else core.rare}), rare)
         write_json(core.users, users)
@@ -48,12 +49,12 @@ def find_core(data: DataConfig, parts: list[Part], work: Workspace) -> Core:
     return Core(read_arrow(items), dropped if len(dropped) else None, read_json(users))
 
 
-def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:
+def _fixed_point(data: DataConfig, parts: list[Part], report: Report) -> Core:
     rare: pa.Array | None = None
     rounds = 0
     users = [part.users for part in parts]
     if drops_without_rare_items(data) or not all(part.counts for part in parts):
-        counts, users = _count(data, parts, rare, rounds)
+        counts, users = _count(data, parts, rare, rounds, report)
     else:  # pass 2 has counted what is there before anything is dropped
         counts = total(part.item_counts() for part in parts)
     while True:
@@ -67,19 +68,28 @@ def _fixed_point(data: DataConfig, parts: list[Part]) -> Core:
             return Core(counts, None if rare is None else rare.sort(), users)
         rare = few if rare is None else pa.concat_arrays([rare, few])
         rounds += 1
-        counts, users = _count(data, parts, rare, rounds)
+        counts, users = _count(data, parts, rare, rounds, report)
 
 
-def _count(data: DataConfig, parts: list[Part], rare: pa.Array | None, rounds: int) -> tuple[pa.Table, list[int]]:
+def _count(
+    data: DataConfig, parts: list[Part], rare: pa.Array | None, rounds: int, report: Report
+) -> tuple[pa.Table, list[int]]:
     """Item counts over all parts, and users left by part."""
-    shared = share(rare)
     what = f"Dropping rare items and short users, round {rounds}" if rounds else "Dropping short users"
-    users: list[int] = []
+    given = ray.put((parts, rare, data))
+
+    def count_items(rows: pa.Table) -> pa.Table:
+        parts, rare, data = ray.get(given)
+        return pa.concat_tables([_count_part(n, parts[n], rare, data) for n in rows["key"].to_pylist()])
+
+    users = [0] * len(parts)
 
     def counted() -> Iterator[pa.Table]:
-        for left, counts in run_tasks(_count_part, [(part, shared, data) for part in parts], what):
-            users.append(left)
-            yield counts
+        for block in run(mapped(pieces(range(len(parts))), count_items, what), what, len(parts), report):
+            for number, left in zip(block["part"].to_pylist(), block["users"].to_pylist(), strict=True):
+                users[number] = left
+            lists = block.combine_chunks()
+            yield pa.table({name: as_array(lists[name]).flatten() for name in ("id", "count")})
 
     return total(counted()), users
 
@@ -94,10 +104,13 @@ def drops_without_rare_items(data: DataConfig) -> bool:
     return data.min_user_events > 1 or data.max_user_events is not None or data.events.repeats == "collapse"
 
 
-def _count_part(part: Part, rare: pa.Array | None, data: DataConfig) -> tuple[int, pa.Table]:
-    """Task: the users and the item counts of a part without the rare items."""
+def _count_part(number: int, part: Part, rare: pa.Array | None, data: DataConfig) -> pa.Table:
+    """One row: part, users left, and lists of the items' ids and counts, without the rare items."""
     histories, _ = settled(part.read(), rare, data)
-    return len(histories.users), item_counts(histories)
+    counts = item_counts(histories)
+    offsets = pa.array([0, counts.num_rows], pa.int32())
+    lists = {name: pa.ListArray.from_arrays(offsets, as_array(counts[name])) for name in ("id", "count")}
+    return pa.table({"part": [number], "users": [len(histories.users)], **lists})
 
 
 def settled(histories: Histories, rare: pa.Array | None, data: DataConfig) -> tuple[Histories, Counter[str]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
-from pipelines.cluster.session import session_for
+from pipelines.cluster.session import ray_session
 from pipelines.config.load import UNHASHED, resolved
 from pipelines.config.schema import Config, DataConfig, EventSource
 from pipelines.dataset.dataset import (
@@ -32,7 +32,7 @@ from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.errors import UserError
 from pipelines.log.formats import Fragment
 from pipelines.log.normalise import TimeUnit, needed_columns, parse_times
-from pipelines.log.sources import TEXT_FORMATS, fragments, identity, lineage, size_of
+from pipelines.log.sources import TEXT_FORMATS, fragments, identity, lineage
 from pipelines.preprocess.buckets import group
 from pipelines.preprocess.clean_log import log_time_unit, read_log
 from pipelines.preprocess.core_items import find_core
@@ -62,12 +62,12 @@ def preprocess(config: Config, source: Source | None = None) -> Dataset:
         For whatever is wrong with the input; an older dataset stays as it was.
     """
     source = source or Source.read(config.data)
-    pieces, events = source.pieces, config.data.events.path
+    events = config.data.events.path
     cutoffs = cutoffs_of(config.data, source.unit)
     with (
         claimed(config.dataset_path),
         workspace(config.dataset_path, source.key(config)) as work,
-        session_for(config.ray, size_of(pieces), config.train.workers, home=config.home_path, inputs=[events]),
+        ray_session(config.ray, home=config.home_path, inputs=[events]),
     ):
         if work.resumed:
             console.print(f"going on with the unfinished work of {config.dataset_path.name}")
@@ -138,8 +138,8 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         profile_rows = profile_rows.aligned(log.user_type, *described(data.events, data.events.user, pieces))
     runs = group(log.bucket_counts, EVENTS_PER_PART)
     parts, duplicates = sort_parts(data, log, runs, work, layout.events)
-    for block in log.blocks:  # a resumed job finds every part on record
-        remove(Path(block))
+    for file in log.files:  # a resumed job finds every part on record
+        remove(Path(file.path))
     core = find_core(data, parts, work)
     if core.rare is not None:
         write_arrow(pa.table({"id": core.rare}), layout.rare_file)

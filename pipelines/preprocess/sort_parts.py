@@ -7,19 +7,21 @@ parts come out the same however the input was cut into files and blocks.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from pipelines.cluster.session import share
+from pipelines.cluster.ray_data import Json, mapped, records
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.sorted_events import DUPLICATE, Histories, item_counts, sort_events
-from pipelines.preprocess.buckets import read_buckets
+from pipelines.preprocess.buckets import Run
 from pipelines.preprocess.clean_log import CleanLog, with_types
-from pipelines.preprocess.workspace import Workspace
-from pipelines.storage.tables import read_arrow, write_arrow
+from pipelines.preprocess.exchange import events_by_part, parts_in
+from pipelines.preprocess.workspace import Workspace, key_of, recording
+from pipelines.storage.tables import read_arrow, read_table, write_arrow
 
 EVENTS_PER_PART = 2**19
 
@@ -54,7 +56,7 @@ class Part:
 
 
 def sort_parts(
-    data: DataConfig, log: CleanLog, runs: list[tuple[int, int]], work: Workspace, folder: Path
+    data: DataConfig, log: CleanLog, runs: list[Run], work: Workspace, folder: Path
 ) -> tuple[list[Part], Counter[str]]:
     """Sort every part, a run of buckets, into a file of `folder`.
 
@@ -72,26 +74,54 @@ def sort_parts(
         Part(number, (str(folder / segment_name(number, 0)),), drop, str(counts / f"counts-{number:05d}.arrow"))
         for number in range(len(runs))
     ]
-    blocks = share(log.blocks)
-    arguments = [(part, blocks, *run, kinds) for part, run in zip(parts, runs, strict=True)]
-    found = work.run("sort", _sort_part, arguments, "Sorting by user and time")
+    found = for_each_part("sort", partial(_sort_part, parts), log, runs, kinds, work, "Sorting by user and time")
     parts = [replace(part, users=each["users"]) for part, each in zip(parts, found, strict=True)]
     return parts, +Counter({DUPLICATE: sum(each["duplicates"] for each in found)})
 
 
+def for_each_part(
+    stage: str,
+    task: Callable[[int, pa.Table], Json],
+    log: CleanLog,
+    runs: list[Run],
+    kinds: dict[str, pa.DataType],
+    work: Workspace,
+    what: str,
+) -> list[Json]:
+    """Results of ``task(number, events)`` for every part, in order; those that are on record are not run again.
+
+    events : of a part's users in the log, in any order.
+    """
+    done = work.recorded(stage)
+    missing = [number for number in range(len(runs)) if key_of(number) not in done]
+    if missing:
+        recorded = recording(task, work.root / stage)
+
+        def sort_block(block: pa.Table) -> pa.Table:
+            return records((key_of(n), recorded(key_of(n), n, events)) for n, events in parts_in(block))
+
+        exchanged = events_by_part(log, runs, missing, kinds)
+        done |= work.execute(stage, mapped(exchanged, sort_block, what), what, len(missing))
+        for number in missing:  # a part may have no event at all
+            if key_of(number) not in done:
+                done[key_of(number)] = recorded(key_of(number), number, no_events(log, kinds))
+    return [done[key_of(number)] for number in range(len(runs))]
+
+
+def no_events(log: CleanLog, kinds: dict[str, pa.DataType]) -> pa.Table:
+    """A table of none, with the columns of the others."""
+    return with_types(read_table(log.files[0].path), kinds).slice(0, 0)
+
+
 def segment_name(number: int, generation: int) -> str:
-    """Of a part's file of events: the first, or that of the generation-th `--append`."""
+    """The name of a part's file of events: the first, or that of the generation-th `--append`."""
     return f"part-{number:05d}-{generation:06d}.arrow"
 
 
-def bucket_events(blocks: list[str], first: int, stop: int, kinds: dict[str, pa.DataType]) -> pa.Table:
-    """A run of buckets out of all blocks, ids brought to one type."""
-    return pa.concat_tables([with_types(read_buckets(block, first, stop), kinds) for block in blocks])
-
-
-def _sort_part(part: Part, blocks: list[str], first: int, stop: int, kinds: dict[str, pa.DataType]) -> dict[str, Any]:
-    """Task: gather a part's events and sort them."""
-    histories, duplicates = sort_events(bucket_events(blocks, first, stop, kinds), part.drop)
-    histories.write(Path(part.segments[0]))
-    write_arrow(item_counts(histories), Path(part.counts))
-    return {"duplicates": duplicates, "users": len(histories.users)}
+def _sort_part(parts: list[Part], number: int, events: pa.Table) -> Json:
+    """Sort a part's events, and count its items."""
+    part = parts[number]
+    sorted_events, duplicates = sort_events(events, part.drop)
+    sorted_events.write(Path(part.segments[0]))
+    write_arrow(item_counts(sorted_events), Path(part.counts))
+    return {"duplicates": duplicates, "users": len(sorted_events.users)}

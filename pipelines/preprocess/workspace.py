@@ -1,7 +1,7 @@
 """The unfinished dataset: a folder beside the finished one that a killed job leaves and the next one goes on with.
 
     .NAME.work-HASH/key.json            what the work is for: settings and files; HASH is of it
-    .NAME.work-HASH/STAGE/NNNNN.json    written by a task after all else that it wrote: that task is done
+    .NAME.work-HASH/STAGE/KEY.json      written by a task after all else that it wrote: that task is done
     .NAME.work-HASH/place.json          where the new dataset's files go: here, or, at a URI, into a new generation
 
 A task writes its files under names of its own, aside and then renamed, so it may be killed and run again at any time.
@@ -15,16 +15,17 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.cluster.nodes import on_every_node
-from pipelines.cluster.session import run_tasks
+from pipelines.cluster.ray_data import each, run_records
 from pipelines.config.home_location import origin, shown
 from pipelines.storage.atomic import TORN
 from pipelines.storage.digests import key_digest
 from pipelines.storage.generations import current, make_current, new_generation
-from pipelines.storage.home_files import fetch, forget, listed, names, remove, renew, renew_files
+from pipelines.storage.home_files import exists, fetch, forget, listed, names, remove, renew, renew_files
 from pipelines.storage.locks import exclusive
 from pipelines.storage.publish import swap
 from pipelines.storage.tables import write_text
@@ -33,6 +34,7 @@ Json = dict[str, Any]
 KEY = "key.json"  # without it a work folder is rubbish
 PLACE = "place.json"
 RECORDS = "*/[0-9]*.json"
+ENGINE = "ray-data.txt"  # what Ray Data says of its operators
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,20 @@ class Workspace:
     resumed: bool
     folder: Path  # of what will take the target's place
 
+    def recorded(self, stage: str) -> dict[str, Json]:
+        """What the tasks of a pass that are done have recorded, by key."""
+        return {file.stem: read_json(file) for file in listed(self.root / stage, "[0-9]*.json")}
+
+    def execute(self, stage: str, dataset: Any, what: str, total: int | None) -> dict[str, Json]:
+        """Run a dataset of records, each on disk under `stage` as soon as its task is done: what was done, by key.
+
+        Parameters
+        ----------
+        dataset : of pipelines.cluster.ray_data; its tasks go through `recording`.
+        what, total : of the progress bar.
+        """
+        return run_records(dataset, what, total, self.report)
+
     def run(self, stage: str, task: Callable[..., Json], arguments: Sequence[tuple[Any, ...]], what: str) -> list[Json]:
         """Results of ``task(*arguments)``, one per tuple, in order; those that are on record are not run again.
 
@@ -51,15 +67,22 @@ class Workspace:
         ----------
         stage : names the folder of the results.
         task : returns what JSON can hold; runs on any node.
-        what : description of the progress bar.
+        what : the operator's name, and the description of the progress bar.
         """
-        folder = self.root / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{number:05d}.json" for number in range(len(arguments))]
-        missing = [number for number, file in enumerate(files) if not file.exists()]
-        work = [(task, files[number], *arguments[number]) for number in missing]
-        fresh = dict(zip(missing, run_tasks(_recorded, work, what), strict=True)) if missing else {}
-        return [fresh[number] if number in fresh else read_json(file) for number, file in enumerate(files)]
+        keys = [key_of(number) for number in range(len(arguments))]
+        done = self.recorded(stage)
+        missing = {key: given for key, given in zip(keys, arguments, strict=True) if key not in done}
+        if missing:
+            dataset = each(recording(task, self.root / stage), missing, what)
+            done |= self.execute(stage, dataset, what, len(missing))
+        return [done[key] for key in keys]
+
+    def report(self, text: str) -> None:
+        """Keep Ray Data's statistics of a pass; `publish` puts them into the dataset."""
+        file = self.root / ENGINE
+        before = fetch(file).read_text(encoding="utf-8") if exists(file) else ""
+        forget(file)
+        write_text(f"{before}{text}\n", file)
 
     def has_results(self) -> bool:
         """Whether any task is done."""
@@ -67,6 +90,8 @@ class Workspace:
 
     def publish(self) -> None:
         """Put `folder` in the place of the target, which stays readable until then, and end the work."""
+        if exists(self.root / ENGINE):
+            write_text(fetch(self.root / ENGINE).read_text(encoding="utf-8"), self.folder / ENGINE)
         for torn in self.folder.rglob(TORN):  # of tasks that were killed
             torn.unlink(missing_ok=True)
         if origin(self.target) is None:
@@ -79,10 +104,19 @@ class Workspace:
         discard(self.root)
 
 
-def _recorded(task: Callable[..., Json], file: Path, *arguments: Any) -> Json:
-    """Task: run another one and record its result."""
+def key_of(*numbers: int) -> str:
+    """The name of a piece of work, by its number, or by its piece and block."""
+    return "-".join(f"{number:05d}" for number in numbers)
+
+
+def recording(task: Callable[..., Json], folder: Path) -> Callable[..., Json]:
+    """The same task, which gets its key first and records its result in `folder`, after all else that it wrote."""
+    return partial(_recorded, task, folder)
+
+
+def _recorded(task: Callable[..., Json], folder: Path, key: str, *arguments: Any) -> Json:
     result = task(*arguments)
-    write_json(result, file)
+    write_json(result, folder / f"{key}.json")
     return result
 
 

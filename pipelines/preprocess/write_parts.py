@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
-from pipelines.cluster.session import run_tasks, share
+from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import (
     NOTHING,
@@ -94,10 +95,10 @@ def write_parts(
     """
     layout.create()
     vocabulary = build_items(core.items, cold_items(data, core.items, item_rows))
-    profile_encoders = [] if profile_rows is None else _fit_profile(data, parts, core, profile_rows)
+    profile_encoders = [] if profile_rows is None else _fit_profile(data, parts, core, profile_rows, work)
     counts = work.root / "write"
     lookup = Lookup(as_array(vocabulary["id"]))
-    shared = share(Shared(data, unit, core.rare, lookup, profile_rows, profile_encoders, cutoffs, layout, counts))
+    shared = ray.put(Shared(data, unit, core.rare, lookup, profile_rows, profile_encoders, cutoffs, layout, counts))
     first = np.cumsum([0, *core.users])
     arguments = [(part, int(first[part.number]), shared) for part in parts]
     written = work.run("write", _write_part, arguments, "Writing sequences")
@@ -134,20 +135,28 @@ def cold_items(data: DataConfig, counted: pa.Table, rows: FeatureRows | None) ->
     return rows.ids.filter(pc.invert(pc.is_in(rows.ids, value_set=as_array(counted["id"]))))
 
 
-def _fit_profile(data: DataConfig, parts: list[Part], core: Core, rows: FeatureRows) -> list[FeatureEncoder]:
+def _fit_profile(
+    data: DataConfig, parts: list[Part], core: Core, rows: FeatureRows, work: Workspace
+) -> list[FeatureEncoder]:
     """Learn the profile features from the rows of users in the vocabulary."""
-    shared = share((data, core.rare, rows))
+    given = ray.put((parts, data, core.rare, rows))
+
+    def find_rows(block: pa.Table) -> pa.Table:
+        parts, data, rare, rows = ray.get(given)
+        found = [_profile_rows(parts[number], data, rare, rows) for number in block["key"].to_pylist()]
+        return pa.table({"row": np.concatenate(found)})
+
     used = np.zeros(len(rows.ids), bool)
-    for found in run_tasks(_profile_rows, [(part, shared) for part in parts], "Matching profiles"):
-        used[found] = True
+    what = "Matching profiles"
+    for block in run(mapped(pieces(range(len(parts))), find_rows, what), what, None, work.report):
+        used[block["row"].to_numpy()] = True
     if not used.any():
         raise UserError(f"{rows.source.path}: no value of {rows.source.id!r} is a user of {data.events.path}")
     return rows.fit(used)
 
 
-def _profile_rows(part: Part, shared: tuple[DataConfig, pa.Array | None, FeatureRows]) -> Int64s:
-    """Task: the profile table's rows of a part's users."""
-    data, rare, rows = shared
+def _profile_rows(part: Part, data: DataConfig, rare: pa.Array | None, rows: FeatureRows) -> Int64s:
+    """The profile table's rows of a part's users."""
     histories, _ = settled(part.read(), rare, data)
     return np.asarray(rows.find(histories.users).drop_null().to_numpy(), np.int64)
 

@@ -30,6 +30,12 @@ def write_table(table: pa.Table, path: Path) -> None:
         )
 
 
+def write_scratch(table: pa.Table, path: Path) -> None:
+    """Write Parquet that the next pass reads and deletes: in one step, as fast as it goes."""
+    with whole(path) as aside:
+        pq.write_table(table, aside, compression="lz4", use_dictionary=False, write_statistics=False)
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a text file in one step."""
     with whole(path) as aside:

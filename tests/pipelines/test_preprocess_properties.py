@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import pipelines.cluster.session
 import pipelines.log.formats
 import pipelines.log.sources
 import pipelines.preprocess.append
-import pipelines.preprocess.clean_log
+import pipelines.preprocess.exchange
 import pipelines.preprocess.preprocess
 from pipelines.config.schema import Config
 from pipelines.dataset.behaviours import gap_buckets, sessions, time_since_last
@@ -33,6 +31,7 @@ from pipelines.errors import UserError
 from pipelines.log.normalise import BAD_TIME, MALFORMED, MISSING_TIME
 from pipelines.preprocess.append import append
 from pipelines.preprocess.preprocess import preprocess
+from tests.pipelines.local_data import local_data
 
 Row = tuple[Any, Any, Any]  # user, item, time: what is written
 Event = tuple[str, str, int]  # user, item, time: what is to come out, ids as text
@@ -48,12 +47,10 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_and_here() -> Iterator[None]:
-    """Several parts, blocks and pieces of a few rows; tasks in threads of this process, whatever session is open."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.cluster.session, "ray", SimpleNamespace(is_initialized=lambda: False))
-        patch.setattr(pipelines.cluster.session, "cores", lambda: 1)
+    """Several parts, blocks and pieces of a few rows; the passes in this process, whatever session is open."""
+    with pytest.MonkeyPatch.context() as patch, local_data():
+        patch.setattr(pipelines.preprocess.exchange, "UNSHUFFLED_EVENTS", 3)
         patch.setattr(pipelines.preprocess.preprocess, "EVENTS_PER_PART", 2)
-        patch.setattr(pipelines.preprocess.clean_log, "BLOCK_EVENTS", 4)
         patch.setattr(pipelines.log.sources, "FRAGMENT_BYTES", 300)
         patch.setattr(pipelines.log.formats, "BLOCK_ROWS", 2)
         patch.setattr(pipelines.log.formats, "BLOCK_BYTES", 600)  # longer than any line

@@ -1,30 +1,22 @@
-"""The exchange on disk: every event in exactly one bucket, which is a function of the user's id alone."""
+"""Buckets and parts: every user in exactly one, which is a function of the id and of the counts alone."""
 
-import itertools
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.preprocess.buckets import BUCKETS, bucket_of, group, read_buckets, write_block
+from pipelines.preprocess.buckets import BUCKETS, bucket_of, group, part_of_users
 
 
-def test_a_block_comes_back_whole_and_by_bucket(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    users = pa.array([f"user {n}" for n in rng.integers(0, 300, 2000)])
-    events = pa.table({"user": users, "item": np.arange(2000)})
-    counts = write_block(events, tmp_path / "block.arrow")
-    assert counts.sum() == 2000
-    edges = [0, 1, 77, 78, 500, BUCKETS]
-    parts = [read_buckets(str(tmp_path / "block.arrow"), a, b) for a, b in itertools.pairwise(edges)]
-    for (first, stop), part in zip(itertools.pairwise(edges), parts, strict=True):
-        assert part.num_rows == counts[first:stop].sum()
-        buckets = bucket_of(part["user"].combine_chunks()) if part.num_rows else np.array([], np.uint16)
-        assert ((buckets >= first) & (buckets < stop)).all()
-    joined = pa.concat_tables(parts).sort_by("item")
-    assert joined.equals(events)
+@given(st.lists(st.text()), st.integers(1, 9))
+def test_every_user_is_in_the_part_whose_run_has_its_bucket(users: list[str], size: int) -> None:
+    ids = pa.array(users, pa.string())
+    runs = group(np.bincount(bucket_of(ids), minlength=BUCKETS), size) if users else [(0, BUCKETS)]
+    parts = part_of_users(ids, runs)
+    for bucket, part in zip(bucket_of(ids).tolist(), parts.tolist(), strict=True):
+        first, stop = runs[part]
+        assert first <= bucket < stop
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)))
