@@ -8,6 +8,7 @@
     vocabularies/{item_features,profile_features}/<name>.parquet       index, value, count
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
     quality.json, quality.html         the data quality report, see pipelines.quality.report
+    ray-data.txt                       Ray Data's statistics of the operators that made it
     events/                            for --append: the parts' clean events, before anything is dropped
     superseded/part-NNNNN.parquet      see pipelines.dataset.part_files
 
@@ -142,6 +143,11 @@ class Layout:
     @property
     def quality_page(self) -> Path:
         return self.root / "quality.html"
+
+    @property
+    def engine(self) -> Path:
+        """What Ray Data said of the operators that made it."""
+        return self.root / "ray-data.txt"
 
     @property
     def items(self) -> Path:

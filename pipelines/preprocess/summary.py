@@ -10,7 +10,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.progress import output
 from pipelines.quality.report import Quality
-from pipelines.storage.home_files import fetch
+from pipelines.storage.home_files import exists, fetch
 from pipelines.tracking.run import open_run
 
 
@@ -70,6 +70,8 @@ def record_summary(config: Config, dataset: Dataset) -> None:
         sizes = {"users": manifest.users, "items": manifest.items, "events": manifest.events}
         run.log_dataset(manifest.name, manifest.fingerprint, source, "preprocessing", sizes)
         run.log_artifact(dataset.layout.manifest)
+        if exists(dataset.layout.engine):
+            run.log_artifact(fetch(dataset.layout.engine))
         quality = Quality.read(dataset.layout)
         if quality is not None:
             run.log_metrics(quality.metrics(), 0)

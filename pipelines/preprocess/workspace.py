@@ -22,6 +22,7 @@ from typing import Any
 from pipelines.cluster.nodes import on_every_node
 from pipelines.cluster.ray_data import each, run_records
 from pipelines.config.home_location import origin, shown
+from pipelines.dataset.dataset import Layout
 from pipelines.storage.atomic import TORN
 from pipelines.storage.digests import key_digest
 from pipelines.storage.generations import current, make_current, new_generation
@@ -34,7 +35,7 @@ Json = dict[str, Any]
 KEY = "key.json"  # without it a work folder is rubbish
 PLACE = "place.json"
 RECORDS = "*/[0-9]*.json"
-ENGINE = "ray-data.txt"  # what Ray Data says of its operators
+ENGINE = "engine.txt"  # what Ray Data has said of its operators so far
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Workspace:
     def publish(self) -> None:
         """Put `folder` in the place of the target, which stays readable until then, and end the work."""
         if exists(self.root / ENGINE):
-            write_text(fetch(self.root / ENGINE).read_text(encoding="utf-8"), self.folder / ENGINE)
+            write_text(fetch(self.root / ENGINE).read_text(encoding="utf-8"), Layout(self.folder).engine)
         for torn in self.folder.rglob(TORN):  # of tasks that were killed
             torn.unlink(missing_ok=True)
         if origin(self.target) is None:

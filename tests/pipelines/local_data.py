@@ -60,8 +60,8 @@ def _from_arrow(tables: Iterable[pa.Table]) -> LocalDataset:
     return LocalDataset(lambda: iter(tables))
 
 
-def _read_parquet(paths: list[str], **_: Any) -> LocalDataset:
-    return LocalDataset(lambda: map(pq.read_table, paths))
+def _read_parquet(paths: list[str], filesystem: Any = None, **_: Any) -> LocalDataset:
+    return LocalDataset(lambda: (pq.read_table(path, filesystem=filesystem) for path in paths))
 
 
 def _read_datasource(source: Datasource, **_: Any) -> LocalDataset:

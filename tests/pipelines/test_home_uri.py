@@ -32,6 +32,7 @@ from pipelines.storage.publish import published
 from pipelines.storage.tables import read_arrow, write_arrow, write_text
 from pipelines.tracking.store import store_of
 from pipelines.tuning.checkpoint import newest, place_of, publish, reports_of
+from tests.pipelines.local_data import local_data
 from tests.pipelines.s3_server import s3_server, use_s3
 
 Node = Callable[[str], Path]
@@ -44,7 +45,7 @@ def server() -> Iterator[tuple[str, Any]]:
 
 
 @pytest.fixture
-def store(server: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def store(server: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The file system of the server; what an earlier test has left there is gone."""
     address, filesystem = server
     use_s3(monkeypatch, address, tmp_path)
@@ -52,7 +53,8 @@ def store(server: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     mirror._filesystem.cache_clear()
     filesystem.delete_dir_contents("mind", missing_dir_ok=True)
-    return filesystem
+    with local_data():
+        yield filesystem
 
 
 @pytest.fixture
@@ -246,7 +248,7 @@ def test_the_run_of_a_dataset_gets_files_that_its_node_has_not_read(
 
     record_summary(config, Dataset.open(config.dataset_path))
 
-    assert sorted(sizes) == ["manifest.json", "quality.html", "quality.json"]
+    assert sorted(sizes) == ["manifest.json", "quality.html", "quality.json", "ray-data.txt"]
 
 
 def test_preprocessing_that_is_killed_goes_on_on_another_node(
@@ -263,7 +265,7 @@ def test_preprocessing_that_is_killed_goes_on_on_another_node(
     assert [name for name in there(store) if "/read/0" in name]
     node("b")
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.preprocess.clean_log._read_piece", _killed)  # must not be asked for again
+        patch.setattr("pipelines.preprocess.clean_log.LogDatasource", _killed)  # must not be asked for again
         dataset = preprocess(config)
     local = configured(log)
     assert content(dataset) == content(preprocess(local))

@@ -1,14 +1,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-
-import pytest
-
-from pipelines.cluster import session
-from pipelines.config.schema import RayConfig
 
 JOIN = """
 from pipelines.config.schema import RayConfig
@@ -43,26 +35,3 @@ def test_the_size_of_a_small_machine_is_no_warning_among_the_results() -> None:
     )
     assert "started on node" not in done.stdout
     assert "out of memory" in done.stdout
-
-
-def test_a_small_input_starts_no_ray_unless_there_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[RayConfig] = []
-
-    @contextmanager
-    def record(config: RayConfig, workers: int, **reach: object) -> Iterator[None]:
-        started.append(config)
-        yield
-
-    monkeypatch.setattr(session, "ray_session", record)
-    monkeypatch.setattr(session, "ray", SimpleNamespace(is_initialized=lambda: False))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with session.session_for(RayConfig(), session.INLINE_BYTES):
-        assert not started
-        assert list(session.run_tasks(divmod, [(7, 2), (9, 4)], "here")) == [(3, 1), (2, 1)]
-    with session.session_for(RayConfig(), session.INLINE_BYTES + 1):
-        assert len(started) == 1
-    with session.session_for(RayConfig(address="head:6379"), 1):
-        assert len(started) == 2
-    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    with session.session_for(RayConfig(), 1):
-        assert len(started) == 3

@@ -1,6 +1,5 @@
 """Buckets and parts: every user in exactly one, which is a function of the id and of the counts alone."""
 
-
 import numpy as np
 import pyarrow as pa
 from hypothesis import given

@@ -110,6 +110,7 @@ def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path,
         "quality.html",
         "quality.json",
         "quarantine",
+        "ray-data.txt",
         "sequences",
         "vocabularies",
     ]
@@ -335,11 +336,11 @@ def test_a_limit_can_be_raised_without_reading_the_log_again(
     folder = re.findall(r"in (\S+quarantine)", str(error.value))[0]
     assert len(pq.read_table(folder)) == 3
     (work,) = (tmp_path / "home" / "datasets").glob(".tiny.work-*")
-    read = (work / "read" / "00000.json").stat().st_mtime_ns
+    read = (work / "read" / "00000-00000.json").stat().st_mtime_ns
     monkeypatch.setattr(Workspace, "publish", lambda self: None)  # to look at it once more
     with pytest.raises(UserError, match="no dataset"):
         preprocess(configured(path, max_bad_fraction=0.5))
-    assert (work / "read" / "00000.json").stat().st_mtime_ns == read
+    assert (work / "read" / "00000-00000.json").stat().st_mtime_ns == read
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
