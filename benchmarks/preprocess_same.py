@@ -52,7 +52,7 @@ def run(options: Options) -> Finding:
                 log, options.scratch / "same"
             ).fingerprint
     say("  two nodes")
-    prints["7 files, two nodes"] = _two_nodes(_cut(table, 7, options.scratch / "cut"), options.scratch / "nodes")
+    prints["7 files, two nodes"] = two_nodes(_cut(table, 7, options.scratch / "cut"), options.scratch / "nodes")
     same = len(set(prints.values())) == 1
     rows_ = [[name, value[:16]] for name, value in prints.items()]
     sheet = Sheet(f"Fingerprint of {events:,} events", ["", "begins with"], rows_)
@@ -68,7 +68,8 @@ def _cut(table: pa.Table, files: int, folder: Path) -> Path:
     return folder
 
 
-def _two_nodes(log: Path, home: Path) -> str:
+def two_nodes(log: Path, home: Path) -> str:
+    """Preprocess a log on a head and a worker node; the dataset's fingerprint."""
     conf = write_conf(log, home)
     environment = os.environ | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     subprocess.run(

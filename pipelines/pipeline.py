@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Step:
+class StageResult:
     """One row of the summary.  seconds : None where nothing was done.  figures : the few that say most."""
 
     name: str
@@ -45,7 +45,7 @@ class Step:
     figures: Mapping[str, float]
 
 
-def pipeline(config: Config, latest: bool = False) -> list[Step]:
+def pipeline(config: Config, latest: bool = False) -> list[StageResult]:
     """Do what is left of all steps; what each made, or had made before.
 
     Parameters
@@ -99,7 +99,7 @@ class _Steps:
 
     def __init__(self, config: Config, session: ExitStack) -> None:
         self.config, self.session = config, session
-        self.taken: list[Step] = []
+        self.taken: list[StageResult] = []
 
     def take(
         self,
@@ -120,7 +120,7 @@ class _Steps:
             place, figures = told(found)
         if seconds is None:
             console.print(f"{shown(place)} is up to date")
-        self.taken.append(Step(name, place, seconds, figures))
+        self.taken.append(StageResult(name, place, seconds, figures))
         return found
 
     def _start_ray(self) -> None:
@@ -206,7 +206,7 @@ def _counts(made: Export) -> dict[str, float]:
     return {"users": made.counts.users, "interests": made.counts.interests, "items": made.items}
 
 
-def _table(config: Config, steps: list[Step]) -> Table:
+def _table(config: Config, steps: list[StageResult]) -> Table:
     table = Table("step", "", "output", "figures")
     for column in table.columns:
         column.overflow = "fold"  # a path is there to be copied

@@ -146,6 +146,7 @@ def _set_up_data() -> None:
     context.enable_progress_bars = False
     # its listing starts a worker of its own in every execution: 3 to 7 s where the other reader takes .3 s
     context.use_datasource_v2 = False
+    context.verbose_stats_logs = True  # its own scheduling loop is part of what a pass costs
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
 

@@ -32,7 +32,7 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Histories:
+class SortedEvents:
     """E events of U users over V items, sorted by (user, time, tie, item id, type)."""
 
     users: pa.Array  # (U,) ids, ascending
@@ -57,7 +57,7 @@ class Histories:
         write_arrow(pa.table(columns), path)
 
     @classmethod
-    def read(cls, path: Path) -> Histories:
+    def read(cls, path: Path) -> SortedEvents:
         """Read what `write` wrote."""
         table = read_arrow(path)
         user, item = table["user"].combine_chunks(), table["item"].combine_chunks()
@@ -86,15 +86,15 @@ class Histories:
             columns["type"] = self.type
         return pa.table(columns)
 
-    def of_users(self, users: pa.Array) -> Histories:
+    def of_users(self, users: pa.Array) -> SortedEvents:
         """The events of those of its users that are among `users`."""
         stays = pc.is_in(self.users, value_set=users).to_numpy(zero_copy_only=False)
         return self.of(stays, np.flatnonzero(stays[self.user]))
 
-    def of(self, stays: Mask, kept: Rows) -> Histories:
+    def of(self, stays: Mask, kept: Rows) -> SortedEvents:
         """The events number `kept`, all of them of users that stay, (U,); `items` is unchanged."""
         new_user = (np.cumsum(stays) - 1).astype(np.int32)
-        return Histories(
+        return SortedEvents(
             self.users.filter(pa.array(stays)),
             self.items,
             new_user[self.user[kept]],
@@ -105,7 +105,7 @@ class Histories:
         )
 
 
-def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[Histories, int]:
+def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[SortedEvents, int]:
     """Sort the normalised events of some users and drop all but one of equal rows.
 
     Parameters
@@ -138,7 +138,7 @@ def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[Histories, int
             same &= sorted_key[1:] == sorted_key[:-1]
         if same.any():
             order = order[np.concatenate([[True], ~same])]
-    histories = Histories(
+    histories = SortedEvents(
         users,
         items,
         user[order],
@@ -175,8 +175,8 @@ def _order(user: Int32s, time: Int64s, minor: list[Any]) -> tuple[Rows, Rows]:
 
 
 def settle(
-    histories: Histories, rare: Mask, min_user_events: int, collapse: bool, max_user_events: int | None = None
-) -> tuple[Histories, Counter[str]]:
+    histories: SortedEvents, rare: Mask, min_user_events: int, collapse: bool, max_user_events: int | None = None
+) -> tuple[SortedEvents, Counter[str]]:
     """Drop the events of rare items, then repeats (if `collapse`), then all but each user's newest
     `max_user_events`, then users left with too few events.
 
@@ -217,7 +217,7 @@ def settle(
     return histories.of(stays, kept[enough]), +set_aside
 
 
-def item_counts(histories: Histories) -> pa.Table:
+def item_counts(histories: SortedEvents) -> pa.Table:
     """Events per item that has any: columns id, count (int64)."""
     count = np.bincount(histories.item, minlength=len(histories.items))
     table = pa.table({"id": histories.items, "count": pa.array(count, pa.int64())})

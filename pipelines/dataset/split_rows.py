@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.behaviours import gap_buckets, sessions, time_since_last, type_weights
 from pipelines.dataset.dataset import SplitCounts
-from pipelines.dataset.sorted_events import Histories
+from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches, first_occurrences, gather, split_users
 from pipelines.log.ids import Int64s
 from pipelines.log.normalise import TimeUnit
@@ -42,7 +42,7 @@ class SplitRows:
 
 
 def split_rows(
-    histories: Histories,
+    histories: SortedEvents,
     items: Int32s,
     index: Int64s,
     data: DataConfig,
@@ -91,7 +91,7 @@ def stretches(rows: dict[str, SplitRows]) -> dict[str, Stretches]:
     return {split: each.cut for split, each in rows.items()}
 
 
-def _behaviours(histories: Histories, data: DataConfig, unit: TimeUnit) -> dict[str, npt.NDArray[Any]]:
+def _behaviours(histories: SortedEvents, data: DataConfig, unit: TimeUnit) -> dict[str, npt.NDArray[Any]]:
     """What the configuration wants to know of each event beside its item and time."""
     second = 1e6 if unit == "us" else 1
     found: dict[str, npt.NDArray[Any]] = {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,10 +25,10 @@ from pipelines.config.schema import TableSource
 from pipelines.errors import UserError
 from pipelines.log.formats import Fragment, column_names, is_blank, read_blocks, reading, require_columns
 from pipelines.log.ids import as_array, is_whole_numbers
+from pipelines.storage.at_once import at_once
 from pipelines.storage.filesystems import hint, open_filesystem, reason
 
 FRAGMENT_BYTES = 128 * 2**20  # of uncompressed row groups per Parquet fragment
-LOOKS_AT_ONCE = 16  # file heads read at the same time: most of the time of a remote one is waiting
 TEXT_FORMATS = ("csv", "sessions")  # their values carry no type
 _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv", ".dat": "csv",
@@ -64,8 +63,7 @@ def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
         for number, info in enumerate(infos)
         if info.size
     ]
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        pieces = [piece for found in pool.map(partial(_pieces, columns=columns), files) for piece in found]
+    pieces = [piece for found in at_once(partial(_pieces, columns=columns), files) for piece in found]
     if not pieces:
         raise UserError(f"{redact(source.path)}: empty, no data in {len(infos)} file(s)")
     if pieces[0].format == "csv":  # the others are checked where they are read

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,11 +49,11 @@ from pipelines.preprocess.workspace import Workspace, claimed, workspace
 from pipelines.preprocess.write_parts import Shared, add_occurrences, cold_items, item_table, write_items
 from pipelines.quality.part_stats import merge_stats, without
 from pipelines.quality.write import write_quality
+from pipelines.storage.at_once import at_once
 from pipelines.storage.atomic import whole
 from pipelines.storage.home_files import copy, fetch, listed
 from pipelines.storage.tables import read_arrow, write_arrow, write_text
 
-COPIES_AT_A_TIME = 16
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file systems without links
 
 Tables = dict[str, FeatureRows | None]
@@ -229,8 +228,7 @@ def _link(source: Path, target: Path) -> None:
         inside = {file: file.relative_to(source) for file in listed(source, "*") if file != Layout(source).manifest}
         there = {file.relative_to(target) for file in listed(target, "*")}
         missing = [file for file in inside if inside[file] not in there]
-        with ThreadPoolExecutor(COPIES_AT_A_TIME) as pool:
-            list(pool.map(lambda file: copy(file, target / inside[file]), missing))
+        at_once(lambda file: copy(file, target / inside[file]), missing)
         return
     target.mkdir(exist_ok=True)
     for file in sorted(source.rglob("*")):

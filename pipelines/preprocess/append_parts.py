@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import Layout, digest
 from pipelines.dataset.part_files import supersede
-from pipelines.dataset.sorted_events import Histories, item_counts, sort_events
+from pipelines.dataset.sorted_events import SortedEvents, item_counts, sort_events
 from pipelines.dataset.split_rows import item_occurrences, split_rows, stretches
 from pipelines.log.ids import Int64s, Lookup, UInt64s, as_array, hash64
 from pipelines.log.normalise import TimeUnit
@@ -91,7 +91,7 @@ def touch_part(part: Part, change: Change) -> dict[str, Any]:
     new = [segment for segment in part.segments if segment == own]
     before = Part(part.number, tuple(segment for segment in part.segments if segment != own), part.drop)
     if new:
-        added = Histories.read(Path(new[0]))
+        added = SortedEvents.read(Path(new[0]))
         raw_was = before.read(None if change.minimum else added.users)
         raw_now, duplicates = sort_events(pa.concat_tables([raw_was.events(), added.events()]), part.drop)
     else:
@@ -131,7 +131,7 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     first_new : index of the part's first new user.
     """
     change, writing = shared
-    now = Histories.read(change.folder / f"now-{number:05d}.arrow")
+    now = SortedEvents.read(change.folder / f"now-{number:05d}.arrow")
     was = read_arrow(change.folder / f"was-{number:05d}.arrow")
     *old_files, own = change.numbers(number)
     vocabulary = _vocabulary(number, change)
@@ -158,7 +158,7 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     }
 
 
-def changed_users(was: Histories, now: Histories) -> pa.Array:
+def changed_users(was: SortedEvents, now: SortedEvents) -> pa.Array:
     """Ids of the users whose events are not the same in both."""
     place = Lookup(was.users).places(now.users)
     before, after = _user_hashes(was), _user_hashes(now)
@@ -169,7 +169,7 @@ def changed_users(was: Histories, now: Histories) -> pa.Array:
     return pa.concat_arrays([now.users.filter(pa.array(~same)), was.users.filter(pa.array(gone))])
 
 
-def _user_hashes(histories: Histories) -> UInt64s:
+def _user_hashes(histories: SortedEvents) -> UInt64s:
     """(U,) a hash of each user's events in their order."""
     if not len(histories.users):
         return np.zeros(0, np.uint64)

@@ -13,7 +13,7 @@ import ray
 
 from pipelines.cluster.ray_data import Report, mapped, pieces, run
 from pipelines.config.schema import DataConfig
-from pipelines.dataset.sorted_events import Histories, item_counts, settle
+from pipelines.dataset.sorted_events import SortedEvents, item_counts, settle
 from pipelines.errors import UserError
 from pipelines.log.ids import as_array
 from pipelines.preprocess.sort_parts import Part
@@ -113,7 +113,7 @@ def _count_part(number: int, part: Part, rare: pa.Array | None, data: DataConfig
     return pa.table({"part": [number], "users": [len(histories.users)], **lists})
 
 
-def settled(histories: Histories, rare: pa.Array | None, data: DataConfig) -> tuple[Histories, Counter[str]]:
+def settled(histories: SortedEvents, rare: pa.Array | None, data: DataConfig) -> tuple[SortedEvents, Counter[str]]:
     """Drop what the rare items and the minimum counts take away; see `histories.settle`."""
     if rare is None:
         drop = np.zeros(len(histories.items), bool)

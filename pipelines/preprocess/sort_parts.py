@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.cluster.ray_data import Json, mapped, records
 from pipelines.config.schema import DataConfig
-from pipelines.dataset.sorted_events import DUPLICATE, Histories, item_counts, sort_events
+from pipelines.dataset.sorted_events import DUPLICATE, SortedEvents, item_counts, sort_events
 from pipelines.preprocess.buckets import Run
 from pipelines.preprocess.clean_log import CleanLog, with_types
 from pipelines.preprocess.exchange import events_by_part, parts_in
@@ -41,9 +41,9 @@ class Part:
     counts: str = ""
     users: int = 0
 
-    def read(self, users: pa.Array | None = None) -> Histories:
+    def read(self, users: pa.Array | None = None) -> SortedEvents:
         """The events, or those of some users."""
-        found = [Histories.read(Path(segment)) for segment in self.segments]
+        found = [SortedEvents.read(Path(segment)) for segment in self.segments]
         if users is not None:
             found = [each.of_users(users) for each in found]
         if len(found) == 1:

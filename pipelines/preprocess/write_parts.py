@@ -28,7 +28,7 @@ from pipelines.dataset.dataset import (
     feature_info,
 )
 from pipelines.dataset.feature_rows import FeatureRows
-from pipelines.dataset.sorted_events import Histories
+from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, split_rows, stretches
 from pipelines.dataset.splits import SPLITS
 from pipelines.dataset.vocabulary import FIRST_ITEM, FeatureEncoder, build_items, encode_columns
@@ -180,7 +180,7 @@ def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
 
 
 def write_sequences(
-    histories: Histories, index: Int64s, number: int, shared: Shared
+    histories: SortedEvents, index: Int64s, number: int, shared: Shared
 ) -> tuple[dict[str, SplitRows], list[str]]:
     """Write the users' rows as part `number` of every split.
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.dataset.behaviours import elapsed, gap_buckets
-from pipelines.dataset.sorted_events import Histories
+from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches
 from pipelines.log.ids import Int64s
 from pipelines.log.normalise import TimeUnit
@@ -32,7 +32,7 @@ SLOT_BITS = 21
 CHUNK = 2**15  # events whose intermediate arrays stay in the processor's cache
 
 
-def part_stats(histories: Histories, stretches: dict[str, Stretches], unit: TimeUnit) -> Stats:
+def part_stats(histories: SortedEvents, stretches: dict[str, Stretches], unit: TimeUnit) -> Stats:
     """Count what is in the events of some users, and what their splits would give away.
 
     Parameters
@@ -257,7 +257,7 @@ def _rows(start: Int64s, stop: Int64s) -> Int64s:
 
 
 def _by_user(stretches: dict[str, Stretches], users: int) -> tuple[dict[str, Range], dict[str, Range]]:
-    """Histories and targets of each split as ranges of every user, empty where the split lacks the user."""
+    """SortedEvents and targets of each split as ranges of every user, empty where the split lacks the user."""
     known, wanted = {}, {}
     for name, cut in stretches.items():
         ranges = np.zeros((4, users), np.int64)
@@ -289,7 +289,7 @@ def _overlaps(one: Range, other: Range) -> int:
     return int((np.maximum(one[0], other[0]) < np.minimum(one[1], other[1])).sum())
 
 
-def _split_numbers(histories: Histories, stretches: dict[str, Stretches], test_known: Range) -> Stats:
+def _split_numbers(histories: SortedEvents, stretches: dict[str, Stretches], test_known: Range) -> Stats:
     """What a split may give away across users, which is the protocol's to decide."""
     time, train, test = histories.time, stretches["train"], stretches["test"]
     in_train = np.zeros(len(histories.users), bool)
@@ -306,7 +306,7 @@ def _split_numbers(histories: Histories, stretches: dict[str, Stretches], test_k
     }
 
 
-def _seen_targets(histories: Histories, test: Stretches, known: Range) -> tuple[int, int]:
+def _seen_targets(histories: SortedEvents, test: Stretches, known: Range) -> tuple[int, int]:
     """Target events of the test users, and how many are of an item that stands in their user's history.
 
     What shares no hash slot with the other side is no match; that leaves few events to be sorted.

@@ -13,13 +13,12 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -27,10 +26,8 @@ import pyarrow.fs as pafs
 from pipelines.config.home_location import FOLDER, origin
 from pipelines.config.redact import redact
 from pipelines.errors import UserError
+from pipelines.storage.at_once import at_once
 from pipelines.storage.filesystems import hint, open_filesystem, reason
-
-AT_A_TIME = 16  # transfers of one process
-T = TypeVar("T")
 
 
 def push(path: Path) -> None:
@@ -79,13 +76,13 @@ def renew_files(folder: Path, *patterns: str) -> None:
         inside = file.relative_to(folder).as_posix()
         if file.is_file() and file not in there and any(fnmatch(inside, pattern) for pattern in patterns):
             file.unlink(missing_ok=True)
-    _all(_download, there)
+    at_once(_download, there)
 
 
 def push_files(folder: Path) -> None:
     """Push all files of a folder that others add to as well."""
     if origin(folder) is not None:
-        _all(push, [file for file in folder.rglob("*") if file.is_file()])
+        at_once(push, [file for file in folder.rglob("*") if file.is_file()])
 
 
 def push_folder(folder: Path) -> None:
@@ -95,10 +92,12 @@ def push_folder(folder: Path) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     last = [file for file in files if file.parent == folder and file.suffix == ".json"]
     gone = set(listed(folder, "*")) - set(files)
-    _all(remove, [file for file in gone if file.parent == folder and file.suffix == ".json"])  # not whole from here on
-    _all(push, [file for file in files if file not in last])
-    _all(push, last)
-    _all(remove, gone)
+    at_once(
+        remove, [file for file in gone if file.parent == folder and file.suffix == ".json"]
+    )  # not whole from here on
+    at_once(push, [file for file in files if file not in last])
+    at_once(push, last)
+    at_once(remove, gone)
 
 
 def fetch_folder(folder: Path) -> Path:
@@ -110,10 +109,10 @@ def fetch_folder(folder: Path) -> Path:
         infos = {_mirrored(folder, uri, info.path): info.size for info in _infos(uri)}
         marks = [file for file in infos if file.parent == folder and file.suffix == ".json"]
         before = {file: file.read_bytes() for file in marks if file.is_file()}
-        _all(_download, marks)
+        at_once(_download, marks)
         same = all(before.get(file) == file.read_bytes() for file in marks)
         stale = (file for file, size in infos.items() if not same or not file.is_file() or file.stat().st_size != size)
-        _all(_download, [file for file in stale if file not in marks])
+        at_once(_download, [file for file in stale if file not in marks])
         for file in folder.rglob("*"):
             if file.is_file() and file not in infos:
                 file.unlink()
@@ -253,12 +252,6 @@ def _download(path: Path) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _all(task: Callable[[Path], T], paths: Sequence[Path] | set[Path]) -> None:
-    if paths:
-        with ThreadPoolExecutor(min(AT_A_TIME, len(paths))) as pool:
-            list(pool.map(task, sorted(paths)))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Part:
+class PartFile:
     """A file of the split. samples : of an epoch."""
 
     number: int
@@ -50,7 +50,7 @@ class Part:
 class Piece:
     """What a rank takes of a part: samples number `first` to `stop`, in file order."""
 
-    part: Part
+    part: PartFile
     first: int
     stop: int
 
@@ -85,7 +85,7 @@ class Chunk:
         return Chunk(self.sequences, Samples(self.samples.users[start:stop], self.samples.positions[start:stop]))
 
 
-Reader = Callable[[Sequence[Part]], Iterator[pa.Table]]
+Reader = Callable[[Sequence[PartFile]], Iterator[pa.Table]]
 """Yields each part as one table, in order."""
 
 
@@ -184,7 +184,7 @@ class StreamInput:
             samples = DrawnTargets(sequences, self.config.targets_per_user, *key)
         return Chunk(sequences, samples[torch.arange(piece.first, piece.stop)])
 
-    def _with_drawn_samples(self, per_user: int) -> list[Part]:
+    def _with_drawn_samples(self, per_user: int) -> list[PartFile]:
         """Count the users that have a target: one pass over the log, each rank over its parts."""
         users = torch.zeros(len(self.parts), dtype=torch.int64)
         for part, sequences in self._own_sequences():
@@ -199,16 +199,16 @@ class StreamInput:
             counts += count_labels(sequences, drawn, items)
         return sum_over_ranks(counts.to(self.device))
 
-    def _own_sequences(self) -> Iterator[tuple[Part, Sequences]]:
+    def _own_sequences(self) -> Iterator[tuple[PartFile, Sequences]]:
         own = [part for part in self.parts[self.rank :: self.ranks] if part.users]
         for part, table in zip(own, self.read(own), strict=True):
             yield part, to_sequences(table, [])
 
 
-def part_of(number: int, file: str) -> Part:
+def part_of(number: int, file: str) -> PartFile:
     """A part's size, from the footer of its file."""
     users, events = part_size(file)
-    return Part(number, file, users, events, events - users)
+    return PartFile(number, file, users, events, events - users)
 
 
 def share(samples: int, rank: int, ranks: int) -> tuple[int, int]:
@@ -216,7 +216,7 @@ def share(samples: int, rank: int, ranks: int) -> tuple[int, int]:
     return samples * rank // ranks, samples * (rank + 1) // ranks
 
 
-def rank_pieces(parts: Sequence[Part], rank: int, ranks: int) -> list[Piece]:
+def rank_pieces(parts: Sequence[PartFile], rank: int, ranks: int) -> list[Piece]:
     """A rank's share of the parts laid end to end; two ranks may share a part, and even a user."""
     start, stop = share(sum(part.samples for part in parts), rank, ranks)
     pieces, before = [], 0
@@ -308,7 +308,7 @@ class RayReader:
     def __init__(self, columns: Sequence[str]):
         self.columns = list(columns)
 
-    def __call__(self, parts: Sequence[Part]) -> Iterator[pa.Table]:
+    def __call__(self, parts: Sequence[PartFile]) -> Iterator[pa.Table]:
         if not parts:
             return
         columns = self.columns

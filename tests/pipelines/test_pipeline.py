@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
-from pipelines.pipeline import Step, pipeline
+from pipelines.pipeline import StageResult, pipeline
 from pipelines.preprocess.append import append
 from pipelines.preprocess.preprocess import made_before, preprocess
 from tests.pipelines.planted import configure
@@ -30,7 +30,7 @@ def own(tmp_path: Path, planted_log: Path, ray_cluster: None) -> Config:
     return configure(tmp_path / "home", log, epochs=1, workers=1)
 
 
-def worked(steps: list[Step]) -> list[str]:
+def worked(steps: list[StageResult]) -> list[str]:
     return [step.name for step in steps if step.seconds is not None]
 
 

@@ -23,14 +23,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(240)]
 JOB = """
 import sys
 import pipelines.preprocess.preprocess as stage
-import pipelines.cluster.session
+import pipelines.preprocess.exchange
 from pipelines.config.schema import Config
 stage.EVENTS_PER_PART = 20_000
-pipelines.cluster.session.INLINE_BYTES = 0  # a log of any size is worth Ray
+pipelines.preprocess.exchange.UNSHUFFLED_EVENTS = 0  # a log of any size is worth an exchange
 data = {"events": {"path": sys.argv[1]}, "min_item_events": 3}
 stage.preprocess(Config.model_validate({"name": "log", "home": sys.argv[2], "data": data}))
 """
 PASSES = ("read", "sort", "write")
+OPERATORS = {"read": ("Clean the log",), "sort": ("shuffle", "Shuffle"), "write": ("Writing sequences",)}
 FILES = 24
 
 
@@ -91,11 +92,12 @@ def test_a_killed_worker_is_replaced(stage: str, log: Path, home: Path, expected
     job = start(log, home)
     wait_for(job, home, stage)
     killed = 0
+    operators = OPERATORS[stage]
     while not killed:  # Ray's agents are called ray:: too; a worker bears the name of its task
         assert job.poll() is None, "no worker could be caught at work"
         for each in psutil.Process(job.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if each.name().startswith("ray::_rec"):
+                if any(name in each.cmdline()[0] for name in operators):
                     each.kill()
                     killed += 1
     assert finished(job, home) == expected

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.config.schema import EventSource
-from pipelines.dataset.sorted_events import Histories, item_counts, settle, sort_events
+from pipelines.dataset.sorted_events import SortedEvents, item_counts, settle, sort_events
 from pipelines.errors import UserError
 from pipelines.log.normalise import EpochUnit, normalise, parse_times, time_unit
 
@@ -180,12 +180,12 @@ def test_wrong_types_name_the_file_and_the_column() -> None:
             normalise(pa.table({**good, column: values}), source(), "number", "log")
 
 
-def histories(rows: list[tuple[str, str, int]]) -> Histories:
+def histories(rows: list[tuple[str, str, int]]) -> SortedEvents:
     user, item, time = zip(*rows, strict=True)
     return sort_events(pa.table({"user": user, "item": item, "time": time}), drop_duplicates=True)[0]
 
 
-def listed(histories: Histories) -> list[tuple[object, object, int]]:
+def listed(histories: SortedEvents) -> list[tuple[object, object, int]]:
     users, items = histories.users.to_pylist(), histories.items.to_pylist()
     return [
         (users[u], items[i], int(t)) for u, i, t in zip(histories.user, histories.item, histories.time, strict=True)

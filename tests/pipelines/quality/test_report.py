@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines.config.schema import Split
 from pipelines.dataset.dataset import SCHEMA_VERSION, Layout, Manifest, SplitCounts
-from pipelines.dataset.sorted_events import Histories
+from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches, split_users
 from pipelines.log.normalise import TimeUnit
 from pipelines.quality.drift import drift, psi
@@ -35,21 +35,21 @@ SPLITS = {
 }
 
 
-def histories(*users: list[tuple[int, int]]) -> Histories:
+def histories(*users: list[tuple[int, int]]) -> SortedEvents:
     """Each user's (item, time), sorted here as `sort_events` does."""
     rows = [(user, time, item) for user, events in enumerate(users) for item, time in events]
     user, time, item = np.array(sorted(rows), np.int64).reshape(-1, 3).T
     ids = pa.array(np.arange(len(users)))
-    return Histories(ids, pa.array(np.arange(50)), user.astype(np.int32), item.astype(np.int32), time)
+    return SortedEvents(ids, pa.array(np.arange(50)), user.astype(np.int32), item.astype(np.int32), time)
 
 
-def cut(events: Histories, protocol: str) -> dict[str, Stretches]:
+def cut(events: SortedEvents, protocol: str) -> dict[str, Stretches]:
     split, cutoffs = SPLITS[protocol]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(events.user, minlength=len(events.users)))])
     return split_users(split, events.users, offsets, events.time, cutoffs)
 
 
-def stats_of(events: Histories, protocol: str, unit: TimeUnit = "us") -> Stats:
+def stats_of(events: SortedEvents, protocol: str, unit: TimeUnit = "us") -> Stats:
     return part_stats(events, cut(events, protocol), unit)
 
 
@@ -65,7 +65,7 @@ def manifest(events: int, protocol: str = "leave_one_out", **changes: Any) -> Ma
 
 
 def report(
-    events: Histories, protocol: str = "leave_one_out", previous: dict[str, Any] | None = None, **changes: Any
+    events: SortedEvents, protocol: str = "leave_one_out", previous: dict[str, Any] | None = None, **changes: Any
 ) -> Quality:
     count = np.bincount(events.item, minlength=3)
     unknown = {"items": 1, "targets": 1, "unknown_items": 0, "unknown_targets": 0}
@@ -107,7 +107,7 @@ def test_the_numbers_do_not_depend_on_how_users_are_cut_into_parts(protocol: str
     parts = []
     for first, stop in ((0, place), (place, len(users))):
         rows = np.searchsorted(whole.user, [first, stop])
-        piece = Histories(
+        piece = SortedEvents(
             whole.users[first:stop], whole.items, whole.user[slice(*rows)] - np.int32(first),
             whole.item[slice(*rows)], whole.time[slice(*rows)],
         )  # fmt: skip
@@ -287,7 +287,7 @@ def test_the_report_is_written_and_compared_with_the_one_before(tmp_path: Path) 
 
 
 def test_times_at_the_ends_of_their_type_are_far_apart_not_equal() -> None:
-    histories = Histories(
+    histories = SortedEvents(
         pa.array([1]),
         pa.array([7]),
         np.zeros(3, np.int32),

@@ -30,7 +30,7 @@ from pipelines.training import stream_input as train_stream
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint, save_checkpoint
 from pipelines.training.memory_input import MemoryInput, Step, TrainInput, choose_input, memory_bytes
 from pipelines.training.stream_input import (
-    Part,
+    PartFile,
     Piece,
     RayReader,
     StreamInput,
@@ -52,7 +52,7 @@ logs = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=6), min_size=1,
 
 
 def written(log: Log, folder: Path) -> list[str]:
-    """Part files in which no item occurs twice, so that a label names its sample; user u's group is u."""
+    """PartFile files in which no item occurs twice, so that a label names its sample; user u's group is u."""
     files, user, item = [], 0, 2
     for number, sizes in enumerate(log):
         items = []
@@ -71,7 +71,7 @@ def written(log: Log, folder: Path) -> list[str]:
     return files
 
 
-def read(parts: Sequence[Part]) -> Iterator[pa.Table]:
+def read(parts: Sequence[PartFile]) -> Iterator[pa.Table]:
     return (pq.read_table(part.path, columns=COLUMNS) for part in parts)
 
 
@@ -269,7 +269,7 @@ def test_parts_come_in_random_order_and_samples_are_shuffled_within_a_window(tmp
 
 def test_a_window_holds_no_more_events_than_asked_for_unless_one_part_has() -> None:
     pieces = [
-        Piece(Part(number, "", 1, events, events - 1), 0, events - 1)
+        Piece(PartFile(number, "", 1, events, events - 1), 0, events - 1)
         for number, events in enumerate([4, 4, 9, 2, 2, 2])
     ]
     windows = [[piece.part.events for piece in group] for group in group_pieces(pieces, 8)]
@@ -277,7 +277,7 @@ def test_a_window_holds_no_more_events_than_asked_for_unless_one_part_has() -> N
 
 
 def test_shares_differ_by_one_sample_at_most_even_within_one_part() -> None:
-    parts = [Part(0, "", 1, 5, 4), Part(1, "", 1, 7, 6)]
+    parts = [PartFile(0, "", 1, 5, 4), PartFile(1, "", 1, 7, 6)]
     shares = [[(p.part.number, p.first, p.stop) for p in rank_pieces(parts, rank, 3)] for rank in range(3)]
     assert shares == [[(0, 0, 3)], [(0, 3, 4), (1, 0, 2)], [(1, 2, 6)]]
 
