@@ -408,10 +408,14 @@ class SimpleTrial:
         self.trial_id = trial_id
 
 
-def live(scheduler: TrialScheduler, records: Sequence[TrialRecord], chance: random.Random) -> None:
-    """Let Tune run these trials side by side, in some order; it is told of their ends as Ray's controller does."""
+def live(scheduler: TrialScheduler, records: Sequence[TrialRecord], chance: random.Random) -> list[TrialRecord]:
+    """Let Tune run these trials side by side, in some order; it is told of their ends as Ray's controller does.
+
+    Returns them as they ended: those that the scheduler stopped, stopped.
+    """
     nobody: Any = None
     running: list[tuple[Any, TrialRecord, list[dict[str, Any]]]] = []
+    ended = []
     for record in records:
         results: list[dict[str, Any]] = [as_result(report) for report in record.reports]
         if record.status == "failed":
@@ -422,10 +426,15 @@ def live(scheduler: TrialScheduler, records: Sequence[TrialRecord], chance: rand
         who, record, results = chance.choice(running)
         result = results.pop(0)
         if results or record.status == "stopped":  # otherwise it is done: the scheduler is not asked
-            scheduler.on_trial_result(nobody, who, result)
+            decision = scheduler.on_trial_result(nobody, who, result)
+            if decision == STOP and results:
+                seen = len(record.reports) - len([each for each in results if QUALITY in each])
+                record, results = replace(record, status="stopped", reports=record.reports[:seen]), []
         if not results:
             scheduler.on_trial_complete(nobody, who, result)
             running = [each for each in running if each[0] is not who]
+            ended.append(record)
+    return sorted(ended, key=lambda record: record.number)
 
 
 def test_asha_goes_by_the_trials_of_an_earlier_start() -> None:
@@ -472,8 +481,7 @@ def test_a_primed_scheduler_decides_as_one_that_saw_it_live(
         reports = tuple(report | {"epoch": pace * report["epoch"]} for report in record.reports)
         records.append(replace(record, reports=reports))
     saw, primed = scheduler_of(stopping, 20), scheduler_of(stopping, 20)
-    live(saw, records, random.Random(seed))
-    prime(primed, records, METRIC)
+    prime(primed, live(saw, records, random.Random(seed)), METRIC)
     validations = [n / 100 for n in new]
     assert decisions(primed, validations) == decisions(saw, validations)
 
