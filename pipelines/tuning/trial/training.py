@@ -98,7 +98,7 @@ def results_of(
 
 def _result(new: list[Report], config: Config, last: bool) -> Result:
     quality = new[-1][f"validation/{config.train.metric}"]
-    return {QUALITY: quality, EPOCH: new[-1]["epoch"], REPORTS: new, LAST: last, "done": last}
+    return {QUALITY: quality, EPOCH: new[-1]["epoch"], REPORTS: list(new), LAST: last, "done": last}
 
 
 def failed(reason: str) -> Result:
