@@ -15,12 +15,12 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from tests.pipelines.test_tune import assert_mlflow_has_the_same, assert_tune_saw_the_same
 
 from pipelines.config.load import resolved
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.load import Loaded, load_campaign
 from tests.pipelines.planted import configure
+from tests.pipelines.tuning.test_tune import assert_mlflow_has_the_same, assert_tune_saw_the_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
