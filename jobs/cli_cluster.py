@@ -102,7 +102,7 @@ def list_jobs(
     from rich.console import Console
     from rich.table import Table
 
-    from jobs.follow import duration
+    from jobs.follow import elapsed
 
     table = Table(box=None, pad_edge=False)
     for column in ("id", "stage", "status", "started", "duration"):
@@ -110,7 +110,7 @@ def list_jobs(
     table.add_column("entrypoint", no_wrap=True)
     jobs = [job for job in _cluster(address).jobs() if everything or job.stage is not None]
     for job in jobs:
-        table.add_row(job.id, job.stage or "-", job.status, _time(job.started), duration(job.seconds), job.entrypoint)
+        table.add_row(job.id, job.stage or "-", job.status, _time(job.started), elapsed(job.seconds), job.entrypoint)
     if jobs:
         Console(width=TABLE_WIDTH).print(table)  # wider than the terminal: an id must be there to copy, all of it
     else:
@@ -120,14 +120,14 @@ def list_jobs(
 @jobs_app.command()
 def status(job_id: JobId, address: Address = None) -> None:
     """Show what is known of a job."""
-    from jobs.follow import duration
+    from jobs.follow import elapsed
 
     job = _cluster(address).find(job_id)
     lines = {
         "id": job.id,
         "status": job.status,
         "started": _time(job.started),
-        "duration": duration(job.seconds),
+        "duration": elapsed(job.seconds),
         "entrypoint": job.entrypoint,
         **{key.removeprefix("mind_"): value for key, value in sorted(job.metadata.items()) if key not in UNSHOWN},
     }

@@ -97,13 +97,13 @@ def exit_code(job: Job) -> int:
 def verdict(job: Job) -> str:
     """How it ended, in one line."""
     if job.status == "SUCCEEDED":
-        return f"{job.id} succeeded after {duration(job.seconds)}"
+        return f"{job.id} succeeded after {elapsed(job.seconds)}"
     if job.status == "STOPPED":
-        return f"{job.id} was stopped after {duration(job.seconds)}"
-    return f"{job.id} failed after {duration(job.seconds)}: {job.reason}"
+        return f"{job.id} was stopped after {elapsed(job.seconds)}"
+    return f"{job.id} failed after {elapsed(job.seconds)}: {job.reason}"
 
 
-def duration(seconds: float) -> str:
+def elapsed(seconds: float) -> str:
     """``1:02:03``, or ``2:03`` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

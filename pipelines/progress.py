@@ -43,3 +43,11 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps, total=None: bar.update(task, advance=steps, total=total)
+
+
+def duration(seconds: float) -> str:
+    """``2.5 hours``."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

@@ -1,14 +1,15 @@
-"""A training from its first step to its last, on one rank: step, validate, report, stop early. Knows no Ray.
+"""A training from its first step to its last, on one rank: step, validate, stop early. Knows no Ray.
 
-Who is told, and where checkpoints go, is a `Reporter`: Ray Train for `mind train` (pipelines.training.worker), the
-campaign's dispatcher for a trial of `mind tune` (pipelines.tuning.worker).
+Whoever runs it takes one validation after the other and says where its checkpoint goes: Ray Train for `mind train`
+(pipelines.training.worker), Ray Tune for a trial of `mind tune` (pipelines.tuning.trial.training).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -37,10 +38,10 @@ Metrics = dict[str, float]
 Save = Callable[[Path], None]
 
 
-class Reporter(Protocol):
-    """Whoever follows a training. Every rank has one and calls it at the same steps."""
+class Progress(Protocol):
+    """Whoever follows a training between its validations. Every rank has one and calls it at the same steps."""
 
-    every_steps: int | None  # loss reports between validations; None: none
+    every_steps: int  # loss reports between validations
 
     def first_step(self) -> Metrics:
         """Called after the first step of a new run: what to add to the next report."""
@@ -50,12 +51,18 @@ class Reporter(Protocol):
         """Take the figures of the steps since the last report."""
         ...
 
-    def validated(self, metrics: Metrics, save: Save | None, last: bool) -> bool:
-        """Take a validation, and what writes this rank's part of a checkpoint into a folder (None: it has none).
 
-        last : the run ends here.  Returns whether to go on.
-        """
-        ...
+@dataclass(frozen=True)
+class Validation:
+    """What a training has come to.
+
+    save : writes this rank's part of a checkpoint into a folder; None: it has none.
+    last : the run ends here.
+    """
+
+    metrics: Metrics
+    save: Save | None
+    last: bool
 
 
 def validation_metrics(
@@ -94,17 +101,20 @@ def build_trainer(
     )
 
 
-def run_training(
+def validations(
     config: Config,
     data: TrainData,
     given: TrainInput,
     trainer: Trainer,
     stopping: EarlyStopping,
-    reporter: Reporter,
     rank: int,
     ranks: int,
-) -> None:
-    """Go on from `trainer.step` until the last epoch, `train.patience`, or until the reporter says no."""
+    progress: Progress | None = None,
+) -> Generator[Validation]:
+    """Train from `trainer.step` to the last epoch or `train.patience`; nothing is trained while the caller holds one.
+
+    Every rank must take equally many.
+    """
     users = torch.arange(rank, len(data.validation), ranks).to(trainer.device)
     per_epoch, total = given.steps_per_epoch, trainer.total_steps
     every = config.train.validate_every_steps or per_epoch
@@ -115,8 +125,8 @@ def run_training(
     with closing(given.steps(trainer.step)) as steps:
         for step in meter.waits(steps):
             meter.add(trainer.train_step(step.sequences, step.samples, step.weight), step)
-            if fresh and trainer.step == 1:
-                meter.more = reporter.first_step()
+            if progress is not None and fresh and trainer.step == 1:
+                meter.more = progress.first_step()
             if trainer.step % every == 0 or trainer.step == total:
                 metrics = meter.metrics() | _progress(trainer, per_epoch)
                 if not config.train.include_validation:
@@ -125,11 +135,12 @@ def run_training(
                 last = trainer.step == total or stopping.should_stop()
                 saves = rank == 0 or config.train.shard_items
                 save = (lambda folder: save_checkpoint(folder, trainer, stopping)) if saves else None
-                if not reporter.validated(metrics, save, last) or last:
-                    break
+                yield Validation(metrics, save, last)
+                if last:
+                    return
                 meter.restart()
-            elif reporter.every_steps is not None and trainer.step % reporter.every_steps == 0:
-                reporter.progress(_progress(trainer, per_epoch) | meter.metrics())
+            elif progress is not None and trainer.step % progress.every_steps == 0:
+                progress.progress(_progress(trainer, per_epoch) | meter.metrics())
 
 
 def _validate(config: Config, data: TrainData, users: torch.Tensor, trainer: Trainer) -> Metrics:

@@ -14,7 +14,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData, columns_to_train, read_data
-from pipelines.training.loop import Metrics, Save, build_trainer, run_training
+from pipelines.training.loop import Metrics, Validation, build_trainer, validations
 from pipelines.training.memory_input import MemoryInput, TrainInput
 from pipelines.training.startup import Timeline
 from pipelines.training.stream_input import RayReader, StreamInput
@@ -25,7 +25,7 @@ REPORT_EVERY_STEPS = 50  # of the loss; a report is a barrier over the workers
 class RayReporter:
     """Reports to Ray Train, which keeps the checkpoints and shows the metrics to its callbacks."""
 
-    every_steps: int | None = REPORT_EVERY_STEPS
+    every_steps = REPORT_EVERY_STEPS
 
     def __init__(self, timeline: Timeline):
         self.timeline = timeline
@@ -37,14 +37,13 @@ class RayReporter:
     def progress(self, metrics: Metrics) -> None:
         ray.train.report(metrics)
 
-    def validated(self, metrics: Metrics, save: Save | None, last: bool) -> bool:
-        if save is None:
-            ray.train.report(metrics)
+    def validated(self, validation: Validation) -> None:
+        if validation.save is None:
+            ray.train.report(validation.metrics)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                save(Path(folder))
-                ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-        return True
+                validation.save(Path(folder))
+                ray.train.report(validation.metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def train_loop(settings: dict[str, object]) -> None:
@@ -70,7 +69,9 @@ def train_loop(settings: dict[str, object]) -> None:
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             load_checkpoint(Path(folder), trainer, stopping)
-    run_training(config, data, given, trainer, stopping, RayReporter(timeline), rank, ranks)
+    reporter = RayReporter(timeline)
+    for validation in validations(config, data, given, trainer, stopping, rank, ranks, reporter):
+        reporter.validated(validation)
 
 
 def _input(

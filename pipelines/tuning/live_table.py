@@ -8,9 +8,9 @@ from types import TracebackType
 from rich.live import Live
 from rich.table import Table
 
-from pipelines.progress import console
+from pipelines.progress import console, duration
 from pipelines.tuning.ledger import TrialRecord
-from pipelines.tuning.wording import duration, values_text
+from pipelines.tuning.wording import values_text
 
 SHOWN = 8  # of the best trials
 

@@ -5,24 +5,23 @@ Tune's own experiment state is not needed to go on: unfinished trials are simply
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
 from pipelines.config.schema import Config
-from pipelines.tuning.config import Campaign, Stopping
-from pipelines.tuning.dispatcher import Job
-from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORTS
+from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.proposals import propose
 from pipelines.tuning.report.results import leaderboard
 from pipelines.tuning.space import trial_config
+from pipelines.tuning.trial.training import FAILURE, LAST, REPORTS, reason_of
+
+UNSTARTED = 2  # trials in a row whose process could not be started, each tried `max_failures` times again
 
 
 class Watcher(Protocol):
@@ -50,12 +49,15 @@ class Trials:
         self.campaign, self.base, self.ledger, self.watchers = campaign, base, ledger, watchers
         self.metric = base.train.metric
         self.records = {record.number: record for record in ledger.read()}
-        for record in self.records.values():
-            if record.ended:  # a kill may have come between
-                ledger.forget(record.number)
+        self.sweep()
         self.handed_out: set[int] = set()
-        self.start = secrets.token_hex(4)
-        self.lost: str | None = None  # why no worker is there any more
+        self.lost: str | None = None  # why no process can be kept running
+
+    def sweep(self) -> None:
+        """Remove what is left of trials that have ended: a kill came between, or their workers ended after them."""
+        for record in self.records.values():
+            if record.ended:
+                self.ledger.forget(record.number)
 
     def all(self) -> list[TrialRecord]:
         return [self.records[number] for number in sorted(self.records)]
@@ -137,19 +139,16 @@ class Trials:
 class LedgerSearch(Searcher):
     """Hands out the campaign's trials: those of the search, or the finalists'."""
 
-    def __init__(self, trials: Trials, dispatcher: Any, finalist: bool) -> None:
+    def __init__(self, trials: Trials, finalist: bool) -> None:
         super().__init__()
-        self.trials, self.dispatcher, self.finalist = trials, dispatcher, finalist
+        self.trials, self.finalist = trials, finalist
 
     def suggest(self, trial_id: str) -> Any:
         record = None if self.trials.lost else self.trials.next(self.finalist)
         if record is None:
             return str(Searcher.FINISHED)
-        config = self.trials.config_of(record.values, record.seed)
-        silent = config.tracking.model_copy(update={"uri": None})  # workers report to us; it may hold a password
-        config = config.model_copy(update={"tracking": silent})
-        job = Job(record.number, config, str(self.trials.ledger.checkpoint(record.number)), self.trials.start)
-        return {"job": job, "dispatcher": self.dispatcher, "metric": self.trials.metric}
+        place = str(self.trials.ledger.checkpoint(record.number))
+        return {"number": record.number, "seed": record.seed, "values": record.values, "checkpoint": place}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The callback below has it."""
@@ -167,11 +166,13 @@ class LedgerSearch(Searcher):
 class LedgerCallback(tune.Callback):
     """Brings what Tune has seen and decided into the trials' records."""
 
-    def __init__(self, trials: Trials, dispatcher: Any) -> None:
-        self.trials, self.dispatcher = trials, dispatcher
+    def __init__(self, trials: Trials) -> None:
+        self.trials = trials
+        self.unstarted = 0
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
+        self.unstarted = 0
         self.trials.update(replace(record, status="running"), lambda watcher, new: watcher.started(new))
 
     def on_trial_result(
@@ -180,89 +181,40 @@ class LedgerCallback(tune.Callback):
         record = self._record(trial)
         known = record.reports[-1]["step"] if record.reports else -1
         more = [report for report in result.get(REPORTS, ()) if report["step"] > known]
-        if more:  # not so where a restarted follower begins with what is known
+        if more:  # not so where a trial that was started anew begins with what is known
             new = replace(record, reports=(*record.reports, *more))
             self.trials.update(new, lambda watcher, new: watcher.reported(new))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record, result = self._record(trial), trial.last_result
-        if result.get(LOST):
-            self.trials.lost = str(result[FAILURE])
-            return
         if result.get(FAILURE) is not None:
-            ended = replace(record, status="failed", reason=str(result[FAILURE]))
+            self._end(replace(record, status="failed", reason=str(result[FAILURE])))
         else:
-            ended = replace(record, status="finished" if result.get(LAST) else "stopped")
-        self._end(ended)
+            self._end(replace(record, status="finished" if result.get(LAST) else "stopped"))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Its follower died too often; the training itself may be well, so that the trial is for the next start."""
-        self.trials.lost = (
-            f"trial {self._record(trial).number} cannot be followed: {trial.get_error() or 'its actor died'}"
-        )
+        """Its process died too often, or never came to be: that is not the trial's fault, and it is handed out again.
+
+        With `UNSTARTED` of those in a row, no process can be kept running.
+        """
+        record, error = self._record(trial), trial.get_pickled_error()
+        reason = "its process could not be started" if error is None else reason_of(error)
+        if record.status == "running":
+            times = self.trials.campaign.resources.max_failures + 1
+            self._end(
+                replace(record, status="failed", reason=f"its process died {times} times, the last time: {reason}")
+            )
+            return
+        self.unstarted += 1
+        self.trials.handed_out.discard(record.number)
+        if self.unstarted >= UNSTARTED:
+            self.trials.lost = reason
 
     def _end(self, record: TrialRecord) -> None:
-        self.dispatcher.cancel.remote(record.number)
         self.trials.update(record, lambda watcher, new: watcher.ended(new))
 
     def _record(self, trial: Trial) -> TrialRecord:
-        return self.trials.records[trial.config["job"].number]
+        return self.trials.records[trial.config["number"]]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def scheduler_of(stopping: Stopping, epochs: int) -> TrialScheduler:
-    """Ray Tune's scheduler for `stopping`, with at most `epochs` a trial."""
-    if stopping.method == "asha":
-        return ASHAScheduler(
-            time_attr=EPOCH,
-            metric=QUALITY,
-            mode="max",
-            max_t=epochs + 1,  # a trial ends by itself at `epochs`; Tune would call that stopped
-            grace_period=min(stopping.grace_epochs, epochs + 1),  # a later one is asserted against
-            reduction_factor=stopping.reduction,
-        )
-    if stopping.method == "median":
-        return _MedianRule(
-            time_attr=EPOCH,
-            metric=QUALITY,
-            mode="max",
-            grace_period=stopping.grace_epochs,
-            min_samples_required=stopping.min_trials,
-            min_time_slice=float("inf"),  # type: ignore[arg-type]  # never pause
-        )
-    return FIFOScheduler()
-
-
-def prime(scheduler: TrialScheduler, records: Sequence[TrialRecord], metric: str) -> None:
-    """Show a fresh scheduler what it would know of trials that ended in an earlier start of the campaign."""
-    nobody: Any = None  # for the controller, which these schedulers ask only about paused trials
-    for record in records:
-        trial: Any = _Past(f"past-{record.number}")
-        scheduler.on_trial_add(nobody, trial)
-        results = [{QUALITY: report[f"validation/{metric}"], EPOCH: report["epoch"]} for report in record.reports]
-        for result in results[:-1] if record.status == "finished" else results:  # as Tune does: a trial that is done
-            scheduler.on_trial_result(nobody, trial, result)  # is not asked about
-        if results and record.status != "failed":
-            scheduler.on_trial_complete(nobody, trial, results[-1])
-
-
-class _MedianRule(MedianStoppingRule):
-    """Ray's rule, which does not expect a trial that fails, nor one that goes on although the rule would stop it."""
-
-    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        decision = super().on_trial_result(controller, trial, result)
-        self._stopped_trials.discard(trial)  # past trials may be shown in another order than they ran in
-        return decision
-
-    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        if QUALITY in result:
-            super().on_trial_complete(controller, trial, result)
-
-
-class _Past:
-    """As much of a Trial as schedulers look at."""
-
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id

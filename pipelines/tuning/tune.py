@@ -1,7 +1,7 @@
 """`mind tune`: a campaign of trials, from a space to a decision: a winner that is trained, tested and registered.
 
-Ray Tune decides (searcher, scheduler), Ray Train trains (in slots that live as long as the campaign), the ledger
-remembers: whatever is killed, the same command goes on. Who talks to whom: pipelines.tuning.dispatcher.
+Ray Tune runs the trials and stops the hopeless ones (pipelines.tuning.trial, schedulers), the ledger hands them out and
+remembers (search): whatever is killed, the same command goes on.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # how soon a slot's end and crashes are seen
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: Tune's handler would stay after its end
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a failed trial's last result has no metric
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # a trial's record has its reason
 
 import ray
 import yaml
 from ray import tune as ray_tune
-from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.tune.logger import JsonLoggerCallback
 
 from pipelines.cluster.nodes import free_nodes, free_resources
@@ -35,19 +34,21 @@ from pipelines.training.train import check_data
 from pipelines.tuning.concurrency import concurrent_trials
 from pipelines.tuning.config import Campaign, Stopping
 from pipelines.tuning.finish import finish
-from pipelines.tuning.follower import Follower
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.live_table import Board
 from pipelines.tuning.load import Loaded, plain, store_campaign, write_state
 from pipelines.tuning.recorder import Recorder
-from pipelines.tuning.search import LedgerCallback, LedgerSearch, Trials, prime, scheduler_of
-from pipelines.tuning.shared_data import share_data
-from pipelines.tuning.slots import slots
+from pipelines.tuning.schedulers import prime, scheduler_of
+from pipelines.tuning.search import LedgerCallback, LedgerSearch, Trials
 from pipelines.tuning.space import grid_points
+from pipelines.tuning.trial.one_worker import OneWorkerTrial
+from pipelines.tuning.trial.shared_data import share_data
+from pipelines.tuning.trial.training import Common
+from pipelines.tuning.trial.worker_group import Group, WorkerGroupTrial
 
 IDENTITY = "mind.campaign_id"  # tag of the campaign's MLflow run
-FOLLOWER_RESOURCES = {"CPU": 0, HEAD_NODE_RESOURCE_NAME: 0.001}  # Tune wants some: not a CPU, the slots have them all
-FOLLOWER_FAILURES = 3  # deaths of a trial's actor in Tune, which lose nothing
+# Of an actor that only starts workers: Tune wants it to take something, and the workers may need every CPU
+NEXT_TO_NOTHING = {"CPU": 0.0, "memory": 1.0}
 
 
 def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
@@ -61,7 +62,7 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
     ------
     UserError
         Without a dataset, without room for a trial, if a campaign of that name searched something else, while another
-        process runs it, or if no slot could be kept running.
+        process runs it, or if no trial's process could be kept running.
     """
     dataset = Dataset.open(loaded.base.dataset_path)
     check_data(loaded.base, dataset)
@@ -114,21 +115,12 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
         concurrent = min(concurrent, max(planned - done, len(trials.left(False)) + len(trials.left(True))))
         console.print(f"{campaign.campaign}: {concurrent} trials at a time, {campaign.resources.workers} workers each"
                       + (f"; {done} of {planned} had ended before" if done else f"; {planned} in all"))  # fmt: skip
-        with (
-            board,
-            slots(
-                concurrent,
-                campaign.resources,
-                data=share_data(dataset, base.train),
-                dataset=dataset.path,
-                threads=base.train.threads or max(1, int(campaign.resources.cpus)),
-                storage=loaded.folder / "ray",
-                local=cluster_address(base.ray) is None,
-            ) as dispatcher,
-        ):
-            _session(loaded, trials, dispatcher, concurrent, finalist=False)
+        with board:
+            trainable = _trainable(loaded, dataset)
+            _run(loaded, trials, trainable, concurrent, finalist=False)
             trials.add_finalists()
-            _session(loaded, trials, dispatcher, concurrent, finalist=True)
+            _run(loaded, trials, trainable, concurrent, finalist=True)
+        trials.sweep()
         return trials.all()
 
 
@@ -137,37 +129,51 @@ def _local(loaded: Loaded, gpus: float) -> list[dict[str, float]]:
     return [{"CPU": float(local_cpus(loaded.base.ray)), "GPU": gpus}]
 
 
-def _session(loaded: Loaded, trials: Trials, dispatcher: Any, concurrent: int, finalist: bool) -> None:
-    """One run of Ray Tune, over the trials of the search or over those of the finalists."""
+def _trainable(loaded: Loaded, dataset: Dataset) -> Any:
+    """What Tune runs as a trial, with what all of them have in common and the resources of one."""
+    resources, base = loaded.campaign.resources, loaded.trials
+    silent = base.tracking.model_copy(update={"uri": None})  # trials report to us alone; it may hold a password
+    threads = base.train.threads or max(1, int(resources.cpus))
+    common = Common(base.model_copy(update={"tracking": silent}), str(dataset.path), threads)
+    data = share_data(dataset, base.train)
+    if resources.workers == 1:
+        one = ray_tune.with_parameters(OneWorkerTrial, common=common, data=data)
+        return ray_tune.with_resources(one, {"CPU": resources.cpus, "GPU": resources.gpus})
+    group = Group(resources, loaded.folder / "ray", local=cluster_address(base.ray) is None)
+    several = ray_tune.with_parameters(WorkerGroupTrial, common=common, group=group, data=[data])
+    return ray_tune.with_resources(several, NEXT_TO_NOTHING)
+
+
+def _run(loaded: Loaded, trials: Trials, trainable: Any, concurrent: int, finalist: bool) -> None:
+    """Run Ray Tune over the trials of the search, or over those of the finalists: once, unless one was not started."""
     campaign = loaded.campaign
-    if finalist and not trials.left(finalist):
-        return
-    scheduler = scheduler_of(Stopping(method="none") if finalist else campaign.stopping, loaded.trials.train.epochs)
-    prime(scheduler, [each for each in trials.all() if each.ended and not each.finalist], trials.metric)
-    number = len([name for name in names(loaded.folder / "ray") if name.startswith("tune-")]) + 1
-    tuner = ray_tune.Tuner(
-        ray_tune.with_resources(Follower, FOLLOWER_RESOURCES),
-        tune_config=ray_tune.TuneConfig(
-            search_alg=LedgerSearch(trials, dispatcher, finalist),
-            scheduler=scheduler,
-            num_samples=-1,  # until the searcher has no more
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,
-        ),
-        run_config=ray_tune.RunConfig(
-            name=f"tune-{number}",
-            **storage(loaded.folder / "ray"),
-            callbacks=[LedgerCallback(trials, dispatcher), JsonLoggerCallback()],
-            checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),  # a follower has nothing to save
-            failure_config=ray_tune.FailureConfig(max_failures=FOLLOWER_FAILURES),
-            verbose=0,
-        ),
-    )
-    tuner.fit()
-    if trials.lost is not None:
-        raise UserError(
-            f"no workers could be kept running ({trials.lost}); then: mind tune --resume {campaign.campaign}"
-        )
+    while trials.left(finalist) or (not finalist and trials.add_point()):
+        scheduler = scheduler_of(Stopping(method="none") if finalist else campaign.stopping, loaded.trials.train.epochs)
+        prime(scheduler, [each for each in trials.all() if each.ended and not each.finalist], trials.metric)
+        number = len([name for name in names(loaded.folder / "ray") if name.startswith("tune-")]) + 1
+        ray_tune.Tuner(
+            trainable,
+            tune_config=ray_tune.TuneConfig(
+                search_alg=LedgerSearch(trials, finalist),
+                scheduler=scheduler,
+                num_samples=-1,  # until the searcher has no more
+                max_concurrent_trials=concurrent,
+                reuse_actors=campaign.resources.workers == 1,  # a run of Ray Train ends with its actor
+                trial_dirname_creator=lambda trial: f"trial-{trial.config['number']:05d}",
+            ),
+            run_config=ray_tune.RunConfig(
+                name=f"tune-{number}",
+                **storage(loaded.folder / "ray"),
+                callbacks=[LedgerCallback(trials), JsonLoggerCallback()],
+                checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),  # trials see to theirs
+                failure_config=ray_tune.FailureConfig(max_failures=campaign.resources.max_failures),
+                verbose=0,
+            ),
+        ).fit()
+        if trials.lost is not None:
+            raise UserError(
+                f"no workers could be kept running ({trials.lost}); then: mind tune --resume {campaign.campaign}"
+            )
 
 
 def planned_trials(campaign: Campaign) -> int:

@@ -1,4 +1,4 @@
-"""Settings, numbers and times as the terminal, the report and its figures spell them."""
+"""Settings and numbers as the terminal, the report and its figures spell them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,3 @@ def values_text(values: Mapping[str, Any]) -> str:
 def number(value: float) -> str:
     """With at most three digits that tell, and none that do not; whole numbers whole."""
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """``2.5 hours``."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"

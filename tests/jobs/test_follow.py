@@ -2,7 +2,7 @@ import pytest
 
 from jobs import client
 from jobs.client import Cluster, Job, LostConnection
-from jobs.follow import STOPPED, duration, exit_code, follow, verdict
+from jobs.follow import STOPPED, elapsed, exit_code, follow, verdict
 from tests.jobs.fake_head import FakeHead
 from tests.jobs.test_client import Clock
 
@@ -92,4 +92,4 @@ def test_the_end_is_told_in_one_line() -> None:
     failed = Job("a", "FAILED", "", "mind: error: no", started=1.0, ended=3.0)
     assert verdict(failed) == "a failed after 0:02: no"
     assert verdict(Job("a", "STOPPED", "", started=1.0, ended=63.0)) == "a was stopped after 1:02"
-    assert duration(3723.0) == "1:02:03"
+    assert elapsed(3723.0) == "1:02:03"

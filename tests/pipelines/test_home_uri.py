@@ -31,7 +31,7 @@ from pipelines.storage.locks import exclusive
 from pipelines.storage.publish import published
 from pipelines.storage.tables import read_arrow, write_arrow, write_text
 from pipelines.tracking.store import store_of
-from pipelines.tuning.checkpoint import newest, place_of, publish, reports_of
+from pipelines.tuning.trial.checkpoint import newest, place_of, publish, reports_of
 from tests.pipelines.local_data import local_data
 from tests.pipelines.s3_server import s3_server, use_s3
 

@@ -15,12 +15,12 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from tests.pipelines.test_tune import assert_mlflow_has_the_same, assert_tune_saw_the_same
 
 from pipelines.config.load import resolved
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.load import Loaded, load_campaign
 from tests.pipelines.planted import configure
+from tests.pipelines.tuning.test_tune import assert_mlflow_has_the_same, assert_tune_saw_the_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,13 +33,13 @@ REPOSITORY = Path(__file__).parents[2]
 class Campaign:
     """`mind tune` as a process that can be killed."""
 
-    def __init__(self, folder: Path, home: Path, log: Path, name: str, stopping: str = "none"):
+    def __init__(self, folder: Path, home: Path, log: Path, name: str, stopping: str = "none", **sections: Any):
         self.file = folder / f"{name}.yaml"
         base = folder / "base.yaml"
         config = configure(home, log, workers=1, epochs=8, patience=None)
         base.write_text(yaml.safe_dump(resolved(config)))
         values = {"campaign": name, "base": base.name, "space": SPACE, "stopping": {"method": stopping, "reduction": 2}}
-        self.file.write_text(yaml.safe_dump({**values, "finish": {"refit": "none"}}, sort_keys=False))
+        self.file.write_text(yaml.safe_dump({**values, "finish": {"refit": "none"}, **sections}, sort_keys=False))
         self.loaded: Loaded = load_campaign(self.file)
         self.process: subprocess.Popen[str] | None = None
 
@@ -169,33 +169,63 @@ def test_ctrl_c_ends_a_campaign_in_one_line_and_it_goes_on(
     assert_as_undisturbed(campaign, undisturbed, killed=True)
 
 
-@pytest.mark.parametrize(
-    "victim",
-    ["RayTrainWorker", "ResourceTrainable", "TrainController"],
-    ids=["a worker of a trial", "a trial of Tune", "a controller of Train"],
-)
 def test_a_killed_process_of_a_trial_costs_no_more_than_a_restart(
-    planted_home: Path, planted_log: Path, tmp_path: Path, undisturbed: list[TrialRecord], victim: str
-) -> None:
-    campaign = Campaign(tmp_path, planted_home, planted_log, victim.lower())
-    campaign.start()
-    campaign.wait_for_a_trial_under_way(2)
-    campaign.kill(titled(victim))
-    campaign.finish()
-    assert_as_undisturbed(campaign, undisturbed)
-
-
-def test_a_killed_dispatcher_ends_the_start_and_the_next_one_goes_on(
     planted_home: Path, planted_log: Path, tmp_path: Path, undisturbed: list[TrialRecord]
 ) -> None:
-    campaign = Campaign(tmp_path, planted_home, planted_log, "dispatcher")
+    campaign = Campaign(tmp_path, planted_home, planted_log, "trial")
     campaign.start()
     campaign.wait_for_a_trial_under_way(2)
-    campaign.kill(titled("Dispatcher"))
-    assert campaign.process is not None
-    said, _ = campaign.process.communicate(timeout=WAIT_S)
-    assert campaign.process.returncode == 2, said
-    assert "mind tune --resume dispatcher" in said.splitlines()[-1]
-    campaign.start()
+    campaign.kill(titled("ResourceTrainable"))
     campaign.finish()
     assert_as_undisturbed(campaign, undisturbed)
+
+
+# ---------------------------------------------------------------- trials of two workers
+
+TWO = {
+    "space": {"model.interests": {"grid": [1, 2]}},
+    "resources": {"workers": 2, "cpus": 0.5, "concurrent": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed_two(
+    planted_home: Path, planted_log: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[TrialRecord]:
+    campaign = Campaign(tmp_path_factory.mktemp("undisturbed-two"), planted_home, planted_log, "undisturbed-two", **TWO)
+    campaign.start()
+    campaign.finish()
+    return campaign.records()
+
+
+@pytest.mark.parametrize(
+    "victim",
+    ["RayTrainWorker", "TrainController", "Exchange", "ResourceTrainable"],
+    ids=["a worker", "its run of Ray Train", "its exchange with Tune", "its process in Tune"],
+)
+def test_a_killed_process_of_a_trial_of_two_workers_costs_no_more_than_a_restart(
+    planted_home: Path, planted_log: Path, tmp_path: Path, undisturbed_two: list[TrialRecord], victim: str
+) -> None:
+    campaign = Campaign(tmp_path, planted_home, planted_log, f"two-{victim.lower()}", **TWO)
+    campaign.start()
+    campaign.wait_for_a_trial_under_way(1)
+    campaign.kill(titled(victim))
+    campaign.finish()
+    assert_as_undisturbed(campaign, undisturbed_two)
+
+
+def test_trials_of_two_workers_that_are_stopped_leave_room_for_the_next(
+    planted_home: Path, planted_log: Path, tmp_path: Path
+) -> None:
+    space = {"model.interests": {"grid": [4, 3, 2, 1]}}
+    campaign = Campaign(tmp_path, planted_home, planted_log, "two-stopped", "asha", **TWO | {"space": space})
+    campaign.start_and_kill(1)
+    campaign.start()
+    campaign.finish()
+    records = campaign.records()
+    assert [record.number for record in records] == [1, 2, 3, 4]
+    assert all(record.status in ("finished", "stopped") for record in records)
+    assert "stopped" in {record.status for record in records}
+    assert_mlflow_has_the_same(campaign.loaded)
+    assert_tune_saw_the_same(campaign.loaded, killed=True)
+    assert not list(campaign.loaded.folder.glob("checkpoints/*"))

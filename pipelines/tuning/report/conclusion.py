@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines.progress import duration
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.report.importance import importance
 from pipelines.tuning.report.results import INTERESTS, Row, best_report, by_value, compare, leaderboard, savings, winner
-from pipelines.tuning.wording import duration, number, text_of, values_text
+from pipelines.tuning.wording import number, text_of, values_text
 
 NAMED_SETTINGS = 3
 

@@ -16,13 +16,14 @@ from html import escape
 import yaml
 from matplotlib.figure import Figure
 
+from pipelines.progress import duration
 from pipelines.quality.style import STYLE
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.load import plain
 from pipelines.tuning.report.conclusion import conclusion
 from pipelines.tuning.report.results import Comparison, Row, compare, leaderboard, savings, winner
-from pipelines.tuning.wording import duration, number, text_of
+from pipelines.tuning.wording import number, text_of
 
 OWN_STYLE = """
 figure > img { width: 100%; height: auto; border-radius: 6px; background: #fff; margin-bottom: 6px; }

@@ -16,10 +16,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from pipelines.config.schema import Config
 from pipelines.tuning.config import Stopping
-from pipelines.tuning.dispatcher import Job
-from pipelines.tuning.follower import EPOCH, FAILURE, LAST, LOST, QUALITY, REPORTS
 from pipelines.tuning.ledger import Ledger, TrialRecord
-from pipelines.tuning.search import LedgerCallback, LedgerSearch, Trials, prime, scheduler_of
+from pipelines.tuning.schedulers import prime, scheduler_of
+from pipelines.tuning.search import UNSTARTED, LedgerCallback, LedgerSearch, Trials
+from pipelines.tuning.trial.training import EPOCH, FAILURE, LAST, QUALITY, REPORTS
 from tests.pipelines.tuning.ledgers import METRIC, campaign, trial
 
 BASE = Config.model_validate(
@@ -236,21 +236,20 @@ def test_without_finalists_or_without_any_success_nothing_is_added(ledger: Ledge
 # ---------------------------------------------------------------- what Tune asks for
 
 
-def test_tune_is_given_the_configuration_and_the_place_of_the_checkpoint(ledger: Ledger) -> None:
+def test_tune_is_given_the_settings_and_the_place_of_the_checkpoint(ledger: Ledger) -> None:
     trials = trials_of(ledger, space={"model.interests": {"grid": [2]}}, search={"seeds": 2})
-    search = LedgerSearch(trials, "the dispatcher", finalist=False)
+    search = LedgerSearch(trials, finalist=False)
     first, second = search.suggest("a"), search.suggest("b")
-    assert (first["dispatcher"], first["metric"]) == ("the dispatcher", METRIC)
-    job = second["job"]
-    assert (job.number, job.attempt, job.checkpoint) == (2, 1, str(ledger.checkpoint(2)))
-    assert (job.config.model.interests, job.config.train.seed) == (2, 6)
+    assert (first["number"], first["seed"]) == (1, 5)
+    k = {"model.interests": 2}
+    assert second == {"number": 2, "seed": 6, "values": k, "checkpoint": str(ledger.checkpoint(2))}
     assert search.suggest("c") == search.FINISHED
 
 
 def test_without_workers_tune_is_given_nothing_more(ledger: Ledger) -> None:
     trials = trials_of(ledger)
     trials.lost = "no room"
-    search = LedgerSearch(trials, None, finalist=False)
+    search = LedgerSearch(trials, finalist=False)
     assert search.suggest("a") == search.FINISHED
     assert ledger.read() == []
 
@@ -262,15 +261,17 @@ class Told:
     """A campaign's first trial in Tune's hands."""
 
     def __init__(self, ledger: Ledger, watched: Watched) -> None:
-        self.cancelled: list[int] = []
         self.trials = trials_of(ledger, watched)
-        dispatcher = SimpleNamespace(cancel=SimpleNamespace(remote=self.cancelled.append))
-        self.callback = LedgerCallback(self.trials, dispatcher)
+        self.callback = LedgerCallback(self.trials)
         record = self.trials.next(finalist=False)
         assert record is not None
-        job = Job(record.number, BASE, "")
         self.trial: Any
-        self.trial = SimpleNamespace(config={"job": job}, last_result={}, get_error=lambda: None)
+        self.error: Exception | None = None
+        self.trial = SimpleNamespace(
+            config={"number": record.number}, last_result={}, get_pickled_error=lambda: self.error
+        )
+
+    def start(self) -> None:
         self.callback.on_trial_start(0, [], self.trial)
 
     @property
@@ -284,10 +285,21 @@ class Told:
     def complete(self) -> None:
         self.callback.on_trial_complete(0, [], self.trial)
 
+    def fail(self, error: Exception | None) -> None:
+        """Its process died once too often."""
+        self.error = error
+        self.callback.on_trial_error(0, [], self.trial)
+
 
 @pytest.fixture
-def told(ledger: Ledger, watched: Watched) -> Told:
+def unstarted(ledger: Ledger, watched: Watched) -> Told:
     return Told(ledger, watched)
+
+
+@pytest.fixture
+def told(unstarted: Told) -> Told:
+    unstarted.start()
+    return unstarted
 
 
 FIRST, SECOND, THIRD = trial(1, [0.1, 0.2, 0.3]).reports
@@ -305,7 +317,7 @@ def test_reports_come_into_the_record_one_by_one(told: Told, watched: Watched) -
     assert [event for event, _, _ in watched.heard] == ["started", "reported", "reported"]
 
 
-def test_reports_of_a_restarted_follower_are_not_doubled(told: Told, watched: Watched) -> None:
+def test_reports_of_a_trial_that_was_started_anew_are_not_doubled(told: Told, watched: Watched) -> None:
     for report in (FIRST, SECOND, FIRST, SECOND, THIRD):
         told.result(**{REPORTS: [report]})
     assert told.record.reports == (FIRST, SECOND, THIRD)
@@ -320,31 +332,52 @@ def test_a_trial_is_finished_by_itself_or_stopped_by_tune(
     told.complete()
     assert (told.record.status, told.record.reason) == (status, None)
     assert ledger.read() == [told.record]
-    assert told.cancelled == [1], "so that a worker which waits at the report stops"
     assert watched.heard[-1] == ("ended", 1, status)
 
 
 def test_a_failure_has_its_reason_and_the_reports_before_it(told: Told, ledger: Ledger) -> None:
     told.result(**{REPORTS: [FIRST]})
-    told.result(**{FAILURE: "ValueError: nan", LOST: False, LAST: True, "done": True})
+    told.result(**{FAILURE: "ValueError: nan", LAST: True, "done": True})
     told.complete()
     assert (told.record.status, told.record.reason) == ("failed", "ValueError: nan")
     assert ledger.read()[0].reports == (FIRST,)
 
 
-def test_a_trial_lost_for_want_of_workers_is_left_for_the_next_start(told: Told, ledger: Ledger) -> None:
+def test_a_trial_whose_process_died_too_often_has_failed(told: Told, ledger: Ledger, watched: Watched) -> None:
     told.result(**{REPORTS: [FIRST]})
-    told.result(**{FAILURE: "no room", LOST: True, LAST: True, "done": True})
-    told.complete()
-    assert told.trials.lost == "no room"
-    assert not told.record.ended
+    told.fail(RuntimeError("out of\nmemory"))
+    record = ledger.read()[0]
+    assert (record.status, record.reports) == ("failed", (FIRST,))
+    assert record.reason == "its process died 3 times, the last time: RuntimeError: out of memory"
+    assert watched.heard[-1] == ("ended", 1, "failed")
+    assert told.trials.lost is None
+
+
+def test_a_trial_whose_process_was_never_there_is_handed_out_again(unstarted: Told, ledger: Ledger) -> None:
+    unstarted.fail(None)
+    assert ledger.read()[0].status == "waiting"
+    again = unstarted.trials.next(finalist=False)
+    assert again is not None
+    assert again.number == 1
+    assert unstarted.trials.lost is None
+
+
+def test_when_no_process_can_be_started_the_campaign_is_lost_and_its_trials_are_for_the_next_start(
+    unstarted: Told, ledger: Ledger
+) -> None:
+    for _ in range(UNSTARTED):
+        unstarted.fail(OSError("no such dataset"))
+    assert unstarted.trials.lost == "OSError: no such dataset"
     assert ledger.read()[0].status == "waiting"
 
 
-def test_a_trial_that_cannot_be_followed_is_left_for_the_next_start(told: Told, ledger: Ledger) -> None:
-    told.callback.on_trial_error(0, [], told.trial)
-    assert told.trials.lost == "trial 1 cannot be followed: its actor died"
-    assert ledger.read()[0].status == "waiting"
+def test_a_start_between_two_that_failed_says_that_processes_can_be_started(unstarted: Told) -> None:
+    for _ in range(UNSTARTED - 1):
+        unstarted.fail(None)
+    unstarted.start()
+    unstarted.trials.records[1] = replace(unstarted.record, status="waiting")
+    unstarted.fail(None)
+    assert unstarted.trials.lost is None
 
 
 # ---------------------------------------------------------------- schedulers that know the past
@@ -375,10 +408,14 @@ class SimpleTrial:
         self.trial_id = trial_id
 
 
-def live(scheduler: TrialScheduler, records: Sequence[TrialRecord], chance: random.Random) -> None:
-    """Let Tune run these trials side by side, in some order; it is told of their ends as Ray's controller does."""
+def live(scheduler: TrialScheduler, records: Sequence[TrialRecord], chance: random.Random) -> list[TrialRecord]:
+    """Let Tune run these trials side by side, in some order; it is told of their ends as Ray's controller does.
+
+    Returns them as they ended: those that the scheduler stopped, stopped.
+    """
     nobody: Any = None
     running: list[tuple[Any, TrialRecord, list[dict[str, Any]]]] = []
+    ended = []
     for record in records:
         results: list[dict[str, Any]] = [as_result(report) for report in record.reports]
         if record.status == "failed":
@@ -389,10 +426,15 @@ def live(scheduler: TrialScheduler, records: Sequence[TrialRecord], chance: rand
         who, record, results = chance.choice(running)
         result = results.pop(0)
         if results or record.status == "stopped":  # otherwise it is done: the scheduler is not asked
-            scheduler.on_trial_result(nobody, who, result)
+            decision = scheduler.on_trial_result(nobody, who, result)
+            if decision == STOP and results:
+                seen = len(record.reports) - len([each for each in results if QUALITY in each])
+                record, results = replace(record, status="stopped", reports=record.reports[:seen]), []
         if not results:
             scheduler.on_trial_complete(nobody, who, result)
             running = [each for each in running if each[0] is not who]
+            ended.append(record)
+    return sorted(ended, key=lambda record: record.number)
 
 
 def test_asha_goes_by_the_trials_of_an_earlier_start() -> None:
@@ -439,8 +481,7 @@ def test_a_primed_scheduler_decides_as_one_that_saw_it_live(
         reports = tuple(report | {"epoch": pace * report["epoch"]} for report in record.reports)
         records.append(replace(record, reports=reports))
     saw, primed = scheduler_of(stopping, 20), scheduler_of(stopping, 20)
-    live(saw, records, random.Random(seed))
-    prime(primed, records, METRIC)
+    prime(primed, live(saw, records, random.Random(seed)), METRIC)
     validations = [n / 100 for n in new]
     assert decisions(primed, validations) == decisions(saw, validations)
 

@@ -112,7 +112,7 @@ def assert_tune_saw_the_same(loaded: Loaded, killed: bool = False) -> None:
         for line in file.read_text().splitlines():
             result = json.loads(line)
             if "reports" in result:
-                number = int(result["config"]["job"].split("number=")[1].split(",")[0])
+                number = result["config"]["number"]
                 assert result["quality"] == result["reports"][-1][f"validation/{metric}"]
                 for report in result["reports"]:
                     seen.setdefault(number, {})[report["step"]] = report[f"validation/{metric}"]
@@ -166,7 +166,7 @@ def test_the_winner_is_trained_tested_once_and_registered_as_challenger(searched
 @pytest.mark.ray
 def test_a_campaign_that_is_over_trains_nothing_again(searched: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file: file.stat().st_mtime_ns for file in searched.folder.glob("trials/*.json")}
-    monkeypatch.setattr("pipelines.tuning.tune.slots", None)
+    monkeypatch.setattr("pipelines.tuning.tune._trainable", None)
     monkeypatch.setattr("pipelines.tuning.finish.train", None)
     monkeypatch.setattr("pipelines.tuning.finish.evaluate", None)
     tune(stored_campaign("grid", searched.base.home_path))
@@ -203,8 +203,8 @@ def test_a_campaign_is_extended_with_seeds_for_its_finalists(campaigns: Campaign
 
 
 @pytest.mark.ray
-def test_trials_of_a_slot_leave_no_trace_in_each_other(campaigns: Campaigns) -> None:
-    """Every number of a trial is a function of its settings: the same whatever its slot trained before."""
+def test_trials_of_a_process_leave_no_trace_in_each_other(campaigns: Campaigns) -> None:
+    """Every number of a trial is a function of its settings: the same whatever its process trained before."""
     settings = {"stopping": {"method": "none"}, "finish": {"refit": "none"}, "resources": {"concurrent": 1}}
     forth = campaigns.load("forth", space={"model.interests": {"grid": [1, 3]}}, **settings)
     back = campaigns.load("back", space={"model.interests": {"grid": [3, 1]}}, **settings)

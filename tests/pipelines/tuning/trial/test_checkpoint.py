@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tuning.checkpoint import Report, newest, place_of, publish, reports_of
+from pipelines.tuning.trial.checkpoint import Report, newest, place_of, publish, reports_of
 
 FIRST: Report = {"step": 100.0, "validation/ndcg@20": 0.1}
 SECOND: Report = {"step": 200.0, "validation/ndcg@20": 0.30000000000000004}

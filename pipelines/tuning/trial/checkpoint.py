@@ -13,7 +13,7 @@ from pipelines.storage.home_files import fetch, listed, names, remove
 from pipelines.storage.tables import write_text
 from pipelines.tuning.ledger import Report
 
-REPORTS = "reports.json"
+REPORTS_FILE = "reports.json"
 
 
 def place_of(folder: Path, step: int, attempt: str) -> Path:
@@ -25,7 +25,7 @@ def place_of(folder: Path, step: int, attempt: str) -> Path:
 
 def publish(written: Path, reports: list[Report], last: bool) -> None:
     """Make it the checkpoint to go on from, once every rank has written its part."""
-    write_text(json.dumps({"reports": reports, "last": last}), written / REPORTS)
+    write_text(json.dumps({"reports": reports, "last": last}), written / REPORTS_FILE)
     for name in names(written.parent):
         if name != written.name and name.partition(".")[0] <= written.name.partition(".")[0]:
             remove(written.parent / name)
@@ -33,10 +33,10 @@ def publish(written: Path, reports: list[Report], last: bool) -> None:
 
 def newest(folder: Path) -> Path | None:
     """The checkpoint to go on from."""
-    return max((file.parent for file in listed(folder, f"step-*/{REPORTS}")), default=None)
+    return max((file.parent for file in listed(folder, f"step-*/{REPORTS_FILE}")), default=None)
 
 
 def reports_of(checkpoint: Path) -> tuple[list[Report], bool]:
     """All reports up to a checkpoint, and whether the trial ended there."""
-    saved = json.loads(fetch(checkpoint / REPORTS).read_text("utf-8"))
+    saved = json.loads(fetch(checkpoint / REPORTS_FILE).read_text("utf-8"))
     return saved["reports"], saved["last"]
