@@ -44,15 +44,15 @@ def events_by_part(
         events = with_types(events, kinds).append_column(KEY, pa.array(part))
         return events if keep.all() else events.filter(pa.array(keep[part]))
 
+    context = ray.data.DataContext.get_current()  # a dataset keeps the settings of the moment when it is made
+    context.shuffle_input_batch_bytes = EXCHANGED_AT_ONCE
+    store = ray.cluster_resources().get("object_store_memory", 0)
+    context.use_disk_based_hash_shuffle = EVENT_BYTES * log.events > ON_DISK * store
     by_type = groupby(sorted(log.files, key=_types), _types)
     tables = [mapped(_read([file.path for file in files]), with_part, "Part of each user") for _, files in by_type]
     events = tables[0] if len(tables) == 1 else tables[0].union(*tables[1:])
     if len(wanted) == 1 or log.events <= UNSHUFFLED_EVENTS:
         return events.repartition(1)
-    context = ray.data.DataContext.get_current()
-    context.shuffle_input_batch_bytes = EXCHANGED_AT_ONCE
-    store = ray.cluster_resources().get("object_store_memory", 0)
-    context.use_disk_based_hash_shuffle = EVENT_BYTES * log.events > ON_DISK * store
     return events.repartition(len(wanted), keys=[KEY])
 
 
