@@ -23,8 +23,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
-from pipelines.config.home_location import FOLDER, origin
+from pipelines.config.home_location import FOLDER, origin, shown
 from pipelines.config.redact import redact
 from pipelines.errors import UserError
 from pipelines.storage.filesystems import hint, open_filesystem, reason
@@ -206,6 +207,23 @@ def copy(source: Path, target: Path) -> None:
     with _named(uris[1]):
         filesystem, where = _open(uris[0])
         filesystem.copy_file(where, _open(uris[1])[1])
+
+
+def located(files: Sequence[str | Path]) -> tuple[Any, list[str]]:
+    """The file system that files of one home lie on, and their paths there: to read them without a copy here."""
+    uris = [origin(file) for file in files]
+    if uris[0] is None:
+        return pafs.LocalFileSystem(), list(map(str, files))
+    with _named(uris[0]):
+        places = [_open(uri) for uri in uris if uri is not None]
+        return places[0][0], [where for _, where in places]
+
+
+def read_in_place(file: str | Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a Parquet file; of one in a store, the others' bytes stay there."""
+    filesystem, (path,) = located([file])
+    with _named(shown(file)):
+        return pq.read_table(path, columns=list(columns), filesystem=filesystem, partitioning=None)
 
 
 def storage(folder: Path) -> dict[str, Any]:
