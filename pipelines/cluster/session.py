@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -147,8 +148,33 @@ def _set_up_data() -> None:
     # its listing starts a worker of its own in every execution: 3 to 7 s where the other reader takes .3 s
     context.use_datasource_v2 = False
     context.verbose_stats_logs = True  # its own scheduling loop is part of what a pass costs
+    context.raise_original_map_exception = True  # else a UserError arrives as text within an error of Ray Data's own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
+    logging.getLogger("ray.data._internal.util").setLevel(
+        logging.ERROR
+    )  # that it likes `compute` more than `concurrency`
+    for raised_as_well in ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state"):
+        logging.getLogger(raised_as_well).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def core_lines_hidden() -> Iterator[None]:
+    """Keep what Ray's core itself prints off the terminal; it stands in the session's python-core-driver-*.log as well.
+
+    It reports each actor of Ray Data as an error (ray-project/ray#53727), by its C++ logger, which is made quiet by
+    RAY_BACKEND_LOG_LEVEL alone, for the whole cluster. Python's own stderr goes on as it was.
+    """
+    sys.stderr.flush()
+    with os.fdopen(os.dup(2), "w", buffering=1) as terminal, open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        before = sys.stderr
+        sys.stderr = terminal if before is sys.__stderr__ else before
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(terminal.fileno(), 2)
 
 
 def raise_user_error(error: BaseException) -> None:

@@ -1,6 +1,6 @@
 """`mind evaluate`: full ranking of the test users by one model, by others beside it, and always by popularity.
 
-Workers rank slices of users (pipelines.evaluation.ranking), the driver joins them in order and reports
+Ray Data's actors rank slices of users (pipelines.evaluation.ranking), the driver joins them in order and reports
 (pipelines.evaluation.report). What each user got is kept as Parquet, so that two evaluations can be compared user by
 user later.
 """
@@ -24,11 +24,11 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SplitName
 from pipelines.errors import UserError
 from pipelines.evaluation.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
-from pipelines.evaluation.ranking import Ranking, join_rankings, rank_slice
+from pipelines.evaluation.ranking import Ranking, RankUsers, join_rankings, rankings_in
 from pipelines.evaluation.report import Report, difference, labels, model_report, relative
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.models.find import find_model
-from pipelines.models.user_slices import over_slices, slices_of
+from pipelines.models.over_users import STATS, UserPass
 from pipelines.progress import output
 from pipelines.storage.publish import published
 from pipelines.tracking.run import Tracker, known_run, open_run
@@ -59,28 +59,31 @@ def evaluate(
     trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
     parent = None if trained[0] is None else trained[0].run_id
     with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
-        ranking = _rank(config, dataset, folders, split)
+        ranking, stats = _rank(config, dataset, folders, split)
         report = _report(config, dataset, folders, cards, ranking, split)
         target = config.home_path / "evaluations" / name
         with published(target) as folder:
             (folder / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
             pq.write_table(_per_user(dataset, report, ranking), folder / "users.parquet")
+            (folder / STATS).write_text(stats, "utf-8")
             _draw(report, load_model(folders[0]), dataset, split, folder)
         _record(config, tracker, cards, trained, report, target)
     _print(report, target)
     return report
 
 
-def _rank(config: Config, dataset: Dataset, folders: list[Path], split: SplitName) -> Ranking:
-    slices = slices_of(dataset, split)
-    arguments = (config.metric_cutoffs, config.evaluate.seen == "filter")
+def _rank(config: Config, dataset: Dataset, folders: list[Path], split: SplitName) -> tuple[Ranking, str]:
+    """What the models made of the users of a split, and Ray Data's statistics of it."""
+    arguments = {"cutoffs": config.metric_cutoffs, "exclude_seen": config.evaluate.seen == "filter"}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-        parts = list(over_slices(rank_slice, folders, slices, arguments, config, f"Ranking {split} users"))
+        everyone = UserPass(dataset, [split], config, RankUsers, folders, arguments)
+        parts = list(rankings_in(everyone.blocks(f"Ranking {split} users")))
+        stats = everyone.stats()
     ranking = join_rankings(parts) if parts else None
     if ranking is None or not len(ranking.users):
         raise UserError(f"{dataset}: nobody in the {split} split has an item left to find; check data.split, "
                         "and evaluate.seen: filter leaves out what users already had")  # fmt: skip
-    return ranking
+    return ranking, stats
 
 
 def _report(

@@ -5,7 +5,8 @@ Axes: U users that are counted, T their targets, M models (the popularity baseli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch import Tensor
 from mind_core.evaluation import evaluate
 from mind_core.inference import PopularityRetriever, Retriever
 from mind_core.sequences import Sequences, full_histories
-from pipelines.dataset.tensors import feature_specs, to_sequences, to_targets, train_counts
+from pipelines.dataset.tensors import to_targets, train_counts
 from pipelines.models.artifact import SavedModel
+from pipelines.models.over_users import UserWorker
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -61,10 +63,22 @@ def popularity_of(model: SavedModel) -> PopularityRetriever:
     return PopularityRetriever(train_counts(model.items), model.card.config.max_history)
 
 
+class RankUsers(UserWorker):
+    """`rank_slice` with the models of an actor; its ranking is one row of a table."""
+
+    def work(self, table: pa.Table, *, cutoffs: list[int], exclude_seen: bool) -> pa.Table:  # type: ignore[override]
+        return pa.table({"ranking": [pickle.dumps(rank_slice(self.models, table, cutoffs, exclude_seen))]})
+
+
+def rankings_in(blocks: Iterable[pa.Table]) -> Iterator[Ranking]:
+    """What `RankUsers` made of each slice; its pickles come from an actor of this command's own and go to no disk."""
+    for block in blocks:
+        yield from map(pickle.loads, block["ranking"].to_pylist())
+
+
 def rank_slice(models: list[SavedModel], table: pa.Table, cutoffs: list[int], exclude_seen: bool) -> Ranking:
     """Rank the whole catalogue for the rows of a split, with each model and with popularity."""
-    profile = feature_specs(models[0].card.profile_features)
-    sequences, targets = to_sequences(table, profile), to_targets(table)
+    sequences, targets = models[0].sequences(table), to_targets(table)
     everyone = torch.arange(len(sequences))
     rankings = []
     for retriever in (*(model.retriever for model in models), popularity_of(models[0])):

@@ -30,7 +30,7 @@ from mind_core.sequences import Sequences
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset, FeatureInfo
-from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts
+from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts, with_held_out
 from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
 from pipelines.errors import UserError
 from pipelines.log.ids import as_array
@@ -121,6 +121,10 @@ class SavedModel:
         raw = profile if profile is not None else pa.table({"row": pa.nulls(len(histories))})
         columns = {"items": items, **encode_columns(self.profile_encoders, raw, "profile")}
         return to_sequences(pa.table(columns), feature_specs(self.card.profile_features))
+
+    def sequences(self, rows: pa.Table, latest: bool = False) -> Sequences:
+        """Rows of a split as the model reads them; `latest`: with the held-out items at the end of the histories."""
+        return to_sequences(with_held_out(rows) if latest else rows, feature_specs(self.card.profile_features))
 
     def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool) -> pa.Table:
         """Top-n lists as a table, one row per user and place.

@@ -30,7 +30,7 @@ def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> 
 
 
 def ranking_actors(job: Job, cores: float) -> float:
-    """`train.workers` of them, of one thread each, but no more than cores.  Source: pipelines.models.user_slices."""
+    """`train.workers` of them, of one thread each, but no more than cores.  Source: pipelines.models.over_users."""
     return max(1.0, min(job.workers, cores))
 
 

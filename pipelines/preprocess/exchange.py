@@ -17,7 +17,7 @@ from pipelines.cluster.ray_data import mapped
 from pipelines.log.ids import as_array
 from pipelines.preprocess.buckets import Run, part_of_users
 from pipelines.preprocess.clean_log import CleanFile, CleanLog, with_types
-from pipelines.storage.home_files import readable
+from pipelines.storage.home_files import located
 
 KEY = "part"
 UNSHUFFLED_EVENTS = 2**21  # so few are sorted by one task sooner than they are exchanged
@@ -70,5 +70,5 @@ def _types(file: CleanFile) -> tuple[str, str]:
 
 
 def _read(files: list[str]) -> ray.data.Dataset:
-    paths, filesystem = readable(files)
+    filesystem, paths = located(files)
     return ray.data.read_parquet(paths, filesystem=filesystem, override_num_blocks=len(files))

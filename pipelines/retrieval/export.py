@@ -8,21 +8,22 @@
 
 score = max over interests of <interest, vector>, as vectors are stored. The key names all that shapes the content, so a
 folder never changes: an export that was killed goes on with the parts it lacks, one that is whole is not made again.
-Workers write their parts themselves, slice by slice; the driver sees counts and the users' raw ids alone.
+Ray Data's actors write their parts themselves, slice by slice; the driver sees counts and the users' raw ids alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -33,15 +34,14 @@ from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.splits import SPLITS
 from pipelines.errors import UserError
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.models.find import find_model
-from pipelines.models.user_slices import SLICE_USERS, Slice, cut, over_slices, sequences_of
+from pipelines.models.over_users import EVERYONE, SLICE_USERS, STATS, UserPass, UserWorker
 from pipelines.progress import console, output
 from pipelines.storage.atomic import TORN, whole
 from pipelines.storage.digests import key_digest
-from pipelines.storage.home_files import exists, fetch, listed, renew, total_size
+from pipelines.storage.home_files import exists, fetch, listed, remove, renew, total_size
 from pipelines.storage.locks import exclusive
 from pipelines.storage.tables import write_text
 from pipelines.tracking.run import known_run, open_run
@@ -62,9 +62,6 @@ class Counts:
     users: int
     interests: int
     recommendations: int
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -100,21 +97,6 @@ class Export:
         return cls(**{**raw, "counts": Counts(**raw["counts"])})
 
 
-@dataclass(frozen=True)
-class Portion(Slice):
-    """Users whose vectors and lists become one part each; all from one part of a split.
-
-    ids : raw ids of the users that count.  name : of its files.
-    """
-
-    ids: pa.Array = field(kw_only=True)
-    name: str = field(kw_only=True)
-
-    def read(self) -> pa.Table:
-        """Its rows, with the users' raw ids as ``id``."""
-        return super().read().append_column("id", self.ids)
-
-
 def export(config: Config, model: str | None = None, latest: bool = False) -> Path:
     """Write the vectors and lists of all users of the dataset of `config`; the folder.
 
@@ -148,6 +130,7 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
         run.log_dataset(config.name, made.fingerprint, made.dataset, "export")
         run.log_tags({"mind.model": str(source), "mind.export": shown(target)})
         run.log_artifact(target / MARK)
+        run.log_artifact(target / STATS)
     _print(made, target)
     return target
 
@@ -164,18 +147,21 @@ def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, targe
     vectors = loaded.retriever.item_vectors[FIRST_ITEM:]
     if not exists(items := target / "items" / "part-00000.parquet"):
         write_items(loaded.item_ids, vectors, items)
-    portions = list(portions_of(dataset))
-    if not portions:
-        raise UserError(f"{dataset}: no user has a history to infer from")
     there = {path.name for path in listed(target / "lists", "*.parquet")}  # of a portion, the last that is written
-    missing = [portion for portion in portions if portion.name not in there]
-    done = [counted(target, portion.name) for portion in portions if portion.name in there]
-    if done:
-        console.print(f"Going on with {shown(target)}: {len(done)} of {len(portions)} parts are there")
-    if missing:
-        arguments = (target, config.evaluate.top_n, config.evaluate.seen == "filter", latest)
-        with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-            done += over_slices(write_portion, [source], missing, arguments, config, "Exporting users")
+    if there:
+        console.print(f"Going on with {shown(target)}: {len(there)} of its parts are there")
+    arguments: dict[str, Any] = {"target": target, "there": there, "latest": latest}
+    arguments |= {"top_n": config.evaluate.top_n, "exclude_seen": config.evaluate.seen == "filter"}
+    with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
+        arguments["ids"] = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
+        everyone = UserPass(dataset, EVERYONE, config, WriteVectorsAndLists, [source], arguments, PORTION_USERS)
+        if not everyone.users:
+            raise UserError(f"{dataset}: no user has a history to infer from")
+        portions = pa.concat_tables(everyone.blocks("Exporting users"))
+        write_text(everyone.stats(), target / STATS)
+    for stale in there - set(portions["name"].to_pylist()):  # of users that were cut otherwise
+        for folder in ("users", "lists"):
+            remove(target / folder / stale)
     for torn in target.rglob(TORN):  # of writers that were killed: who reads a folder as one table would read them too
         torn.unlink(missing_ok=True)
     made = Export(
@@ -190,7 +176,7 @@ def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, targe
         seen=config.evaluate.seen,
         latest=latest,
         items=len(vectors),
-        counts=sum(done, Counts(0, 0, 0)),
+        counts=Counts(*(pc.sum(portions[each.name]).as_py() for each in fields(Counts))),
         versions=versions(),
     )
     write_text(json.dumps(asdict(made), indent=1) + "\n", target / MARK)
@@ -206,46 +192,49 @@ def write_items(ids: pa.Array, vectors: Tensor, path: Path) -> None:
             writer.write(pa.table([ids.slice(start, ITEMS_AT_ONCE), _fixed(block)], schema=schema))
 
 
-def portions_of(dataset: Dataset) -> Iterator[Portion]:
-    """Every user with a history once: of the test split, else validation, else train, whose history is the longest."""
-    ids = dataset.vocabulary("users")["id"].combine_chunks()
-    known = np.zeros(len(ids), dtype=bool)
-    for split in reversed(SPLITS):
-        for part, users in cut(dataset, split, PORTION_USERS, known):
-            raw = ids.take(pa.array(users))
-            yield Portion(part.file, part.start, part.rows, part.kept, ids=raw, name=part_name(users))
+class WriteVectorsAndLists(UserWorker):
+    """Writes the vectors of the users of a portion, then their lists; a slice of them in memory at a time.
 
+    What it did is a row of a table: name of the files, and what they hold as in `Counts`.
+    """
 
-def write_portion(
-    models: list[SavedModel], table: pa.Table, target: Path, top_n: int, exclude_seen: bool, latest: bool
-) -> Counts:
-    """Task: write the vectors of the users of a portion, then their lists; a slice of them in memory at a time."""
-    model = models[0]
-    name = part_name(table["user"].to_numpy())
-    with whole(target / "lists" / name) as last, whole(target / "users" / name) as first, ExitStack() as files:
-        writers: list[pq.ParquetWriter] = []
-        for start in range(0, len(table), SLICE_USERS):
-            slice_ = table.slice(start, SLICE_USERS)
-            blocks = users_and_lists(model, slice_, top_n, exclude_seen=exclude_seen, latest=latest)
-            writers = writers or [
-                files.enter_context(pq.ParquetWriter(path, block.schema, compression="zstd"))
-                for path, block in zip((first, last), blocks, strict=True)
-            ]
-            for writer, block in zip(writers, blocks, strict=True):
-                writer.write(block)
-    return counted(target, name)
+    def work(  # type: ignore[override]
+        self,
+        table: pa.Table,
+        *,
+        ids: Any,
+        target: Path,
+        there: set[str],
+        top_n: int,
+        exclude_seen: bool,
+        latest: bool,
+    ) -> pa.Table:
+        name = f"part-{pc.min(table['user']).as_py():012d}.parquet"
+        if name not in there or counted(target, name).users != len(table):
+            table = table.append_column("id", ray.get(ids).take(table["user"]))
+            self.write(table, target, name, top_n, exclude_seen=exclude_seen, latest=latest)
+        return pa.table({"name": [name], **{key: [value] for key, value in asdict(counted(target, name)).items()}})
 
-
-def part_name(users: npt.NDArray[np.int64]) -> str:
-    """Of the files of the portion with these users, by index."""
-    return f"part-{users.min():012d}.parquet"
+    def write(self, table: pa.Table, target: Path, name: str, top_n: int, *, exclude_seen: bool, latest: bool) -> None:
+        """Both files of a portion, each whole or not at all."""
+        with whole(target / "lists" / name) as last, whole(target / "users" / name) as first, ExitStack() as files:
+            writers: list[pq.ParquetWriter] = []
+            for start in range(0, len(table), SLICE_USERS):
+                slice_ = table.slice(start, SLICE_USERS)
+                blocks = users_and_lists(self.models[0], slice_, top_n, exclude_seen=exclude_seen, latest=latest)
+                writers = writers or [
+                    files.enter_context(pq.ParquetWriter(path, block.schema, compression="zstd"))
+                    for path, block in zip((first, last), blocks, strict=True)
+                ]
+                for writer, block in zip(writers, blocks, strict=True):
+                    writer.write(block)
 
 
 def users_and_lists(
     model: SavedModel, table: pa.Table, top_n: int, *, exclude_seen: bool, latest: bool
 ) -> tuple[pa.Table, pa.Table]:
     """The rows of both files for rows of a split that have raw ids."""
-    sequences = sequences_of(table, model.card, latest)
+    sequences = model.sequences(table, latest)
     retriever = model.retriever
     vectors, own = retriever.interests(full_histories(sequences, torch.arange(len(sequences)), retriever.max_history))
     lists = model.recommend(sequences, top_n, exclude_seen=exclude_seen).select(LISTED)

@@ -1,17 +1,18 @@
 """`mind recommend`: top-N lists, for a few users to look at, or for all to use.
 
-A few users need no Ray. For all, workers rank slices of users and the driver writes the lists as they come, in order.
+A few users need no Ray. For all, Ray Data's actors list the items of slices of users and the driver writes the lists as
+they come, in order.
 """
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
+import ray
 
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
@@ -19,12 +20,13 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SPLITS
 from pipelines.errors import UserError
-from pipelines.models.artifact import SavedModel, load_model
+from pipelines.models.artifact import load_model
 from pipelines.models.find import find_model
-from pipelines.models.user_slices import over_slices, sequences_of, slices_of
+from pipelines.models.over_users import EVERYONE, STATS, UserPass, UserWorker
 from pipelines.progress import output
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.show_lists import show_lists
+from pipelines.storage.tables import write_text
 
 
 def recommend(
@@ -63,7 +65,7 @@ def recommend(
         return out
     saved = load_model(folder)
     histories = _rows(dataset, users)
-    sequences = sequences_of(histories, saved.card, latest)
+    sequences = saved.sequences(histories, latest)
     lists = saved.recommend(sequences, config.evaluate.top_n, exclude_seen=config.evaluate.seen == "filter")
     if out is None:
         held_out = [[] for _ in users] if latest else histories["targets"].to_pylist()
@@ -109,23 +111,28 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
     return pa.concat_tables([found[index] for index in indices]).combine_chunks()
 
 
-def _lists(models: list[SavedModel], table: pa.Table, n: int, exclude_seen: bool, latest: bool) -> pa.Table:
-    """Top-n lists of the rows of a split: user (index), rank, id, score, interest, show_<column>."""
-    lists = models[0].recommend(sequences_of(table, models[0].card, latest), n, exclude_seen=exclude_seen)
-    return lists.set_column(0, "user", table["user"].take(lists["user"]))
+class ListItems(UserWorker):
+    """Top-n lists of the rows of a split: user (raw id), rank, id, score, interest, show_<column>."""
+
+    def work(  # type: ignore[override]
+        self, table: pa.Table, *, ids: Any, top_n: int, exclude_seen: bool, latest: bool
+    ) -> pa.Table:
+        model = self.models[0]
+        lists = model.recommend(model.sequences(table, latest), top_n, exclude_seen=exclude_seen)
+        return _with_ids(lists, ray.get(ids).take(table["user"]))
 
 
 def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, latest: bool) -> int:
     """Write the lists of all users, those of the test split first; the number of rows."""
-    known = np.zeros(len(dataset.vocabulary("users")), dtype=bool)
-    slices = [part for split in reversed(SPLITS) for part in slices_of(dataset, split, known)]
-    arguments = (config.evaluate.top_n, config.evaluate.seen == "filter", latest)
-    ids = dataset.vocabulary("users")["id"]
+    arguments = {"top_n": config.evaluate.top_n, "exclude_seen": config.evaluate.seen == "filter", "latest": latest}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-        blocks = over_slices(_lists, [model], slices, arguments, config, "Recommending")
-        return write_lists((_with_ids(block, ids) for block in blocks), out)
+        ids = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
+        everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], {"ids": ids, **arguments})
+        rows = write_lists(everyone.blocks("Recommending"), out)
+        write_text(everyone.stats(), config.home_path / "recommendations" / f"{out.stem}.{STATS}")
+    return rows
 
 
-def _with_ids(lists: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+def _with_ids(lists: pa.Table, ids: pa.ChunkedArray | pa.Array) -> pa.Table:
     """Places in `ids` replaced by what is there."""
     return lists.set_column(0, "user", ids.take(lists["user"]))

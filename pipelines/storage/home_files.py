@@ -22,8 +22,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
-from pipelines.config.home_location import FOLDER, origin
+from pipelines.config.home_location import FOLDER, origin, shown
 from pipelines.config.redact import redact
 from pipelines.errors import UserError
 from pipelines.storage.at_once import at_once
@@ -207,13 +208,21 @@ def copy(source: Path, target: Path) -> None:
         filesystem.copy_file(where, _open(uris[1])[1])
 
 
-def readable(files: Sequence[str]) -> tuple[list[str], Any]:
-    """Paths of one home's files, and their file system (None: local), for Ray Data to read without copies here."""
-    uris = [uri for file in files if (uri := origin(file)) is not None]
-    if not uris:
-        return list(files), None
-    found = [_open(uri) for uri in uris]
-    return [where for _, where in found], found[0][0]
+def located(files: Sequence[str | Path]) -> tuple[Any, list[str]]:
+    """The file system that files of one home lie on, and their paths there: to read them without a copy here."""
+    uris = [origin(file) for file in files]
+    if uris[0] is None:
+        return pafs.LocalFileSystem(), list(map(str, files))
+    with _named(uris[0]):
+        places = [_open(uri) for uri in uris if uri is not None]
+        return places[0][0], [where for _, where in places]
+
+
+def read_in_place(file: str | Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a Parquet file; of one in a store, the others' bytes stay there."""
+    filesystem, (path,) = located([file])
+    with _named(shown(file)):
+        return pq.read_table(path, columns=list(columns), filesystem=filesystem, partitioning=None)
 
 
 def storage(folder: Path) -> dict[str, Any]:

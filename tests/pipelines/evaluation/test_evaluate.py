@@ -87,7 +87,7 @@ def test_a_report_depends_neither_on_the_run_nor_on_the_number_of_workers(
     config: Config, model: SavedModel, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = config.model_copy(update={"train": config.train.model_copy(update={"workers": 1})})
-    monkeypatch.setattr("pipelines.models.user_slices.SLICE_USERS", 37)  # and cut elsewhere
+    monkeypatch.setattr("pipelines.models.over_users.SLICE_USERS", 37)  # and cut elsewhere
     assert pipelines.evaluation.evaluate.evaluate(again, model=str(model.path)) == report
 
 

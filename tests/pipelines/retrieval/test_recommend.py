@@ -270,8 +270,8 @@ def test_actors_do_not_ask_for_the_cpus_that_the_jobs_driver_holds(
             started.append(len(actors))
             super().__init__(actors)
 
-    monkeypatch.setattr("pipelines.models.user_slices.ActorPool", Counting)
-    monkeypatch.setattr("pipelines.models.user_slices.SLICE_USERS", 50)
+    monkeypatch.setattr("pipelines.models.over_users.ActorPool", Counting)
+    monkeypatch.setattr("pipelines.models.over_users.SLICE_USERS", 50)
     recommend(config, out=tmp_path / "all.parquet", model=str(model.path))
     monkeypatch.setenv("MIND_DRIVER_CPUS", "1.5")  # of the 3 that the test's cluster has
     recommend(config, out=tmp_path / "all.parquet", model=str(model.path))
