@@ -5,7 +5,7 @@
                                        one row per user: user, items (oldest first), times, targets, profile_<feature>
     items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
     vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
-    vocabularies/{item_features,profile_features}/<name>.parquet       index, value, count
+    vocabularies/{item_features,profile_features}/<feature>.parquet    index, value, count; file: config.names.file_name
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
     quality.json, quality.html         the data quality report, see pipelines.quality.report
     events/                            for --append: the parts' clean events, before anything is dropped
@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.config.home_location import shown
+from pipelines.config.names import file_name
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.part_files import read_part
 from pipelines.dataset.splits import SPLITS, SplitName
@@ -183,8 +184,11 @@ class Layout:
         return rare if len(rare) else None
 
     def vocabulary(self, name: str) -> Path:
-        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>."""
-        return self.root / "vocabularies" / (name if name == "users" else f"{name}.parquet")
+        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>, of any feature."""
+        if name == "users":
+            return self.root / "vocabularies" / name
+        side, slash, feature = name.partition("/")
+        return self.root / "vocabularies" / (f"{side}{slash}{file_name(feature)}.parquet" if slash else f"{side}.parquet")
 
     def users(self, number: int) -> Path:
         return self.vocabulary("users") / f"part-{number:05d}.parquet"

@@ -61,7 +61,7 @@ def evaluate(
     with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
         ranking = _rank(config, dataset, folders, split)
         report = _report(config, dataset, folders, cards, ranking, split)
-        target = config.home_path / "evaluations" / name
+        target = config.place("evaluations", name)
         with published(target) as folder:
             (folder / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
             pq.write_table(_per_user(dataset, report, ranking), folder / "users.parquet")

@@ -4,7 +4,7 @@ config.json                    written last: model settings, feature specs, line
 weights.safetensors            every parameter and buffer of the model
 item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
 items.parquet                  item, id, count, train_count, show_<column>: to print and to look up
-profile_features/<name>.parquet   value vocabularies, to encode a raw profile
+profile_features/<feature>.parquet   value vocabularies, to encode a raw profile; file: config.names.file_name
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, r
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
 from pipelines.config.home_location import shown
+from pipelines.config.names import ALLOWED, file_name, is_name
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset, FeatureInfo
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts
@@ -85,8 +86,7 @@ def save_model(target: Path, card: ModelCard, model: MIND | None, retriever: Ret
         (folder / "profile_features").mkdir()
         for info in dataset.manifest.profile_features:
             if info.kind != "numeric":
-                vocabulary = dataset.vocabulary(f"profile_features/{info.name}")
-                pq.write_table(vocabulary, folder / "profile_features" / f"{info.name}.parquet")
+                pq.write_table(dataset.vocabulary(f"profile_features/{info.name}"), _vocabulary_file(folder, info))
         (folder / "config.json").write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -167,6 +167,8 @@ def load_card(path: Path) -> ModelCard:
     if raw.get("format_version") != FORMAT_VERSION:
         made = raw.get("format_version")
         raise UserError(f"{shown(path)}: model of format {made}, this program reads {FORMAT_VERSION}")
+    if not is_name(str(raw["name"])):  # it may come from anywhere, and evaluations and exports are named after it
+        raise UserError(f"{shown(file)}: name={raw['name']!r}: must be {ALLOWED}")
     for side in ("item_features", "profile_features"):
         raw[side] = tuple(FeatureInfo(**{**i, "edges": tuple(i["edges"]) if i["edges"] else None}) for i in raw[side])
     return ModelCard(**raw)
@@ -185,10 +187,14 @@ def load_model(path: str | Path) -> SavedModel:
     return SavedModel(path, card, MINDRetriever(model.eval(), vectors["behaviour_vectors"]), items)
 
 
+def _vocabulary_file(folder: Path, info: FeatureInfo) -> Path:
+    return folder / "profile_features" / f"{file_name(info.name)}.parquet"
+
+
 def _profile_encoder(path: Path, info: FeatureInfo) -> FeatureEncoder:
     values = counts = None
     if info.kind != "numeric":
-        vocabulary = pq.read_table(path / "profile_features" / f"{info.name}.parquet")
+        vocabulary = pq.read_table(_vocabulary_file(path, info))
         values, counts = as_array(vocabulary["value"]), as_array(vocabulary["count"])
     return FeatureEncoder(
         info.name,

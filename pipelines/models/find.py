@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.config.home_location import shown
 from pipelines.config.load import available_presets
+from pipelines.config.names import file_name, is_name
 from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
@@ -38,8 +39,8 @@ def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Pa
         return _newest(config, dataset, given or config.preset)
     if re.match(r"[a-z][a-z0-9+.-]+:/", given):
         folder = _downloaded(config, given)
-    elif "/" not in given and exists(config.home_path / "models" / given / "config.json"):
-        folder = config.home_path / "models" / given
+    elif is_name(given) and exists(config.place("models", given) / "config.json"):
+        folder = config.place("models", given)
     else:
         folder = Path(given).expanduser().resolve()
         if not (folder / "config.json").is_file():
@@ -77,7 +78,7 @@ def _newest(config: Config, dataset: Dataset, preset: str) -> Path:
 def _downloaded(config: Config, uri: str) -> Path:
     from pipelines.tracking.run import download_model  # imports MLflow, which a folder does not need
 
-    target = config.home_path / "downloads" / re.sub(r"[^\w.-]+", "_", redact(uri))
+    target = config.home_path / "downloads" / file_name(redact(uri))
     with published(target) as folder:
         place = download_model(store_of(config), uri, folder).relative_to(folder)
     return target / place

@@ -155,7 +155,7 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
 def export_folder(config: Config, card: ModelCard, latest: bool = False) -> Path:
     """Where the export of a model under the settings of `config` lies, or would."""
     shapes = [FORMAT_VERSION, asdict(card), config.evaluate.top_n, config.evaluate.seen, latest]
-    return config.home_path / "exports" / f"{card.name}-{key_digest(shapes, 4)}"
+    return config.place("exports", f"{card.name}-{key_digest(shapes, 4)}")
 
 
 def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, target: Path, latest: bool) -> Export:
