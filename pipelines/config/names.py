@@ -1,7 +1,7 @@
 """Names that become paths: which are taken, where each lies in the home, and how any text becomes a file name.
 
 Whatever names a folder of the home (a dataset, a run, a model, a campaign, ...) passes `home_place`, and whatever names
-a file after a word of the user's own (a column of a table, a URI) passes `file_name`; nothing else makes paths of names.
+a file after a word of the user's own (a column of a table, a URI) passes `file_name`; no other code makes such paths.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_name(text: str, longest: int = MAX_PLACE) -> bool:
 
 def _checked_name(text: str) -> str:
     if not is_name(text, MAX_NAME):
-        raise PydanticCustomError("unsafe_name", f"must be at most {MAX_NAME} {ALLOWED}")  # type: ignore[arg-type]
+        raise PydanticCustomError("unsafe_name", f"must be at most {MAX_NAME} {ALLOWED}")
     return text
 
 

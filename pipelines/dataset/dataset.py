@@ -40,9 +40,11 @@ from pipelines.dataset.vocabulary import FeatureEncoder, FeatureKind, encode_col
 from pipelines.errors import UserError
 from pipelines.storage.generations import current
 from pipelines.storage.home_files import exists, fetch, listed
+from pipelines.storage.publish import Mark
 from pipelines.storage.tables import read_arrow, read_table
 
 SCHEMA_VERSION = 2
+MARK = Mark("manifest.json")
 Side = Literal["item", "profile"]
 
 
@@ -134,7 +136,7 @@ class Layout:
 
     @property
     def manifest(self) -> Path:
-        return self.root / "manifest.json"
+        return self.root / MARK.file
 
     @property
     def quality(self) -> Path:
@@ -188,7 +190,8 @@ class Layout:
         if name == "users":
             return self.root / "vocabularies" / name
         side, slash, feature = name.partition("/")
-        return self.root / "vocabularies" / (f"{side}{slash}{file_name(feature)}.parquet" if slash else f"{side}.parquet")
+        inside = f"{side}/{file_name(feature)}" if slash else name
+        return self.root / "vocabularies" / f"{inside}.parquet"
 
     def users(self, number: int) -> Path:
         return self.vocabulary("users") / f"part-{number:05d}.parquet"

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from mind_core.config import ModelConfig
+from mind_core.diagnostics import all_finite
 from mind_core.features import FIRST_ITEM, UNKNOWN
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
 from mind_core.model import MIND
@@ -33,12 +34,13 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset, FeatureInfo
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts
 from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
-from pipelines.errors import UserError
+from pipelines.errors import CALMER, DivergedError, UserError
 from pipelines.log.ids import as_array
 from pipelines.storage.home_files import fetch_folder, renew
-from pipelines.storage.publish import published
+from pipelines.storage.publish import Mark, published
 
 FORMAT_VERSION = 1
+MARK = Mark("config.json")
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,33 @@ def save_model(target: Path, card: ModelCard, model: MIND | None, retriever: Ret
     ----------
     model : the trained weights; None for the popularity baseline, which has none.
     retriever : the same model with its item vectors, as validation saw it.
+
+    Raises
+    ------
+    DivergedError
+        For weights or vectors that are not finite.
+    UserError
+        If `target` is a folder of something else.
     """
+    vectors = {"item_vectors": retriever.item_vectors}
+    if isinstance(retriever, MINDRetriever):
+        vectors["behaviour_vectors"] = retriever.behaviour_vectors
+    weights = {} if model is None else model.state_dict()
+    if not (all_finite(vectors.values()) and all_finite(weights.values())):
+        raise DivergedError(f"{card.name}: its weights are not finite, so it is not published; {CALMER}")
     items = dataset.items()
     shown = [name for name in items.column_names if name.startswith("show_")]
-    with published(target) as folder:
-        vectors = {"item_vectors": retriever.item_vectors}
-        if isinstance(retriever, MINDRetriever):
-            vectors["behaviour_vectors"] = retriever.behaviour_vectors
+    with published(target, MARK) as folder:
         save_file({k: v.cpu().contiguous().clone() for k, v in vectors.items()}, folder / "item_vectors.safetensors")
         if model is not None:
-            weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-            save_file(weights, folder / "weights.safetensors")
+            stored = {name: value.cpu().contiguous() for name, value in weights.items()}
+            save_file(stored, folder / "weights.safetensors")
         pq.write_table(items.select(["item", "id", "count", "train_count", *shown]), folder / "items.parquet")
         (folder / "profile_features").mkdir()
         for info in dataset.manifest.profile_features:
             if info.kind != "numeric":
                 pq.write_table(dataset.vocabulary(f"profile_features/{info.name}"), _vocabulary_file(folder, info))
-        (folder / "config.json").write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        (folder / MARK.file).write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 class SavedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from pipelines.models.artifact import ModelCard, load_card
 from pipelines.models.runs import run_stem
 from pipelines.progress import console
 from pipelines.storage.home_files import changed_at, exists, names
-from pipelines.storage.publish import published
+from pipelines.storage.publish import Mark, published
+from pipelines.storage.tables import write_text
 from pipelines.tracking.store import store_of
 
 
@@ -79,7 +81,8 @@ def _downloaded(config: Config, uri: str) -> Path:
     from pipelines.tracking.run import download_model  # imports MLflow, which a folder does not need
 
     target = config.home_path / "downloads" / file_name(redact(uri))
-    with published(target) as folder:
+    with published(target, Mark("source.json")) as folder:
+        write_text(json.dumps({"name": target.name, "uri": redact(uri)}), folder / "source.json")
         place = download_model(store_of(config), uri, folder).relative_to(folder)
     return target / place
 

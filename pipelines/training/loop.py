@@ -6,6 +6,7 @@ campaign's dispatcher for a trial of `mind tune` (pipelines.tuning.worker).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
@@ -14,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from mind_core.diagnostics import routing_diagnostics
+from mind_core.diagnostics import all_finite, routing_diagnostics
 from mind_core.distributed import sum_over_ranks
 from mind_core.embeddings import WHOLE, Shard
 from mind_core.evaluation import evaluate
@@ -25,6 +26,7 @@ from mind_core.sequences import full_histories
 from mind_core.training import Trainer, learning_rate_factor
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
+from pipelines.errors import CALMER, DivergedError
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
 from pipelines.training.data import TrainData, build_model
 from pipelines.training.memory_input import Step, TrainInput
@@ -32,6 +34,7 @@ from pipelines.training.step_profile import profile_metrics
 
 USERS_PER_CHUNK = 4096  # of validation, to bound its memory
 DIAGNOSED_USERS = 512
+CHECK_EVERY_STEPS = 50  # of the loss, where nobody wants it reported: a diverged training runs no longer than that
 
 Metrics = dict[str, float]
 Save = Callable[[Path], None]
@@ -104,7 +107,13 @@ def run_training(
     rank: int,
     ranks: int,
 ) -> None:
-    """Go on from `trainer.step` until the last epoch, `train.patience`, or until the reporter says no."""
+    """Go on from `trainer.step` until the last epoch, `train.patience`, or until the reporter says no.
+
+    Raises
+    ------
+    DivergedError
+        On all ranks, once the loss or the weights are no longer finite; before these are reported or saved.
+    """
     users = torch.arange(rank, len(data.validation), ranks).to(trainer.device)
     per_epoch, total = given.steps_per_epoch, trainer.total_steps
     every = config.train.validate_every_steps or per_epoch
@@ -119,6 +128,8 @@ def run_training(
                 meter.more = reporter.first_step()
             if trainer.step % every == 0 or trainer.step == total:
                 metrics = meter.metrics() | _progress(trainer, per_epoch)
+                _require_finite(metrics["train/loss"], trainer)
+                _require_finite_weights(trainer)
                 if not config.train.include_validation:
                     metrics |= _validate(config, data, users, trainer)
                     stopping.update(metrics[f"validation/{config.train.metric}"])
@@ -129,7 +140,24 @@ def run_training(
                     break
                 meter.restart()
             elif reporter.every_steps is not None and trainer.step % reporter.every_steps == 0:
-                reporter.progress(_progress(trainer, per_epoch) | meter.metrics())
+                metrics = _progress(trainer, per_epoch) | meter.metrics()
+                _require_finite(metrics["train/loss"], trainer)
+                reporter.progress(metrics)
+            elif trainer.step % CHECK_EVERY_STEPS == 0:
+                _require_finite(meter.mean_loss(), trainer)
+
+
+def _require_finite(loss: float, trainer: Trainer) -> None:
+    """Raise on every rank alike: the mean loss is that of all."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"the training diverged: its loss is {loss} by step {trainer.step}; {CALMER}")
+
+
+def _require_finite_weights(trainer: Trainer) -> None:
+    """Raise on every rank alike: the loss says nothing of the update that has followed it."""
+    finite = all_finite(trainer.model.state_dict().values())
+    if sum_over_ranks(torch.tensor(0.0 if finite else 1.0, device=trainer.device)).item():
+        raise DivergedError(f"the training diverged: its weights are not finite after step {trainer.step}; {CALMER}")
 
 
 def _validate(config: Config, data: TrainData, users: torch.Tensor, trainer: Trainer) -> Metrics:
@@ -185,6 +213,11 @@ class _Meter:
     def add(self, loss: torch.Tensor, step: Step) -> None:
         self.losses.append(loss * step.weight)
         self.samples += step.size
+
+    def mean_loss(self) -> float:
+        """The mean of the steps since the last report, over all ranks."""
+        means = sum_over_ranks(torch.stack([torch.stack(self.losses).mean(), torch.ones_like(self.losses[0])]))
+        return float(means[0] / means[1])
 
     def metrics(self) -> dict[str, float]:
         """Close the interval; loss and waiting are averaged over ranks."""

@@ -12,6 +12,8 @@ import torch
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs
+from pipelines.errors import DivergedError
+from pipelines.training.callback import DIVERGED
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData, columns_to_train, read_data
 from pipelines.training.loop import Metrics, Save, build_trainer, run_training
@@ -70,7 +72,10 @@ def train_loop(settings: dict[str, object]) -> None:
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             load_checkpoint(Path(folder), trainer, stopping)
-    run_training(config, data, given, trainer, stopping, RayReporter(timeline), rank, ranks)
+    try:
+        run_training(config, data, given, trainer, stopping, RayReporter(timeline), rank, ranks)
+    except DivergedError as error:  # on all ranks. No crash, which Ray would answer by training the same again
+        ray.train.report({DIVERGED: str(error)})
 
 
 def _input(

@@ -1,5 +1,4 @@
-"""Columns of a real table have odd names: as features they work from the log to the served model, and stay in the home.
-"""
+"""Columns of a real table have odd names: as features they work from log to served model, and stay in the home."""
 
 from __future__ import annotations
 

@@ -14,7 +14,24 @@ from pipelines.config.load import load_config
 from pipelines.config.names import MAX_NAME, FeatureName, Name, file_name, home_place, is_name
 from pipelines.errors import UserError
 
-HOSTILE = ["", ".", "..", "...", ".hidden", "-flag", "/", "/etc", "a/b", "../x", "..\\x", "a\\b", "a\n", "a\0b", "~", "ä"]
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "...",
+    ".hidden",
+    "-flag",
+    "/",
+    "/etc",
+    "a/b",
+    "../x",
+    "..\\x",
+    "a\\b",
+    "a\n",
+    "a\0b",
+    "~",
+    "ä",
+]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)  # surrogates are no text: no table holds them
 
 
