@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -10,6 +12,16 @@ from mind_core.inference import MINDRetriever
 from mind_core.sequences import Histories
 
 COLLAPSED_ABOVE = 0.9  # mean cosine between a user's interests at which K vectors are one vector in disguise
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number in any of the tensors is infinite or NaN.
+
+    >>> all_finite([torch.ones(2), torch.tensor([1, 2])]), all_finite([torch.tensor([1.0, float("nan")])])
+    (True, False)
+    """
+    found = [torch.isfinite(tensor).all() for tensor in tensors]
+    return not found or bool(torch.stack(found).all())  # one wait for the device
 
 
 def pairwise_cosine(interests: Tensor, own: Tensor) -> Tensor:

@@ -7,6 +7,13 @@ class UserError(Exception):
     """A mistake of the user's (file, column, key, value) with the way out in its text."""
 
 
+CALMER = "lower optim.learning_rate or optim.table_learning_rate, or set optim.warmup_steps"  # of a diverging training
+
+
+class DivergedError(UserError):
+    """A training whose loss or weights are no longer finite: nothing can be learned from there on."""
+
+
 def user_error(error: BaseException | None) -> UserError | None:
     """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
     while error is not None:

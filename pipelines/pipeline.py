@@ -75,7 +75,7 @@ def pipeline(config: Config, latest: bool = False) -> list[StageResult]:
         )
         with _named("train"):
             card = load_card(model)
-        report = config.home_path / "evaluations" / f"{card.name}-test"
+        report = config.place("evaluations", f"{card.name}-test")
         steps.take(
             "evaluate",
             lambda: _evaluated_before(config, dataset, card, report),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
 from pipelines.config.home_location import home_folder
+from pipelines.config.names import FeatureName, Kind, Name, home_place
 
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -86,7 +87,7 @@ class Feature(Section):
 
 class FeatureTable(TableSource):
     id: str  # the item's or user's column, of the same type as in the log
-    features: dict[str, Feature] = {}  # by column name
+    features: dict[FeatureName, Feature] = {}  # by column name
     show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
 
 
@@ -190,7 +191,7 @@ class RayConfig(Section):
 
 
 class Config(Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: Name
     preset: str = "default"
     home: str = "mind_home"  # of datasets, models, run state and the MLflow store: a folder, which all nodes of a
     # cluster must share, or s3://bucket/prefix or gs://bucket/prefix; MIND_HOME overrides it
@@ -241,4 +242,8 @@ class Config(Section):
 
     @property
     def dataset_path(self) -> Path:
-        return self.home_path / "datasets" / self.name
+        return self.place("datasets", self.name)
+
+    def place(self, kind: Kind, name: str) -> Path:
+        """Where what is called `name` lies in the home; a UserError for a name that would lead elsewhere."""
+        return home_place(self.home_path, kind, name)

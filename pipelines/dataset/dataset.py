@@ -5,7 +5,7 @@
                                        one row per user: user, items (oldest first), times, targets, profile_<feature>
     items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
     vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
-    vocabularies/{item_features,profile_features}/<name>.parquet       index, value, count
+    vocabularies/{item_features,profile_features}/<feature>.parquet    index, value, count; file: config.names.file_name
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
     quality.json, quality.html         the data quality report, see pipelines.quality.report
     ray-data.txt                       Ray Data's statistics of the operators that made it
@@ -33,6 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.config.home_location import shown
+from pipelines.config.names import file_name
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.part_files import read_part
 from pipelines.dataset.splits import SPLITS, SplitName
@@ -40,9 +41,11 @@ from pipelines.dataset.vocabulary import FeatureEncoder, FeatureKind, encode_col
 from pipelines.errors import UserError
 from pipelines.storage.generations import current
 from pipelines.storage.home_files import exists, fetch, listed
+from pipelines.storage.publish import Mark
 from pipelines.storage.tables import read_arrow, read_table
 
 SCHEMA_VERSION = 2
+MARK = Mark("manifest.json")
 Side = Literal["item", "profile"]
 
 
@@ -134,7 +137,7 @@ class Layout:
 
     @property
     def manifest(self) -> Path:
-        return self.root / "manifest.json"
+        return self.root / MARK.file
 
     @property
     def quality(self) -> Path:
@@ -189,8 +192,12 @@ class Layout:
         return rare if len(rare) else None
 
     def vocabulary(self, name: str) -> Path:
-        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>."""
-        return self.root / "vocabularies" / (name if name == "users" else f"{name}.parquet")
+        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>, of any feature."""
+        if name == "users":
+            return self.root / "vocabularies" / name
+        side, slash, feature = name.partition("/")
+        inside = f"{side}/{file_name(feature)}" if slash else name
+        return self.root / "vocabularies" / f"{inside}.parquet"
 
     def users(self, number: int) -> Path:
         return self.vocabulary("users") / f"part-{number:05d}.parquet"

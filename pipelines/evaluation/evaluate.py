@@ -30,11 +30,12 @@ from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described
 from pipelines.models.find import find_model
 from pipelines.models.over_users import STATS, UserPass
 from pipelines.progress import output
-from pipelines.storage.publish import published
+from pipelines.storage.publish import Mark, published, require_publishable
 from pipelines.tracking.run import Tracker, known_run, open_run
 
 KINDS = ("hit_rate", "recall", "ndcg", "mrr", "coverage")
 POPULARITY = "popularity"
+MARK = Mark("report.json", lambda report: f"{report['models'][0]['name']}-{report['split']}")
 
 
 def evaluate(
@@ -56,14 +57,15 @@ def evaluate(
     folders = [find_model(config, dataset, given) for given in (model, *against)]
     cards = [load_card(folder) for folder in folders]
     name = f"{cards[0].name}-{split}"
+    target = config.place("evaluations", name)
+    require_publishable(target, MARK)
     trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
     parent = None if trained[0] is None else trained[0].run_id
     with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
         ranking, stats = _rank(config, dataset, folders, split)
         report = _report(config, dataset, folders, cards, ranking, split)
-        target = config.home_path / "evaluations" / name
-        with published(target) as folder:
-            (folder / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+        with published(target, MARK) as folder:
+            (folder / MARK.file).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
             pq.write_table(_per_user(dataset, report, ranking), folder / "users.parquet")
             (folder / STATS).write_text(stats, "utf-8")
             _draw(report, load_model(folders[0]), dataset, split, folder)

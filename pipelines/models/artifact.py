@@ -4,7 +4,7 @@ config.json                    written last: model settings, feature specs, line
 weights.safetensors            every parameter and buffer of the model
 item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
 items.parquet                  item, id, count, train_count, show_<column>: to print and to look up
-profile_features/<name>.parquet   value vocabularies, to encode a raw profile
+profile_features/<feature>.parquet   value vocabularies, to encode a raw profile; file: config.names.file_name
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from mind_core.config import ModelConfig
+from mind_core.diagnostics import all_finite
 from mind_core.features import FIRST_ITEM, UNKNOWN
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
 from pipelines.config.home_location import shown
+from pipelines.config.names import ALLOWED, file_name, is_name
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset, FeatureInfo
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts, with_held_out
 from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
-from pipelines.errors import UserError
+from pipelines.errors import CALMER, DivergedError, UserError
 from pipelines.log.ids import as_array
 from pipelines.storage.home_files import fetch_folder, renew
-from pipelines.storage.publish import published
+from pipelines.storage.publish import Mark, published
 
 FORMAT_VERSION = 1
+MARK = Mark("config.json")
 
 
 @dataclass(frozen=True)
@@ -70,24 +73,33 @@ def save_model(target: Path, card: ModelCard, model: MIND | None, retriever: Ret
     ----------
     model : the trained weights; None for the popularity baseline, which has none.
     retriever : the same model with its item vectors, as validation saw it.
+
+    Raises
+    ------
+    DivergedError
+        For weights or vectors that are not finite.
+    UserError
+        If `target` is a folder of something else.
     """
+    vectors = {"item_vectors": retriever.item_vectors}
+    if isinstance(retriever, MINDRetriever):
+        vectors["behaviour_vectors"] = retriever.behaviour_vectors
+    weights = {} if model is None else model.state_dict()
+    if not (all_finite(vectors.values()) and all_finite(weights.values())):
+        raise DivergedError(f"{card.name}: its weights are not finite, so it is not published; {CALMER}")
     items = dataset.items()
     shown = [name for name in items.column_names if name.startswith("show_")]
-    with published(target) as folder:
-        vectors = {"item_vectors": retriever.item_vectors}
-        if isinstance(retriever, MINDRetriever):
-            vectors["behaviour_vectors"] = retriever.behaviour_vectors
+    with published(target, MARK) as folder:
         save_file({k: v.cpu().contiguous().clone() for k, v in vectors.items()}, folder / "item_vectors.safetensors")
         if model is not None:
-            weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-            save_file(weights, folder / "weights.safetensors")
+            stored = {name: value.cpu().contiguous() for name, value in weights.items()}
+            save_file(stored, folder / "weights.safetensors")
         pq.write_table(items.select(["item", "id", "count", "train_count", *shown]), folder / "items.parquet")
         (folder / "profile_features").mkdir()
         for info in dataset.manifest.profile_features:
             if info.kind != "numeric":
-                vocabulary = dataset.vocabulary(f"profile_features/{info.name}")
-                pq.write_table(vocabulary, folder / "profile_features" / f"{info.name}.parquet")
-        (folder / "config.json").write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", "utf-8")
+                pq.write_table(dataset.vocabulary(f"profile_features/{info.name}"), _vocabulary_file(folder, info))
+        (folder / MARK.file).write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 class SavedModel:
@@ -171,6 +183,8 @@ def load_card(path: Path) -> ModelCard:
     if raw.get("format_version") != FORMAT_VERSION:
         made = raw.get("format_version")
         raise UserError(f"{shown(path)}: model of format {made}, this program reads {FORMAT_VERSION}")
+    if not is_name(str(raw["name"])):  # it may come from anywhere, and evaluations and exports are named after it
+        raise UserError(f"{shown(file)}: name={raw['name']!r}: must be {ALLOWED}")
     for side in ("item_features", "profile_features"):
         raw[side] = tuple(FeatureInfo(**{**i, "edges": tuple(i["edges"]) if i["edges"] else None}) for i in raw[side])
     return ModelCard(**raw)
@@ -189,10 +203,14 @@ def load_model(path: str | Path) -> SavedModel:
     return SavedModel(path, card, MINDRetriever(model.eval(), vectors["behaviour_vectors"]), items)
 
 
+def _vocabulary_file(folder: Path, info: FeatureInfo) -> Path:
+    return folder / "profile_features" / f"{file_name(info.name)}.parquet"
+
+
 def _profile_encoder(path: Path, info: FeatureInfo) -> FeatureEncoder:
     values = counts = None
     if info.kind != "numeric":
-        vocabulary = pq.read_table(path / "profile_features" / f"{info.name}.parquet")
+        vocabulary = pq.read_table(_vocabulary_file(path, info))
         values, counts = as_array(vocabulary["value"]), as_array(vocabulary["count"])
     return FeatureEncoder(
         info.name,

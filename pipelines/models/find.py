@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from pipelines.config.home_location import shown
 from pipelines.config.load import available_presets
+from pipelines.config.names import file_name, is_name
 from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
@@ -15,7 +17,8 @@ from pipelines.models.artifact import ModelCard, load_card
 from pipelines.models.runs import run_stem
 from pipelines.progress import console
 from pipelines.storage.home_files import changed_at, exists, names
-from pipelines.storage.publish import published
+from pipelines.storage.publish import Mark, published
+from pipelines.storage.tables import write_text
 from pipelines.tracking.store import store_of
 
 
@@ -38,8 +41,8 @@ def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Pa
         return _newest(config, dataset, given or config.preset)
     if re.match(r"[a-z][a-z0-9+.-]+:/", given):
         folder = _downloaded(config, given)
-    elif "/" not in given and exists(config.home_path / "models" / given / "config.json"):
-        folder = config.home_path / "models" / given
+    elif is_name(given) and exists(config.place("models", given) / "config.json"):
+        folder = config.place("models", given)
     else:
         folder = Path(given).expanduser().resolve()
         if not (folder / "config.json").is_file():
@@ -77,8 +80,9 @@ def _newest(config: Config, dataset: Dataset, preset: str) -> Path:
 def _downloaded(config: Config, uri: str) -> Path:
     from pipelines.tracking.run import download_model  # imports MLflow, which a folder does not need
 
-    target = config.home_path / "downloads" / re.sub(r"[^\w.-]+", "_", redact(uri))
-    with published(target) as folder:
+    target = config.home_path / "downloads" / file_name(redact(uri))
+    with published(target, Mark("source.json")) as folder:
+        write_text(json.dumps({"name": target.name, "uri": redact(uri)}), folder / "source.json")
         place = download_model(store_of(config), uri, folder).relative_to(folder)
     return target / place
 

@@ -92,9 +92,9 @@ def write_state(config: Config, state: RunState) -> None:
 
 def run_folder(config: Config, name: str) -> Path:
     """Of Ray Train's checkpoints and run.json."""
-    return config.home_path / "runs" / name
+    return config.place("runs", name)
 
 
 def model_folder(config: Config, name: str) -> Path:
     """Of the model artifact of a run."""
-    return config.home_path / "models" / name
+    return config.place("models", name)

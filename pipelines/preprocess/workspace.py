@@ -22,13 +22,13 @@ from typing import Any
 from pipelines.cluster.nodes import on_every_node
 from pipelines.cluster.ray_data import each, run_records
 from pipelines.config.home_location import origin, shown
-from pipelines.dataset.dataset import Layout
+from pipelines.dataset.dataset import MARK, Layout
 from pipelines.storage.atomic import TORN
 from pipelines.storage.digests import key_digest
-from pipelines.storage.generations import current, make_current, new_generation
+from pipelines.storage.generations import current, make_current, new_generation, unfinished_generations
 from pipelines.storage.home_files import exists, fetch, forget, listed, names, remove, renew, renew_files
 from pipelines.storage.locks import exclusive
-from pipelines.storage.publish import swap
+from pipelines.storage.publish import require_own, swap
 from pipelines.storage.tables import write_text
 
 Json = dict[str, Any]
@@ -97,6 +97,7 @@ class Workspace:
             torn.unlink(missing_ok=True)
         if origin(self.target) is None:
             (self.root / KEY).unlink()  # from here on there is nothing to go on with
+            require_own(self.target, MARK)
             swap(self.folder, self.target, _replaced(self.target))
         else:
             make_current(self.target, self.folder.name)
@@ -138,12 +139,13 @@ def claimed(target: Path) -> Iterator[None]:
     Raises
     ------
     UserError
-        If another process is at work on it.
+        If another process is at work on it, or it is a folder of something else.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     busy = f"{shown(target)}: another mind preprocess is writing this dataset; wait for it to end"
     with exclusive(target.with_name(f".{target.name}.lock"), busy):
         recall(target)
+        require_own(target, MARK, unfinished_generations(target))
         yield
 
 

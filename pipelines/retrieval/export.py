@@ -43,12 +43,14 @@ from pipelines.storage.atomic import TORN, whole
 from pipelines.storage.digests import key_digest
 from pipelines.storage.home_files import exists, fetch, listed, remove, renew, total_size
 from pipelines.storage.locks import exclusive
+from pipelines.storage.publish import Mark, require_own
 from pipelines.storage.tables import write_text
 from pipelines.tracking.run import known_run, open_run
 from pipelines.tracking.versions import versions
 
 FORMAT_VERSION = 1
 MARK = "export.json"
+PARTS = ("items", "users", "lists")
 SCORE = "max over interests of the inner product"  # of the vectors as they are stored, whatever the temperature
 LISTED = ["user", "rank", "id", "score", "interest"]
 PORTION_USERS = 2**14  # what a kill loses, and what a worker has at a time
@@ -121,6 +123,7 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
     trained = known_run(config, card.run_id)
     parent = None if trained is None else trained.run_id
     busy = f"{shown(target)}: another mind export is writing it; wait for it to end"
+    require_own(target, Mark(MARK), PARTS)
     with (
         exclusive(target.with_name(f".{target.name}.lock"), busy),
         open_run(described(config, card), "export", target.name, parent=parent, without=TRAINING) as run,
@@ -138,7 +141,7 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
 def export_folder(config: Config, card: ModelCard, latest: bool = False) -> Path:
     """Where the export of a model under the settings of `config` lies, or would."""
     shapes = [FORMAT_VERSION, asdict(card), config.evaluate.top_n, config.evaluate.seen, latest]
-    return config.home_path / "exports" / f"{card.name}-{key_digest(shapes, 4)}"
+    return config.place("exports", f"{card.name}-{key_digest(shapes, 4)}")
 
 
 def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, target: Path, latest: bool) -> Export:

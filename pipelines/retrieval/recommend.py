@@ -16,6 +16,7 @@ import ray
 
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
+from pipelines.config.names import file_name
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SPLITS
@@ -59,7 +60,7 @@ def recommend(
     dataset = Dataset.open(config.dataset_path)
     folder = find_model(config, dataset, model)
     if users is None:
-        out = out or config.home_path / "recommendations" / f"{folder.name}.parquet"
+        out = out or config.home_path / "recommendations" / f"{file_name(folder.name)}.parquet"
         rows = _everyone(config, dataset, folder, out, latest)
         output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
         return out

@@ -10,6 +10,7 @@ kept. A local folder is its own only generation.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def current(folder: Path) -> Path:
 def new_generation() -> str:
     """A name that nobody else uses."""
     return f"g-{uuid.uuid4().hex[:12]}"
+
+
+def unfinished_generations(folder: Path) -> list[str]:
+    """Names of what lies in a mirrored folder that has no generation yet, from work that was begun."""
+    return [] if origin(folder) is None else [name for name in names(folder) if re.fullmatch("g-[0-9a-f]{12}", name)]
 
 
 def make_current(folder: Path, generation: str) -> None:

@@ -50,6 +50,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 PACKAGES = Path(__file__).parents[2]
 MAX_PARAM_LENGTH = 6000  # these limits are MLflow's
+MAX_PARAM_NAME = 250
 MAX_TAG_LENGTH = 8000
 MAX_PARAMS = 100
 MAX_METRICS = 1000
@@ -463,11 +464,11 @@ def _log_params(tracker: Tracker, settings: Mapping[str, Any]) -> None:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in values.items():
-        name = f"{prefix}{metric_name(key)}"
+        name = f"{prefix}{metric_name(key).replace('/', '_')}"  # of a feature, say, whose column is ../x or price/unit
         if isinstance(value, dict):
             flat |= _flat(value, f"{name}.")
         else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value)
+            flat[name[:MAX_PARAM_NAME]] = value if isinstance(value, str) else json.dumps(value)
     return flat
 
 

@@ -20,6 +20,7 @@ from pipelines.tracking.run import Tracker
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.2
+DIVERGED = "diverged"  # in a run's last report: why it has stopped
 
 
 class ReportCallback(UserCallback):
@@ -43,8 +44,10 @@ class ReportCallback(UserCallback):
         """Called when all workers have reported; their metrics are equal."""
         try:
             report = metrics[0]
-            step = int(report["step"])
             self._write(report)
+            if DIVERGED in report:
+                return
+            step = int(report["step"])
             if step > self.logged_until or step in self.missing:
                 lost = self.tracker.lost
                 self.tracker.log_metrics({k: v for k, v in report.items() if k not in ("step", "total_steps")}, step)
@@ -84,6 +87,8 @@ def _follow(board: Path, advance: Advance, metric: str, done: threading.Event) -
             last = done.is_set()
             for line in reports:
                 report = json.loads(line)
+                if DIVERGED in report:
+                    continue
                 if "lost" in report:
                     lost = report["lost"]
                     continue

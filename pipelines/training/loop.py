@@ -6,6 +6,7 @@ Whoever runs it takes one validation after the other and says where its checkpoi
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import torch
 
-from mind_core.diagnostics import routing_diagnostics
+from mind_core.diagnostics import all_finite, routing_diagnostics
 from mind_core.distributed import sum_over_ranks
 from mind_core.embeddings import WHOLE, Shard
 from mind_core.evaluation import evaluate
@@ -26,6 +27,7 @@ from mind_core.sequences import full_histories
 from mind_core.training import Trainer, learning_rate_factor
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
+from pipelines.errors import CALMER, DivergedError
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
 from pipelines.training.data import TrainData, build_model
 from pipelines.training.memory_input import Step, TrainInput
@@ -33,6 +35,7 @@ from pipelines.training.step_profile import profile_metrics
 
 USERS_PER_CHUNK = 4096  # of validation, to bound its memory
 DIAGNOSED_USERS = 512
+CHECK_EVERY_STEPS = 50  # of the loss, where nobody wants it reported: a diverged training runs no longer than that
 
 Metrics = dict[str, float]
 Save = Callable[[Path], None]
@@ -114,6 +117,11 @@ def validations(
     """Train from `trainer.step` to the last epoch or `train.patience`; nothing is trained while the caller holds one.
 
     Every rank must take equally many.
+
+    Raises
+    ------
+    DivergedError
+        On all ranks, once the loss or the weights are no longer finite; before these are reported or saved.
     """
     users = torch.arange(rank, len(data.validation), ranks).to(trainer.device)
     per_epoch, total = given.steps_per_epoch, trainer.total_steps
@@ -129,6 +137,8 @@ def validations(
                 meter.more = progress.first_step()
             if trainer.step % every == 0 or trainer.step == total:
                 metrics = meter.metrics() | _progress(trainer, per_epoch)
+                _require_finite(metrics["train/loss"], trainer)
+                _require_finite_weights(trainer)
                 if not config.train.include_validation:
                     metrics |= _validate(config, data, users, trainer)
                     stopping.update(metrics[f"validation/{config.train.metric}"])
@@ -140,7 +150,24 @@ def validations(
                     return
                 meter.restart()
             elif progress is not None and trainer.step % progress.every_steps == 0:
-                progress.progress(_progress(trainer, per_epoch) | meter.metrics())
+                metrics = _progress(trainer, per_epoch) | meter.metrics()
+                _require_finite(metrics["train/loss"], trainer)
+                progress.progress(metrics)
+            elif trainer.step % CHECK_EVERY_STEPS == 0:
+                _require_finite(meter.mean_loss(), trainer)
+
+
+def _require_finite(loss: float, trainer: Trainer) -> None:
+    """Raise on every rank alike: the mean loss is that of all."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"the training diverged: its loss is {loss} by step {trainer.step}; {CALMER}")
+
+
+def _require_finite_weights(trainer: Trainer) -> None:
+    """Raise on every rank alike: the loss says nothing of the update that has followed it."""
+    finite = all_finite(trainer.model.state_dict().values())
+    if sum_over_ranks(torch.tensor(0.0 if finite else 1.0, device=trainer.device)).item():
+        raise DivergedError(f"the training diverged: its weights are not finite after step {trainer.step}; {CALMER}")
 
 
 def _validate(config: Config, data: TrainData, users: torch.Tensor, trainer: Trainer) -> Metrics:
@@ -196,6 +223,11 @@ class _Meter:
     def add(self, loss: torch.Tensor, step: Step) -> None:
         self.losses.append(loss * step.weight)
         self.samples += step.size
+
+    def mean_loss(self) -> float:
+        """The mean of the steps since the last report, over all ranks."""
+        means = sum_over_ranks(torch.stack([torch.stack(self.losses).mean(), torch.ones_like(self.losses[0])]))
+        return float(means[0] / means[1])
 
     def metrics(self) -> dict[str, float]:
         """Close the interval; loss and waiting are averaged over ranks."""

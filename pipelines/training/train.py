@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,15 +32,16 @@ from pipelines.config.home_location import shown
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.errors import UserError
-from pipelines.models.artifact import FORMAT_VERSION, ModelCard, load_model, save_model
+from pipelines.errors import DivergedError, UserError
+from pipelines.models.artifact import FORMAT_VERSION, MARK, ModelCard, load_model, save_model
 from pipelines.models.runs import RunState, claimed_run, model_folder, run_folder, write_state
 from pipelines.progress import console, output
 from pipelines.storage.home_files import renew, storage
+from pipelines.storage.publish import require_publishable
 from pipelines.storage.tables import write_text
 from pipelines.tracking.run import Tracker, open_run
 from pipelines.tracking.versions import versions
-from pipelines.training.callback import ReportCallback, progress_board
+from pipelines.training.callback import DIVERGED, ReportCallback, progress_board
 from pipelines.training.checkpoints import load_weights
 from pipelines.training.data import build_model, load_data, load_items, validation_rows
 from pipelines.training.loop import validation_metrics
@@ -74,6 +76,8 @@ def train(config: Config) -> TrainOutcome:
     UserError
         Without a dataset, without validation users, with more workers than the cluster has CPUs, or while another
         process trains the same run.
+    DivergedError
+        If the loss or the weights do not stay finite: nothing is published, the MLflow run has failed.
     """
     started = time.perf_counter()
     timeline = Timeline()
@@ -81,6 +85,7 @@ def train(config: Config) -> TrainOutcome:
     dataset = Dataset.open(config.dataset_path)
     check_data(config, dataset)
     with claimed_run(config, dataset) as state:
+        require_publishable(model_folder(config, state.name), MARK)
         outcome = _train(config, dataset, state, timeline)
     _print_summary(config, outcome, time.perf_counter() - started)
     return outcome
@@ -171,8 +176,11 @@ def _fit(
         )
         with progress_board(board, config.train.metric), interruptible():
             result = trainer.fit()
+        reports = [json.loads(line) for line in board.read_text("utf-8").splitlines()]
+        if reports and DIVERGED in reports[-1]:
+            raise DivergedError(f"{state.name}: {reports[-1][DIVERGED]}")
         if config.train.profile:
-            _record_profile(tracker, board)
+            _record_profile(tracker, reports)
     assert result.best_checkpoints, "a run ends with a checkpoint"
     checkpoint, metrics = max(
         result.best_checkpoints, key=lambda pair: pair[1]["step" if all_of_it else f"validation/{config.train.metric}"]
@@ -184,10 +192,9 @@ def _fit(
     return model, {name: float(value) for name, value in wanted.items() if not name.startswith(OF_THE_RUN)}
 
 
-def _record_profile(tracker: Tracker, board: Path) -> None:
+def _record_profile(tracker: Tracker, reports: Sequence[Mapping[str, float]]) -> None:
     """The last profile that was reported: printed, and beside the run's metrics as a table and a plot."""
-    reports = [phases(json.loads(line)) for line in board.read_text("utf-8").splitlines()]
-    if found := next((report for report in reversed(reports) if report), None):
+    if found := next((profile for report in reversed(reports) if (profile := phases(report))), None):
         output.print(profile_table(found))
         tracker.log_table(profile_columns(found), "profile.json")
         tracker.log_figure(profile_figure(found), "profile.png")

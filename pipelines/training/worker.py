@@ -12,6 +12,8 @@ import torch
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs
+from pipelines.errors import DivergedError
+from pipelines.training.callback import DIVERGED
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData, columns_to_train, read_data
 from pipelines.training.loop import Metrics, Validation, build_trainer, validations
@@ -70,8 +72,11 @@ def train_loop(settings: dict[str, object]) -> None:
         with checkpoint.as_directory() as folder:
             load_checkpoint(Path(folder), trainer, stopping)
     reporter = RayReporter(timeline)
-    for validation in validations(config, data, given, trainer, stopping, rank, ranks, reporter):
-        reporter.validated(validation)
+    try:
+        for validation in validations(config, data, given, trainer, stopping, rank, ranks, reporter):
+            reporter.validated(validation)
+    except DivergedError as error:  # on all ranks. No crash, which Ray would answer by training the same again
+        ray.train.report({DIVERGED: str(error)})
 
 
 def _input(

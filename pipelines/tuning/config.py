@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.config.names import Name
 from pipelines.config.schema import Section
 
 Value = bool | int | float | str | list[int]  # list: model.hidden
@@ -109,7 +110,7 @@ class Finish(Section):
 
 
 class Campaign(Section):
-    campaign: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    campaign: Name
     base: str
     preset: str | None = None  # takes the place of the base's
     settings: dict[str, Any] = Field({})  # as in a configuration file; `resources` says the workers

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pipelines.config.explain import Layer, explain, show
 from pipelines.config.home_location import shown
 from pipelines.config.load import available_presets, config_hash, load_config, merge, parse_sets, read_yaml, resolved
+from pipelines.config.names import ALLOWED, home_place, is_name
 from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
@@ -44,7 +45,7 @@ class Loaded:
 
     @property
     def folder(self) -> Path:
-        return self.base.home_path / "campaigns" / self.campaign.campaign
+        return self.base.place("campaigns", self.campaign.campaign)
 
     @property
     def trials(self) -> Config:
@@ -97,7 +98,9 @@ def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
     UserError
         If there is none of that name in `home`, or `sets` are wrong.
     """
-    file = home / "campaigns" / name / "campaign.json"
+    if not is_name(name):
+        raise UserError(f"--resume {show(name)}: a campaign's name must be {ALLOWED}")
+    file = home_place(home, "campaigns", name) / "campaign.json"
     if not renew(file).is_file():
         known = names(home / "campaigns")
         there = f"there are {', '.join(known)}" if known else "give --home, or start it: mind tune CONF"

@@ -19,11 +19,12 @@ from pipelines.config.home_location import home_folder, origin, shown
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.models.artifact import MARK
 from pipelines.models.runs import RunState, read_state, write_state
 from pipelines.preprocess.append import append
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.summary import record_summary
-from pipelines.preprocess.workspace import workspace
+from pipelines.preprocess.workspace import claimed, workspace
 from pipelines.storage import home_files as mirror
 from pipelines.storage import lease
 from pipelines.storage.generations import current, make_current, new_generation
@@ -121,10 +122,10 @@ def test_listing_is_of_the_store_not_of_the_copy(node: Node) -> None:
 
 def test_a_published_folder_is_whole_elsewhere_and_what_it_lost_is_gone(node: Node, store: Any) -> None:
     for content in ("first", "second"):
-        with published(node("a") / "models" / "m") as folder:
+        with published(node("a") / "models" / "m", MARK) as folder:
             (folder / content).write_text(content)
             (folder / "weights").write_text(content)
-            (folder / "config.json").write_text(json.dumps(content))
+            (folder / MARK.file).write_text(json.dumps({"name": "m", "content": content}))
         copy = mirror.fetch_folder(node("b") / "models" / "m")
         assert sorted(file.name for file in copy.iterdir()) == sorted([content, "config.json", "weights"])
         assert (copy / "weights").read_text() == content
@@ -139,6 +140,31 @@ def test_a_folder_half_pushed_has_no_mark(node: Node, store: Any, monkeypatch: p
     monkeypatch.setattr(mirror, "push", lambda file: pushed.append(file.name))
     mirror.push_folder(folder)
     assert pushed == ["weights", "config.json"]
+
+
+def test_a_folder_of_something_else_in_a_store_is_refused_and_a_half_pushed_one_replaced(
+    node: Node, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text("precious", node("a") / "models" / "m" / "weights")  # a push killed before its mark
+    with published(node("b") / "models" / "m", MARK) as folder:
+        (folder / "weights").write_text("w")
+        (folder / MARK.file).write_text('{"name": "m"}')
+    write_text("precious", node("a") / "models" / "other" / "thesis.txt")
+    with pytest.raises(UserError, match="holds thesis"), published(node("b") / "models" / "other", MARK) as folder:
+        (folder / MARK.file).write_text('{"name": "other"}')
+    assert (mirror.fetch(node("a") / "models" / "other" / "thesis.txt")).read_text() == "precious"
+
+
+def test_a_dataset_in_a_store_is_claimed_with_unfinished_work_in_it_but_not_over_files_of_others(
+    node: Node, store: Any
+) -> None:
+    target = node("a") / "datasets" / "d"
+    write_text("begun", target / new_generation() / "part")
+    with claimed(target):
+        pass
+    write_text("precious", target / "thesis.txt")
+    with pytest.raises(UserError, match="holds thesis"), claimed(node("b") / "datasets" / "d"):
+        pass
 
 
 def test_a_reader_of_an_older_generation_goes_on_reading_it(node: Node, store: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.dataset.dataset import SCHEMA_VERSION, Dataset, FeatureInfo, Layout, Manifest, SplitCounts, digest
 from pipelines.errors import UserError
-from pipelines.storage.publish import published
+from pipelines.storage.publish import Mark, published
 
 
 def manifest() -> Manifest:
@@ -64,15 +64,17 @@ def test_a_digest_sees_values_types_names_and_nulls_but_not_chunks() -> None:
 
 def test_a_folder_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "sets" / "tiny"
-    with published(target) as folder:
+    mark = Mark("mark.json")
+    with published(target, mark) as folder:
         (folder / "version").write_text("1")
+        (folder / mark.file).write_text('{"name": "tiny"}')
         assert not target.exists()
-    with pytest.raises(RuntimeError), published(target) as folder:  # noqa: PT012
+    with pytest.raises(RuntimeError), published(target, mark) as folder:  # noqa: PT012
         (folder / "version").write_text("half of 2")
         raise RuntimeError
     assert [path.name for path in target.parent.iterdir()] == ["tiny"]
     assert (target / "version").read_text() == "1"
-    with published(target) as folder:
+    with published(target, mark) as folder:
         (folder / "version").write_text("2")
     assert [path.name for path in target.parent.iterdir()] == ["tiny"]
     assert (target / "version").read_text() == "2"
@@ -82,7 +84,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("socket.gethostname", lambda: "here")
     for name in (".tiny.partial-here-999999999", ".tiny.partial-elsewhere-999999999"):
         (tmp_path / name).mkdir()
-    with published(tmp_path / "tiny"):
+    with published(tmp_path / "tiny", Mark("mark.json")):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.partial-elsewhere-999999999", "tiny"]
 

@@ -24,7 +24,7 @@ HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
 from pipelines.config.load import load_config
-from tests.pipelines.test_runs import DATASET, claimed_run
+from tests.pipelines.models.test_runs import DATASET, claimed_run
 
 with claimed_run(load_config(sys.argv[1]), DATASET):
     child = subprocess.Popen(["sleep", "60"])  # as Ray's processes, which may outlive a killed driver

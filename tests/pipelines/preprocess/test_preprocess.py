@@ -56,6 +56,17 @@ def shuffled_log(rows: int, seed: int = 0) -> pa.Table:
     )
 
 
+def test_a_folder_that_is_no_dataset_of_that_name_is_left_as_it_is(tmp_path: Path, configured: Configured) -> None:
+    config = configured(log(tmp_path / "log.parquet"))
+    for name, content in (("thesis.txt", "precious"), ("manifest.json", '{"name": "another"}')):
+        (config.dataset_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (config.dataset_path / name).write_text(content)
+        with pytest.raises(UserError, match=r"tiny: holds .* no manifest.json that says it is tiny"):
+            preprocess(config)
+        assert (config.dataset_path / name).read_text() == content
+    assert visible(config.dataset_path.parent) == ["tiny"]
+
+
 def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path, configured: Configured) -> None:
     items = tmp_path / "items.parquet"
     tags = [["x", "y"], ["x"], None]
@@ -238,13 +249,13 @@ def test_mistakes_are_one_line_and_the_old_dataset_stays(
             change = {side: {**change[side], "path": str(tmp_path / f"{change[side]['path']}.parquet")}}
     folder = configured(path).dataset_path
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text("an older one")
+    (folder / "manifest.json").write_text('{"name": "tiny"}')
     with pytest.raises(UserError) as error:
         preprocess(configured(path, **change))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert visible(folder.parent) == ["tiny"]
-    assert (folder / "manifest.json").read_text() == "an older one"
+    assert (folder / "manifest.json").read_text() == '{"name": "tiny"}'
 
 
 def test_an_error_inside_a_worker_is_the_same_one_line(tmp_path: Path, configured: Configured) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mind_core.evaluation import evaluate
+from mind_core.inference import MINDRetriever
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences, to_targets
-from pipelines.errors import UserError
-from pipelines.models.artifact import load_model
-from pipelines.models.runs import current_run, read_state
+from pipelines.errors import DivergedError, UserError
+from pipelines.models.artifact import load_model, save_model
+from pipelines.models.runs import current_run, model_folder, read_state
 from pipelines.tracking.store import store_of
 from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import load_data, validation_rows
 from pipelines.training.memory_input import MemoryInput
 from pipelines.training.train import TrainOutcome, train
-from tests.pipelines.planted import configure
+from tests.pipelines.planted import configure, save_untrained
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,43 @@ def test_training_is_one_run_with_its_curves_lineage_and_model(trained: tuple[Co
     assert [point.value for point in recall], "one point a validation"
     assert len({point.step for point in recall}) == len(recall) == 3
     assert max(point.value for point in recall) == outcome.metrics["validation/recall@20"], "the best is kept"
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("rate", ["learning_rate", "table_learning_rate"])
+def test_a_training_that_diverges_stops_in_one_line_and_leaves_no_model(
+    planted_home: Path, planted_log: Path, rate: str
+) -> None:
+    config = configure(planted_home, planted_log, epochs=50, seed=101)
+    config = config.model_copy(update={"optim": replace(config.optim, **{rate: 1e30})})
+    dataset = Dataset.open(config.dataset_path)
+    state = current_run(config, dataset)
+    with pytest.raises(DivergedError, match=r"diverged: its (loss is|weights are) .* step \d+; lower optim") as caught:
+        train(config)
+    assert "\n" not in str(caught.value)
+    assert not model_folder(config, state.name).exists()
+    assert not current_run(config, dataset).finished
+    run_id = read_state(config, state.name).mlflow_run_id
+    assert run_id is not None
+    run = mlflow.MlflowClient(store_of(config)).get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.outputs.model_outputs == []
+    assert "diverged" in run.data.tags["mind.failure"]
+
+
+@pytest.mark.ray
+def test_weights_that_are_not_finite_are_never_published(planted_home: Path, planted_log: Path) -> None:
+    config = configure(planted_home, planted_log)
+    good = load_model(save_untrained(config, "planted-good"))
+    assert isinstance(good.retriever, MINDRetriever)
+    dataset, model = Dataset.open(config.dataset_path), good.retriever.model
+    for spoilt in (float("nan"), float("inf")):
+        with torch.no_grad():
+            next(model.encoder.parameters()).view(-1)[0] = spoilt
+        card = replace(good.card, name="planted-spoilt")
+        with pytest.raises(DivergedError, match="planted-spoilt: its weights are not finite"):
+            save_model(config.place("models", card.name), card, model, good.retriever, dataset)
+    assert not config.place("models", "planted-spoilt").exists()
 
 
 @pytest.mark.ray
