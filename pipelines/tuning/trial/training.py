@@ -20,7 +20,7 @@ from mind_core.distributed import sum_over_ranks
 from mind_core.routing import adaptive_interest_count
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.errors import UserError
+from pipelines.errors import DivergedError, UserError
 from pipelines.storage.home_files import fetch_folder, push_files
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData
@@ -77,23 +77,23 @@ def results_of(
             return
     cost = serving_cost(config, data)
     resumed = time.perf_counter()
-    for validation in validations(config, data, given, trainer, stopping, rank, ranks):
-        metrics = validation.metrics
-        if not math.isfinite(metrics["train/loss"]):  # the same mean on every rank
-            yield failed(f"diverged: train/loss is {metrics['train/loss']} at epoch {metrics['epoch']:g}")
-            return
-        seconds = (reports[-1]["seconds"] if reports else 0.0) + time.perf_counter() - resumed
-        kept = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        reports.append(kept | cost | {"seconds": seconds})
-        place = place_of(folder, int(metrics["step"]), attempt)
-        if validation.save is not None:
-            validation.save(place)
-            push_files(place)
-        sum_over_ranks(torch.zeros(1, device=device))  # every rank has written its part
-        if rank == 0:
-            publish(place, reports, validation.last)
-        yield _result(reports[-1:], config, validation.last)
-        resumed = time.perf_counter()  # Tune has decided; whatever that took was no training
+    try:
+        for validation in validations(config, data, given, trainer, stopping, rank, ranks):
+            metrics = validation.metrics
+            seconds = (reports[-1]["seconds"] if reports else 0.0) + time.perf_counter() - resumed
+            kept = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            reports.append(kept | cost | {"seconds": seconds})
+            place = place_of(folder, int(metrics["step"]), attempt)
+            if validation.save is not None:
+                validation.save(place)
+                push_files(place)
+            sum_over_ranks(torch.zeros(1, device=device))  # every rank has written its part
+            if rank == 0:
+                publish(place, reports, validation.last)
+            yield _result(reports[-1:], config, validation.last)
+            resumed = time.perf_counter()  # Tune has decided; whatever that took was no training
+    except DivergedError as error:  # on every rank; it ends this trial and no other
+        yield failed(reason_of(error))
 
 
 def _result(new: list[Report], config: Config, last: bool) -> Result:

@@ -73,8 +73,8 @@ def test_a_trial_that_had_ended_says_so_again(trained: Trained) -> None:
 
 
 @pytest.mark.ray
-def test_a_trial_that_diverges_fails_with_the_epoch_and_leaves_no_checkpoint(trained: Trained) -> None:
+def test_a_trial_that_diverges_fails_with_its_reason_and_leaves_no_checkpoint(trained: Trained) -> None:
     results = list(trained.begin(**{"optim.learning_rate": 1e30, "optim.table_learning_rate": 1e30}))
     assert results[-1]["done"]
-    assert "diverged: train/loss is" in results[-1][FAILURE]
+    assert "the training diverged: its" in results[-1][FAILURE]
     assert not list(trained.folder.glob("*/reports.json"))
