@@ -69,7 +69,7 @@ def predicted(job: Job, figures: Machine) -> dict[str, float]:
         SECONDS: plan.stage(PREPROCESS).total,
         EPOCH_SECONDS: plan.stage(EPOCH).total,
         WORKER_BYTES: plan.process(WORKER).bytes,
-        PREPROCESS_BYTES: memory.preprocess_node(job, figures, preprocessing.starts_ray(job, plan.nodes)),
+        PREPROCESS_BYTES: memory.preprocess_node(job, figures),
         DISK_BYTES: sum(preprocessing.dataset(job).values()),
         SENT_BYTES: sum(network.step_sent(job).values()),
     }

@@ -9,16 +9,12 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from benchmarks.cli_runs import mind
 from benchmarks.measure import say
 from benchmarks.plan_runs import Trained, Trial, preprocessed, trained, write_conf
 from pipelines.config.load import load_config
 from pipelines.plan import memory, preprocessing, ranking
-from pipelines.plan.code import INLINE_BYTES, REPORT_EVERY_STEPS
+from pipelines.plan.code import REPORT_EVERY_STEPS
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.measure import measured
@@ -26,7 +22,6 @@ from pipelines.plan.training import compute_seconds, network_seconds
 from pipelines.preprocess.synthetic import generate
 
 EVENTS, USERS, ITEMS = 20_000, 400, 500
-PADDED_EVENTS = 70_000  # with a column of noise, which makes Ray start for a small log
 EPOCHS = 4
 SETS = [f"train.epochs={EPOCHS}", "train.batch_size=64"]  # many short steps: what a report costs shows
 
@@ -38,27 +33,22 @@ def calibrated(folder: Path) -> Machine:
     job = Job(EVENTS, ITEMS, USERS, load_config(small.conf, SETS))
     found = measured(Machine(), job.config)
     say("  start-ups")
-    found = _preprocessing(found, small, _padded(folder / "padded"), job)
+    found = _preprocessing(found, small, job)
     found = _training(found, trained(small, EPOCHS), job)
     whole = mind("evaluate", str(small.conf), "--home", str(small.home))
     return replace(found, start_evaluate=whole - ranking.evaluation_seconds(job, found, found.cores))
 
 
-def _preprocessing(found: Machine, small: Trial, padded: Trial, job: Job) -> Machine:
-    """Beside the passes: the command, and Ray with its processes."""
+def _preprocessing(found: Machine, small: Trial, job: Job) -> Machine:
+    """Beside the passes: the command, Ray and its processes."""
     mind("preprocess", str(small.conf), "--home", str(small.home))  # makes MLflow's database, seconds of a new home
-    inline = preprocessed(small)
-    mind("preprocess", str(padded.conf), "--home", str(padded.home))
-    with_ray = preprocessed(padded)
-    larger = replace(job, events=PADDED_EVENTS)
-    passes = [preprocessing.pass_seconds(each, found, found.cores) for each in (job, larger)]
+    seen = preprocessed(small)
     return replace(
         found,
-        start_preprocess=inline.seconds - passes[0],
-        start_ray=with_ray.seconds - inline.seconds - passes[1] + passes[0],
-        driver_preprocess=inline.seen.together - found.cores * memory.task_bytes(job),
-        task=with_ray.seen.most["task"] - memory.task_bytes(larger),
-        ray=with_ray.seen.most["ray"],
+        start_preprocess=seen.seconds - preprocessing.pass_seconds(job, found, found.cores),
+        driver_preprocess=seen.seen.most["driver"] - memory.task_bytes(job),
+        task=seen.seen.most["task"] - memory.task_bytes(job),
+        ray=seen.seen.most["ray"],
     )
 
 
@@ -81,15 +71,3 @@ def _training(found: Machine, run: Trained, job: Job) -> Machine:
 def _small(folder: Path) -> Trial:
     log = generate(folder / "log", EVENTS, USERS, ITEMS, features=False)
     return Trial(write_conf(folder, log.events), folder / "home", SETS)
-
-
-def _padded(folder: Path) -> Trial:
-    """A log beyond the size that is worked through without Ray, whose events are few."""
-    log = generate(folder / "log", PADDED_EVENTS, USERS, ITEMS, features=False)
-    file = next(log.events.glob("*.parquet"))
-    table = pq.read_table(file)
-    width = 1 + INLINE_BYTES // len(table)
-    noise = np.random.default_rng(0).integers(0, 256, width * len(table), np.uint8).tobytes()
-    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(table), [None, pa.py_buffer(noise)])
-    pq.write_table(table.append_column("noise", column), file)
-    return Trial(write_conf(folder, log.events), folder / "home", [])

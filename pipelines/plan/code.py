@@ -7,12 +7,12 @@ from __future__ import annotations
 
 BUCKETS = 1024  # pipelines.preprocess.buckets: parts of a dataset, at most
 EVENTS_PER_PART = 2**19  # pipelines.preprocess.sort_parts
-BLOCK_EVENTS = 2**21  # pipelines.preprocess.clean_log: clean events that a reading task gathers
+BLOCK_ROWS = 2**20  # pipelines.log.formats: rows of Parquet that a reading task takes at a time
+EXCHANGED_AT_ONCE = 64 * 2**20  # pipelines.preprocess.exchange: bytes that a task of the exchange takes in
 COUNTS_HELD = 8  # pipelines.preprocess.core_items.total: item counts of so many parts are added at a time
 FIRST_ITEM = 2  # mind_core.features: padding and unknown come before the items
 TILE_USERS = 128  # mind_core.inference: users ranked at a time
 TILE_SCORES = 2**20  # mind_core.loss: scores computed at a time
-INLINE_BYTES = 64 * 2**20  # pipelines.cluster.session: of a log that is worked through without Ray
 REPORT_EVERY_STEPS = 50  # pipelines.training.worker
 EVENT_BYTES, USER_BYTES, PROFILE_BYTES = 14, 24, 20  # pipelines.training.memory_input, of a train split held in memory
 MEMORY_SHARE = 0.5  # pipelines.training.memory_input: of a worker's part of its node, for that split

@@ -30,8 +30,8 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences
 from mind_core.training import Trainer
-from pipelines.cluster.session import cores
-from pipelines.config.schema import Config
+from pipelines.cluster.session import cores, ray_session
+from pipelines.config.schema import Config, RayConfig
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.ranking import search_seconds
@@ -187,9 +187,9 @@ def _user_seconds(config: Config, machine: Machine) -> float:
 
 
 def _cleaned() -> float:
-    """Events a second and core: two logs, without Ray, as small logs are worked through."""
+    """Events a second and core: two logs, in one session of Ray."""
     seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ray_session(RayConfig()):
         for events in (SMALL_LOG, LARGE_LOG):
             root = Path(folder) / str(events)
             log = generate(root, events, events // 30, events // 100, features=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from pipelines.plan.code import (
-    BLOCK_EVENTS,
+    BLOCK_ROWS,
     BUCKETS,
     EVENT_BYTES,
     EVENTS_PER_PART,
+    EXCHANGED_AT_ONCE,
     FIRST_ITEM,
     MEMORY_SHARE,
     PROFILE_BYTES,
@@ -154,12 +155,13 @@ def part_events(job: Job) -> float:
 
 
 def task_bytes(job: Job) -> float:
-    """Events in the largest task: 3 copies of 2 M clean ones (read), 5 of a part's (sort), or 100 bytes each (write).
+    """Events in the largest task: 3 copies of a block's (read) or of what is exchanged at once, 5 of a part's (sort),
+    or 100 bytes each (write).
 
     Source: docs/preprocessing.md.
     """
-    reading = 3 * CLEAN_BYTES * min(job.events, BLOCK_EVENTS)
-    return max(reading, max(5 * CLEAN_BYTES, 100) * part_events(job))
+    taken = max(CLEAN_BYTES * min(job.events, BLOCK_ROWS), min(CLEAN_BYTES * job.events, EXCHANGED_AT_ONCE))
+    return max(3 * taken, max(5 * CLEAN_BYTES, 100) * part_events(job))
 
 
 def preprocess_task(job: Job, machine: Machine) -> Parts:
@@ -172,14 +174,9 @@ def lookup_bytes(job: Job) -> float:
     return 24 * job.items
 
 
-def preprocess_node(job: Job, machine: Machine, with_ray: bool) -> float:
-    """All processes of `mind preprocess` where one node does it all; without Ray the tasks are threads of the driver.
-
-    Source: pipelines.cluster.session.session_for.
-    """
+def preprocess_node(job: Job, machine: Machine) -> float:
+    """All processes of `mind preprocess` where one node does it all."""
     driver = sum(preprocess_driver(job, machine).values())
-    if not with_ray:
-        return driver + machine.cores * task_bytes(job)
     return driver + machine.ray + lookup_bytes(job) + machine.cores * (machine.task + task_bytes(job))
 
 

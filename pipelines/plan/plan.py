@@ -124,11 +124,10 @@ def _placed(job: Job, machine: Machine, bytes_each: float, nodes: int | None) ->
 
 
 def _preprocess(job: Job, machine: Machine, nodes: int) -> Stage:
-    with_ray = preprocessing.starts_ray(job, nodes)
     return Stage(
         PREPROCESS,
         {
-            "start": machine.start_preprocess + (machine.start_ray if with_ray else 0),
+            "start": machine.start_preprocess,
             "compute": preprocessing.pass_seconds(job, machine, machine.cores * nodes),
             "disk": preprocessing.disk_seconds(job, machine, nodes),
             "driver": preprocessing.driver_seconds(job, machine),

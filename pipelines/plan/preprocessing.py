@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pipelines.plan.code import BUCKETS, COUNTS_HELD, EVENTS_PER_PART, INLINE_BYTES
+from pipelines.plan.code import BUCKETS, COUNTS_HELD, EVENTS_PER_PART
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import CLEAN_BYTES, Parts
@@ -25,7 +25,7 @@ def disk(job: Job) -> Parts:
     """What lies on disk: the exchange until the end, the dataset for good."""
     return {
         "the log itself": LOG_BYTES * job.events,
-        "exchange (shuffle), until the end": CLEAN_BYTES * job.events,
+        "clean events and exchange, until the end": 2 * CLEAN_BYTES * job.events,
         **dataset(job),
     }
 
@@ -40,14 +40,9 @@ def dataset(job: Job) -> Parts:
     }
 
 
-def starts_ray(job: Job, nodes: int) -> bool:
-    """Whether the log is too large for threads of the driver.  Source: pipelines.cluster.session.session_for."""
-    return nodes > 1 or LOG_BYTES * job.events > INLINE_BYTES
-
-
 def moved_bytes(job: Job) -> float:
-    """Read and written: the log once, exchange and events/ twice (written, read), sequences once."""
-    each = LOG_BYTES + 2 * CLEAN_BYTES + 2 * EVENTS_BYTES + SEQUENCE_BYTES
+    """Read and written: the log once, clean events, exchange and events/ twice (written, read), sequences once."""
+    each = LOG_BYTES + 4 * CLEAN_BYTES + 2 * EVENTS_BYTES + SEQUENCE_BYTES
     return each * job.events
 
 

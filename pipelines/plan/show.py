@@ -57,7 +57,7 @@ def _memory(plan: Plan) -> Table:
         _add(table, process.parts)
         if process.shared:
             table.add_row("  lookup of items, once a node", show_bytes(process.shared), "")
-    together = memory.preprocess_node(plan.job, plan.machine, preprocessing.starts_ray(plan.job, plan.nodes))
+    together = memory.preprocess_node(plan.job, plan.machine)
     table.add_row("[bold]preprocess on a single node[/bold], all its processes", show_bytes(together), "")
     return table
 

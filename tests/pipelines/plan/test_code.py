@@ -13,10 +13,10 @@ from torch import Tensor
 import mind_core.features
 import mind_core.inference
 import mind_core.loss
-import pipelines.cluster.session
+import pipelines.log.formats
 import pipelines.preprocess.buckets
-import pipelines.preprocess.clean_log
 import pipelines.preprocess.core_items
+import pipelines.preprocess.exchange
 import pipelines.preprocess.sort_parts
 import pipelines.training.memory_input
 import pipelines.training.worker
@@ -62,11 +62,11 @@ def held(*tensors: Tensor) -> int:
     [
         ("BUCKETS", pipelines.preprocess.buckets),
         ("EVENTS_PER_PART", pipelines.preprocess.sort_parts),
-        ("BLOCK_EVENTS", pipelines.preprocess.clean_log),
+        ("BLOCK_ROWS", pipelines.log.formats),
+        ("EXCHANGED_AT_ONCE", pipelines.preprocess.exchange),
         ("FIRST_ITEM", mind_core.features),
         ("TILE_USERS", mind_core.inference),
         ("TILE_SCORES", mind_core.loss),
-        ("INLINE_BYTES", pipelines.cluster.session),
         ("REPORT_EVERY_STEPS", pipelines.training.worker),
         ("EVENT_BYTES", pipelines.training.memory_input),
         ("USER_BYTES", pipelines.training.memory_input),

@@ -10,7 +10,7 @@ from pipelines.plan import memory, network, preprocessing, ranking, training
 from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine, described, with_figures
-from pipelines.plan.plan import EPOCH, PREPROCESS, TASK, TRAIN, WORKER, make_plan
+from pipelines.plan.plan import EPOCH, TASK, TRAIN, WORKER, make_plan
 from tests.pipelines.plan.given import config, job
 
 SMALL = {"dim": 8, "interests": 2, "max_history": 10, "hidden": (16,), "recency": False}
@@ -114,12 +114,6 @@ def test_passes_take_the_events_over_all_cores_that_have_a_part() -> None:
     machine = Machine(clean=1e6)
     assert preprocessing.pass_seconds(job(events=64e6), machine, 8) == 8
     assert preprocessing.pass_seconds(job(events=1e6), machine, 8) == 0.5  # two parts
-
-
-def test_small_logs_start_no_ray() -> None:
-    small, large = make_plan(job(), Machine()), make_plan(job(events=1e7), Machine())
-    assert small.stage(PREPROCESS).seconds["start"] == Machine().start_preprocess
-    assert large.stage(PREPROCESS).seconds["start"] == Machine().start_preprocess + Machine().start_ray
 
 
 def test_a_training_is_its_start_its_epochs_and_its_end() -> None:
