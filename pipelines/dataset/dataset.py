@@ -37,7 +37,7 @@ from pipelines.config.names import file_name
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.part_files import read_part
 from pipelines.dataset.splits import SPLITS, SplitName
-from pipelines.dataset.vocabulary import FeatureEncoder, FeatureKind, encode_columns
+from pipelines.dataset.vocabulary import FeatureEncoder, FeatureKind
 from pipelines.errors import UserError
 from pipelines.storage.generations import current
 from pipelines.storage.home_files import exists, fetch, listed
@@ -312,10 +312,6 @@ class Dataset:
                 )
             )
         return encoders
-
-    def encode_profile(self, raw: pa.Table) -> pa.Table:
-        """Raw profile columns -> profile_<feature> columns as in the sequences; absent columns count as missing."""
-        return pa.table(encode_columns(self.encoders("profile"), raw, "profile"))
 
 
 def feature_info(encoder: FeatureEncoder) -> FeatureInfo:

@@ -17,6 +17,7 @@ from rich.console import Console
 import pipelines.preprocess.preprocess
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.vocabulary import encode_columns
 from pipelines.errors import UserError
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.summary import print_summary
@@ -112,7 +113,10 @@ def test_a_small_log_becomes_the_dataset_one_would_write_by_hand(tmp_path: Path,
     assert train["profile_age"].to_pylist() == [-1.0, 1.0, None]
     assert (manifest.profile_features[1].mean, manifest.profile_features[1].std) == (40.0, 10.0)
     raw = pa.table({"town": ["Bern", "Rome"], "age": ["40", None]})
-    assert dataset.encode_profile(raw).to_pydict() == {"profile_town": [3, 1], "profile_age": [0.0, None]}
+    encoded = {
+        name: column.to_pylist() for name, column in encode_columns(dataset.encoders("profile"), raw, "p").items()
+    }
+    assert encoded == {"p_town": [3, 1], "p_age": [0.0, None]}
     assert sorted(os.listdir(dataset.path.parent)) == ["tiny"]
     assert sorted(os.listdir(dataset.path)) == [
         "events",
