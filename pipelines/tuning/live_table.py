@@ -15,7 +15,7 @@ from pipelines.tuning.wording import values_text
 SHOWN = 8  # of the best trials
 
 
-class Board:
+class LiveTable:
     """Shows what it is told of the trials.
 
     Parameters
@@ -31,7 +31,7 @@ class Board:
         self.began = time.monotonic()
         self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2, transient=True)
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> LiveTable:
         if console.is_terminal:
             self._live.start()
         return self

@@ -35,7 +35,7 @@ from pipelines.tuning.concurrency import concurrent_trials
 from pipelines.tuning.config import Campaign, Stopping
 from pipelines.tuning.finish import finish
 from pipelines.tuning.ledger import Ledger, TrialRecord
-from pipelines.tuning.live_table import Board
+from pipelines.tuning.live_table import LiveTable
 from pipelines.tuning.load import Loaded, plain, store_campaign, write_state
 from pipelines.tuning.recorder import Recorder
 from pipelines.tuning.schedulers import prime, scheduler_of
@@ -105,9 +105,9 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
         ledger.reset_failed()
     known = ledger.read()
     planned = planned_trials(campaign)
-    board = Board(campaign.campaign, base.train.metric, known, planned)
+    table = LiveTable(campaign.campaign, base.train.metric, known, planned)
     with Recorder(parent, base, campaign.campaign) as recorder:
-        trials = Trials(campaign, base, ledger, [recorder, board])
+        trials = Trials(campaign, base, ledger, [recorder, table])
         recorder.settle(known)
         if not trials.any_left():
             return trials.all()
@@ -115,7 +115,7 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
         concurrent = min(concurrent, max(planned - done, len(trials.left(False)) + len(trials.left(True))))
         console.print(f"{campaign.campaign}: {concurrent} trials at a time, {campaign.resources.workers} workers each"
                       + (f"; {done} of {planned} had ended before" if done else f"; {planned} in all"))  # fmt: skip
-        with board:
+        with table:
             trainable = _trainable(loaded, dataset)
             _run(loaded, trials, trainable, concurrent, finalist=False)
             trials.add_finalists()
