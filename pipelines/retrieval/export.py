@@ -50,7 +50,7 @@ from pipelines.tracking.versions import versions
 
 FORMAT_VERSION = 1
 MARK = "export.json"
-PARTS = ("items", "users", "lists")
+PARTS = ("items", "users", "lists", STATS)
 SCORE = "max over interests of the inner product"  # of the vectors as they are stored, whatever the temperature
 LISTED = ["user", "rank", "id", "score", "interest"]
 PORTION_USERS = 2**14  # what a kill loses, and what a worker has at a time
