@@ -253,4 +253,4 @@ def share(value: Any) -> Any:
 def raise_user_error(error: BaseException) -> None:
     """Raise the UserError that a remote function raised, if that is what lies under Ray's wrapping."""
     if (mistake := user_error(error)) is not None:
-        raise UserError(str(mistake)) from None
+        raise UserError(str(mistake).partition("\nFailed to apply UDF")[0]) from None  # what Ray Data adds to its text

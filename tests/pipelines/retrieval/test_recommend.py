@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import ray.util
 import torch
 
 import mind_core.inference
@@ -22,6 +22,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences, to_targets
 from pipelines.errors import UserError
 from pipelines.models.artifact import SavedModel, load_model
+from pipelines.models.over_users import actors_of
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.recommend import recommend
 from pipelines.retrieval.show_lists import show_lists
@@ -265,12 +266,12 @@ def test_actors_do_not_ask_for_the_cpus_that_the_jobs_driver_holds(
     """Else one of them waits for ever for its place, and the command with it."""
     started: list[int] = []
 
-    class Counting(ray.util.ActorPool):
-        def __init__(self, actors: list[object]) -> None:
-            started.append(len(actors))
-            super().__init__(actors)
+    def counting(*given: Any) -> dict[str, Any]:
+        asked = actors_of(*given)
+        started.append(asked["concurrency"][1])
+        return asked
 
-    monkeypatch.setattr("pipelines.models.over_users.ActorPool", Counting)
+    monkeypatch.setattr("pipelines.models.over_users.actors_of", counting)
     monkeypatch.setattr("pipelines.models.over_users.SLICE_USERS", 50)
     recommend(config, out=tmp_path / "all.parquet", model=str(model.path))
     monkeypatch.setenv("MIND_DRIVER_CPUS", "1.5")  # of the 3 that the test's cluster has
