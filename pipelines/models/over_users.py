@@ -13,6 +13,7 @@ where the models are loaded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,8 @@ class UserPass:
         self.users = int((places >= 0).sum())
         filesystem, paths = located(files)
         columns = ["user", "items", "targets", *(f"profile_{each.name}" for each in dataset.manifest.profile_features)]
-        read = ray.data.read_parquet(paths, filesystem=filesystem, include_paths=True, partitioning=None)
+        with _light_reader():
+            read = ray.data.read_parquet(paths, filesystem=filesystem, include_paths=True, partitioning=None)
         numbers = {_tail(path): number for number, path in enumerate(paths)}
         rows = read.select_columns([*columns, "path"]).map_batches(
             partial(rows_that_count, numbers=numbers, places=ray.put(places)), batch_format="pyarrow"
@@ -149,6 +151,17 @@ class UserPass:
     def stats(self) -> str:
         """What each operator of the finished pass took, in Ray Data's words."""
         return f"{self.results.stats()}\n" if self.users else ""
+
+
+@contextmanager
+def _light_reader() -> Iterator[None]:
+    """Ray Data's first reader of Parquet: its second starts processes that list files and actors for their footers."""
+    context = ray.data.DataContext.get_current()
+    before, context.use_datasource_v2 = context.use_datasource_v2, False
+    try:
+        yield
+    finally:
+        context.use_datasource_v2 = before
 
 
 def places_of(dataset: Dataset, files: Sequence[str]) -> Places:

@@ -138,6 +138,9 @@ def test_what_a_killed_writer_left_is_no_part_of_the_folder(config: Config, mode
     folder = export_folder(other, model.card)
     (folder / "users").mkdir(parents=True)
     (folder / "users" / "part-000000000000.parquet.writing-0123456789ab").write_bytes(b"PAR1 torn")
+    for kind in ("users", "lists"):  # and of one that had cut the users otherwise
+        (folder / kind).mkdir(exist_ok=True)
+        (folder / kind / "part-000000000077.parquet").write_bytes(b"PAR1")
     assert export(other, model=NAME) == folder
     assert len(rows(folder, "users")) == len(set(rows(folder, "users")["user"].to_pylist()))
 
