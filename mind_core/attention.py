@@ -26,7 +26,14 @@ def label_aware_attention(interests: Tensor, label: Tensor, own: Tensor, power: 
     user : (B, d), v_u.
     weights : (B, K), 0 for interests that are not the user's own.
 
-    Source: eq. 8 of Li et al. 2019.
+    Source: Li et al. 2019, "Label-aware Attention Layer".
+
+    Examples
+    --------
+    >>> interests = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    >>> label, own = torch.tensor([[2.0, 1.0]]), torch.tensor([[True, True]])
+    >>> [label_aware_attention(interests, label, own, power)[1].tolist() for power in (0, math.inf)]
+    [[[0.5, 0.5]], [[1.0, 0.0]]]
     """
     agreement = (interests @ label.unsqueeze(-1)).squeeze(-1).masked_fill(~own, float("-inf"))  # (B, K)
     if math.isinf(power):

@@ -27,7 +27,7 @@ def own_vectors(interests: Tensor, own: Tensor) -> Tensor:
 
 
 def label_attention_vector(interests: Tensor, own: Tensor, label: Tensor, power: float, normalize: bool) -> Tensor:
-    """v_u, the interests as the label attends to them.  Source: eq. 8 and 9 of Li et al. 2019.
+    """Make v_u of the interests as the label attends to them.  Source: Li et al. 2019, "Label-aware Attention Layer".
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ def sampled_softmax_loss(
     log_expected: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Mean over the batch of -log softmax of the label among itself and the shared negatives.
+    """Average over the batch -log softmax of the label among itself and the shared negatives.
+
+    loss = -log( exp s / (exp s + sum_n exp(s_n - log E[count of n])) ), with s = max_k v_k . e / temperature
 
     An item's score is max_k v_k . e. A negative's logit is score / temperature - log E[count of i among the
     negatives], so that the sum over the negatives estimates the sum over the catalogue without bias. The label is not
@@ -69,8 +71,17 @@ def sampled_softmax_loss(
 
     Returns
     -------
-    A scalar, at least float32.  Source: eq. 10 of Li et al. 2019; Bengio & Senecal 2008 for the correction, which many
-    code bases also apply to the label: see Khrylchenko et al. 2025, "Correcting the LogQ Correction".
+    A scalar, at least float32.  Source: Li et al. 2019, "Training & Serving"; Bengio & Senecal 2008 for the correction,
+    which many code bases also apply to the label: see Khrylchenko et al. 2025, "Correcting the LogQ Correction".
+
+    Examples
+    --------
+    A negative of the label's own score, expected twice among the negatives, counts as half of it: log(1 + 1 / 2).
+
+    >>> user, same = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[1.0, 1.0]])
+    >>> ids, expected = (torch.tensor([2]), torch.tensor([3])), torch.tensor([2.0]).log()
+    >>> round(float(sampled_softmax_loss(user, same, same, *ids, expected).exp()), 4)
+    1.5
     """
     device = vectors.device.type
     if torch.is_autocast_enabled(device):  # a custom function does not take part in autocast by itself

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def target_ranks(top_items: Tensor, top_scores: Tensor, row: Tensor, targets: Tensor) -> Tensor:
-    """Rank of each target from a top list that is one place deeper than the largest cutoff.
+    """Find the rank of each target from a top list that is one place deeper than the largest cutoff.
 
     Parameters
     ----------
@@ -23,6 +23,14 @@ def target_ranks(top_items: Tensor, top_scores: Tensor, row: Tensor, targets: Te
     -------
     (T,) int64: 1 + number of other items scoring at least as high; n + 1 or more means "not in the top n". Exact up
     to n, because a target tied with place n + 1 has n + 1 items at or above its score.
+
+    Examples
+    --------
+    Item 8 is tied with 9, so it ranks behind it; item 5 is not in the list:
+
+    >>> items, scores = torch.tensor([[7, 8, 9]]), torch.tensor([[0.9, 0.5, 0.5]])
+    >>> target_ranks(items, scores, torch.tensor([0, 0, 0]), torch.tensor([7, 8, 5])).tolist()
+    [1, 3, 4]
     """
     found = (top_items[row] == targets.unsqueeze(1)) & ~top_scores[row].isnan()  # (T, n + 1); a NaN finds nothing
     score = top_scores[row].masked_fill(~found, float("-inf")).amax(1, keepdim=True)
@@ -31,11 +39,12 @@ def target_ranks(top_items: Tensor, top_scores: Tensor, row: Tensor, targets: Te
 
 
 def user_metrics(ranks: Tensor, row: Tensor, users: int, cutoffs: list[int]) -> dict[str, Tensor]:
-    """HitRate@N, Recall@N, NDCG@N and MRR@N of each user.
+    """Compute HitRate@N, Recall@N, NDCG@N and MRR@N of each user, of m targets at ranks r_1 < r_2 < ...
 
-    hit_rate: any target in the top N. recall: share of the user's targets in the top N. ndcg: sum of 1 / log2(1 + rank)
-    over the targets in the top N, over its ideal value with min(N, targets) targets ranked first. mrr: 1 / rank of the
-    first target, 0 below the top N.
+    hit_rate    1 if r_1 <= N else 0
+    recall      |{t : r_t <= N}| / m
+    ndcg        sum_{t : r_t <= N} 1 / log2(1 + r_t)  /  sum_{i = 1 .. min(N, m)} 1 / log2(1 + i)   (the standard IDCG)
+    mrr         1 / r_1 if r_1 <= N else 0
 
     Parameters
     ----------
@@ -48,9 +57,11 @@ def user_metrics(ranks: Tensor, row: Tensor, users: int, cutoffs: list[int]) -> 
 
     Examples
     --------
-    >>> metrics = user_metrics(torch.tensor([1, 3, 30]), torch.tensor([0, 0, 1]), users=2, cutoffs=[2])
-    >>> metrics["recall@2"].tolist()
-    [0.5, 0.0]
+    Targets at ranks 2 and 3 of one user, at 30 of another:
+
+    >>> metrics = user_metrics(torch.tensor([2, 3, 30]), torch.tensor([0, 0, 1]), users=2, cutoffs=[2])
+    >>> {name: [round(value, 4) for value in values.tolist()] for name, values in metrics.items()}
+    {'hit_rate@2': [1.0, 0.0], 'recall@2': [0.5, 0.0], 'ndcg@2': [0.3869, 0.0], 'mrr@2': [0.5, 0.0]}
     """
     ranks = ranks.double()
     totals = torch.bincount(row, minlength=users)

@@ -26,7 +26,7 @@ PROFILE_STD = 0.1  # of the profile rows: they enter an MLP, not the routing, so
 
 
 class UserEncoder(nn.Module):
-    """Behaviours and profile to K interest vectors (sections 4.2 and 4.3 of Li et al. 2019)."""
+    """Behaviours and profile to K interest vectors ("Multi-Interest Extractor Layer" of Li et al. 2019)."""
 
     routing_logits: Tensor  # (K, L), only with encoder: mind
 

@@ -79,7 +79,17 @@ class NegativeSampler(nn.Module):
         return torch.cat(parts)
 
     def log_expected_count(self, items: Tensor, batch: int) -> Tensor:
-        """log of how often `items` are expected among one draw's negatives; 0 for the full softmax or without logQ."""
+        """Compute the log of how often `items` are expected in one draw; 0 for the full softmax or without logQ.
+
+        log( n_u / M + n_p * P_alpha(i) + B * P_label(i) )
+
+        Four items, of which one is eight times as frequent as each other; 8 uniform draws and no others:
+
+        >>> config = LossConfig(uniform_negatives=8, popularity_negatives=0, logq=True, in_batch=False)
+        >>> sampler = NegativeSampler(config, counts=torch.tensor([0, 0, 8, 1, 1, 1]))
+        >>> sampler.log_expected_count(torch.tensor([2, 5]), batch=16).exp().tolist()
+        [2.0, 2.0]
+        """
         if self.config.kind == "full" or not self.config.logq:
             return torch.zeros(items.shape, device=items.device)
         each = self.config.uniform_negatives / len(self.candidates)

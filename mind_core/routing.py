@@ -1,4 +1,4 @@
-"""B2I dynamic routing: behaviours vote for interest capsules (section 4.2 and algorithm 1 of Li et al. 2019).
+"""B2I dynamic routing: behaviours vote for interest capsules ("B2I Dynamic Routing" and algorithm 1 of Li et al. 2019).
 
 Axes: B users, L behaviours, K interests, d dimension. What to notice:
 
@@ -25,7 +25,12 @@ def adaptive_interest_count(history_length: Tensor, interests: int) -> Tensor:
 
     Returns
     -------
-    (B,) int64.  Source: eq. 9 of Li et al. 2019; the paper gives no rounding, we use floor.
+    (B,) int64.  Source: Li et al. 2019, "Dynamic Interest Number"; the paper gives no rounding, we use floor.
+
+    Examples
+    --------
+    >>> adaptive_interest_count(torch.tensor([0, 1, 7, 8, 1000]), interests=4).tolist()
+    [1, 1, 2, 3, 4]
     """
     # frexp is exact where log2 in float32 rounds: log2(8) must be 3, not 2.9999998
     exponent = torch.frexp(history_length.clamp(min=1).to(torch.float64)).exponent - 1
@@ -33,7 +38,16 @@ def adaptive_interest_count(history_length: Tensor, interests: int) -> Tensor:
 
 
 def squash(z: Tensor) -> Tensor:
-    """(|z|^2 / (1 + |z|^2)) * z / |z| along the last axis; 0 maps to 0.  Source: eq. 7 of Li et al. 2019."""
+    """Shorten vectors to a norm below 1: (|z|^2 / (1 + |z|^2)) * z / |z| along the last axis; 0 maps to 0.
+
+    Source: Sabour et al. 2017, "Dynamic Routing Between Capsules", eq. 1; in Li et al. 2019, "B2I Dynamic Routing".
+
+    Examples
+    --------
+    >>> squash(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))  # of norm 5: 25 / 26 is left
+    tensor([[0.5769, 0.7692],
+            [0.0000, 0.0000]])
+    """
     square = z.square().sum(-1, keepdim=True)
     return z * (square / (1 + square) * torch.rsqrt(square + 1e-12))
 
@@ -49,7 +63,13 @@ def coupling(logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:
 
     Returns
     -------
-    (B, K, L): sums to 1 over K at real behaviours, 0 at padding.
+    (B, K, L): w_ij = exp(b_ij) / sum_k exp(b_ik) over K at real behaviours, 0 at padding.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[[0.0, 2.0], [0.0, 2.0], [9.0, 9.0]]])  # K = 3, of which the user has 2; L = 2
+    >>> coupling(logits, torch.tensor([[True, False]]), torch.tensor([[True, True, False]])).tolist()
+    [[[0.5, 0.0], [0.5, 0.0], [0.0, 0.0]]]
     """
     weights = logits.masked_fill(~own.unsqueeze(-1), float("-inf")).softmax(dim=1)
     return weights * mask.unsqueeze(1)

@@ -36,6 +36,14 @@ def split_users(
 ) -> dict[str, Stretches]:
     """Apply the protocol.
 
+    leave_one_out   train [1 .. m-2], validation [1 .. m-2] -> m-1, test [1 .. m-1] -> m
+    temporal        train t < v, validation t < v -> v <= t < w, test t < w -> t >= w, with the cut-offs v and w
+    user_holdout    train all events of most users; validation and test: the first events of others -> their last
+
+    >>> one = split_users(Split(), pa.array(["ann"]), np.array([0, 5]), np.arange(5), None)["test"]
+    >>> (one.start.item(), one.stop.item()), (one.target_start.item(), one.target_stop.item())
+    ((0, 4), (4, 5))
+
     Parameters
     ----------
     split
@@ -105,7 +113,11 @@ def _user_holdout(split: Split, users: pa.Array, start: Int64s, stop: Int64s) ->
 
 
 def gather(values: npt.NDArray[np.generic], start: Int64s, stop: Int64s) -> pa.Array:
-    """The lists ``values[start[i]:stop[i]]``, one per row, as an Arrow list array."""
+    """Cut out the lists ``values[start[i]:stop[i]]``, one per row, as an Arrow list array.
+
+    >>> gather(np.array([5, 6, 7]), np.array([0, 1]), np.array([2, 3])).to_pylist()
+    [[5, 6], [6, 7]]
+    """
     length = stop - start
     offsets = np.concatenate([[0], np.cumsum(length)])
     rows = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], length)
@@ -113,7 +125,11 @@ def gather(values: npt.NDArray[np.generic], start: Int64s, stop: Int64s) -> pa.A
 
 
 def first_occurrences(lists: pa.Array) -> pa.Array:
-    """Each list without its repeats, in the order of first occurrence. Values are non-negative int32, none is null."""
+    """Take the repeats out of each list, in the order of first occurrence. Values are non-negative int32, none is null.
+
+    >>> first_occurrences(pa.array([[3, 1, 3], []], pa.list_(pa.int32()))).to_pylist()
+    [[3, 1], []]
+    """
     offsets = lists.offsets.to_numpy().astype(np.int64)
     values = lists.values.to_numpy()[offsets[0] : offsets[-1]].astype(np.int64)
     row = np.repeat(np.arange(len(lists)), np.diff(offsets))

@@ -40,6 +40,9 @@ def as_array(column: Any) -> pa.Array:
 def canonical(column: Any, where: str) -> pa.Array:
     """Bring ids to int64, uint64 or string; what is missing (null, NaN, empty text) becomes null.
 
+    >>> canonical(pa.array([1.0, float("nan")]), "log.csv: user").to_pylist()
+    [1, None]
+
     Parameters
     ----------
     column
@@ -114,7 +117,13 @@ def common_type(types: set[pa.DataType]) -> pa.DataType:
 
 
 def hash64(ids: pa.Array, seed: int = 0) -> UInt64s:
-    """Hash ids without nulls, (n,) uint64: the same for the same id and seed on every machine and version."""
+    """Hash ids without nulls, (n,) uint64: the same for the same id and seed on every machine and version.
+
+    h(id, seed) = mix(x ^ mix(seed)); x is the integer itself or FNV-1a of the text, mix the finaliser of SplitMix64.
+
+    >>> hash64(pa.array([1, 2])).tolist(), hash64(pa.array(["a"]), seed=1).tolist()
+    ([627405149472732430, 15549969042648332857], [2173342480884055955])
+    """
     state = _fnv1a(ids) if pa.types.is_string(ids.type) else ids.to_numpy(zero_copy_only=False).view(np.uint64)
     start = _mix(np.array([seed], np.int64).view(np.uint64))
     return _mix(state ^ start)
@@ -144,7 +153,12 @@ def _fnv1a(text: pa.Array) -> UInt64s:
 
 
 def rank(ids: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Array]:
-    """Codes that sort as the ids do, (n,) int32, and the distinct ids in ascending order; `ids` has no nulls."""
+    """Give ids without nulls codes that sort as they do, (n,) int32; and the distinct ids in ascending order.
+
+    >>> codes, distinct = rank(pa.array(["b", "a", "b"]))
+    >>> codes.tolist(), distinct.to_pylist()
+    ([1, 0, 1], ['a', 'b'])
+    """
     encoded = ids.dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     place = np.empty(len(order), np.int32)
@@ -166,7 +180,11 @@ class Lookup:
         return len(self.ids)
 
     def places(self, ids: pa.Array) -> Int64s:
-        """(n,) the place of each id, -1 where there is none; fastest where `ids` ascend."""
+        """Find the place of each id, (n,), -1 where there is none; fastest where `ids` ascend.
+
+        >>> Lookup(pa.array([7, 3])).places(pa.array([3, 5, 7])).tolist()
+        [1, -1, 0]
+        """
         if pa.types.is_string(self.ids.type):
             return np.asarray(pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy(), np.int64)
         if not len(self.ids):

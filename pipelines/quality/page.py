@@ -1,20 +1,21 @@
 """quality.html: the data quality report as one page that needs no other file and no script.
 
-Headline figures, then plots, then what was checked, then the tables. What comes from the data is escaped.
+Headline figures, then plots, then what was checked, then the tables: templates/quality.html.j2, of what is said here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pipelines.quality.drift import Check
+from markupsafe import Markup
+
 from pipelines.quality.part_stats import HOUR_US, HOURS, MONDAY, bin_width
-from pipelines.quality.style import STYLE
+from pipelines.quality.render import render
 from pipelines.quality.svg_plots import Series, bars, curve, short
 
 if TYPE_CHECKING:
@@ -27,47 +28,36 @@ GAP_TICKS = {"1 s": 1, "1 min": 60, "1 h": 3600, "1 d": 86400, "30 d": 30 * 8640
 WORDS = {"ok": "OK", "info": "BY DESIGN", "watch": "WARN", "alarm": "ALARM"}
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its title; below that a sentence, or what its colours mean. legend : names and CSS classes."""
+
+    title: str
+    plot: Markup
+    note: str = ""
+    legend: Sequence[tuple[str, str]] = ()
+    wide: bool = False
+
+
 def page(quality: Quality) -> str:
     """The report as HTML."""
-    time = quality.time
-    body = [
-        f"<header><h1>{escape(quality.name)}</h1><p>Data quality of the dataset "
-        f"<code>{escape(quality.fingerprint[:12])}</code>, split by {escape(quality.protocol)}</p>"
-        f"{_verdict(quality)}</header>",
-        _headline(quality),
-        '<section class="plots">',
-        _figure(_over_time(time), f"Events per {_width_name(time)}", _legend(ROLES), wide=True),
-        _figure(_new_users(time), f"New users per {_width_name(time)}", wide=True),
-        _figure(_lengths(quality.lengths), "How long are the sequences?", _said(quality.lengths, "events per user")),
-        _figure(_gaps(quality), "How long from one event to the user's next?", _same_time(quality.gaps)),
-        _figure(_popularity(quality), "How popular are the items?", _said(quality.popularity, "events per item")),
-        _figure(curve([(x, y) for x, y in quality.popularity["lorenz"]], "items, the most popular first"),
-                "How concentrated are the events?", _concentration(quality.popularity)),
-        "</section>",
-        "<h2>Where the rows of the log went</h2>", _rows(quality),
-        "<h2>Splits</h2>", _splits(quality),
-        "<h2>Rows</h2>", _checks(quality.checks),
-        "<h2>Does the split leak?</h2>", _checks(quality.leakage),
-        "<h2>Drift against the previous version</h2>",
-        "<p>No previous version with a report.</p>" if quality.drift is None else _checks(quality.drift),
+    time, popular = quality.time, quality.popularity
+    figures = [
+        Figure(f"Events per {_width_name(time)}", _over_time(time), legend=ROLES, wide=True),
+        Figure(f"New users per {_width_name(time)}", _new_users(time), wide=True),
+        Figure("How long are the sequences?", _lengths(quality.lengths), _said(quality.lengths, "events per user")),
+        Figure("How long from one event to the user's next?", _gaps(quality), _same_time(quality.gaps)),
+        Figure("How popular are the items?", _popularity(quality), _said(popular, "events per item")),
+        Figure("How concentrated are the events?",
+               curve([(x, y) for x, y in popular["lorenz"]], "items, the most popular first"), _concentration(popular)),
     ]  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(quality.name)}: data quality</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
+    return render(
+        "quality.html.j2", quality=quality, cards=_headline(quality), figures=figures, rows=_rows(quality), words=WORDS
     )
 
 
-def _verdict(quality: Quality) -> str:
-    warnings = quality.warnings
-    if not warnings:
-        return '<p class="verdict"><b class="badge ok">OK</b> Nothing to look at.</p>'
-    said = "".join(f"<li>{_badge(check)} {escape(check.name)}: {escape(check.found)}</li>" for check in warnings)
-    return f'<ul class="verdict">{said}</ul>'
-
-
-def _headline(quality: Quality) -> str:
+def _headline(quality: Quality) -> list[tuple[str, str]]:
+    """The figures at the top, each with what it counts."""
     kept = quality.events / max(1, quality.rows_read)
     spread = quality.events / max(1, quality.users * quality.items)
     figures = [
@@ -80,22 +70,18 @@ def _headline(quality: Quality) -> str:
     if quality.time["unit"] == "us" and quality.time["first"] is not None:
         first, last = (_date(quality.time[end] // HOUR_US) for end in ("first", "last"))
         figures.append((f"{first} – {last}", "first and last event, UTC"))
-    cards = "".join(f"<div><b>{escape(number)}</b><span>{escape(text)}</span></div>" for number, text in figures)
-    return f'<section class="headline">{cards}</section>'
+    return figures
 
 
-def _figure(plot: str, title: str, note: str = "", wide: bool = False) -> str:
-    css = ' class="wide"' if wide else ""
-    return f"<figure{css}><figcaption><h3>{escape(title)}</h3>{note}</figcaption>{plot}</figure>"
+def _rows(quality: Quality) -> list[tuple[str, int, float, str]]:
+    """Where the rows of the log went, the events first: name, count, share of all, CSS class."""
+    read = max(1, quality.rows_read)
+    aside = sorted(quality.set_aside.items(), key=lambda pair: (-pair[1], pair[0]))
+    lines = [("kept as events", quality.events, "s1"), *((f"set aside: {why}", n, "s2") for why, n in aside)]
+    return [(name, count, count / read, css) for name, count, css in lines]
 
 
-def _legend(series: Sequence[tuple[str, str]]) -> str:
-    keys = "".join(f'<span><svg viewBox="0 0 10 10"><rect class="{css}" width="10" height="10"/></svg>'
-                   f"{escape(name)}</span>" for name, css in series)  # fmt: skip
-    return f'<p class="legend">{keys}</p>'
-
-
-def _over_time(time: dict[str, Any]) -> str:
+def _over_time(time: dict[str, Any]) -> Markup:
     """What the splits make of the events of each time bin."""
     rows = _filled(time["bins"])
     columns = [[row[2 + role] for row in rows] for role in range(3)]
@@ -104,7 +90,7 @@ def _over_time(time: dict[str, Any]) -> str:
     return bars(series, *_time_axis(time, rows), width=1080, height=260)
 
 
-def _new_users(time: dict[str, Any]) -> str:
+def _new_users(time: dict[str, Any]) -> Markup:
     rows = _filled(time["bins"])
     return bars([Series("", "s1", [row[5] for row in rows])], *_time_axis(time, rows), width=1080, height=170)
 
@@ -136,7 +122,7 @@ def _width_name(time: dict[str, Any]) -> str:
     return WIDTHS[time["level"]] if time["level"] < len(HOURS) else f"{width // HOURS[-1]:,} × 52 weeks"
 
 
-def _lengths(lengths: dict[str, Any]) -> str:
+def _lengths(lengths: dict[str, Any]) -> Markup:
     """Users by number of events, two bars to a doubling."""
     edges = [1, *(n for power in range(1, 63) for n in (2**power, 3 * 2 ** (power - 1)))]
     edges = edges[: 1 + sum(edge <= lengths["max"] for edge in edges)]
@@ -149,7 +135,7 @@ def _lengths(lengths: dict[str, Any]) -> str:
     return bars([Series("users", "s1", counts)], names, ticks, "events of a user (logarithmic)")
 
 
-def _popularity(quality: Quality) -> str:
+def _popularity(quality: Quality) -> Markup:
     """Items by number of events, one bar to a doubling."""
     found = dict(map(tuple, quality.popularity["histogram"]))
     places = range(min(found, default=0), max(found, default=0) + 1)
@@ -160,7 +146,7 @@ def _popularity(quality: Quality) -> str:
     return bars([Series("items", "s2", counts)], named, ticks, "events of an item (logarithmic)")
 
 
-def _gaps(quality: Quality) -> str:
+def _gaps(quality: Quality) -> Markup:
     """Gaps above 0, which would dwarf the others; one bar to a doubling: bucket b holds 2^(b-1) - 1 up to 2^b - 1."""
     found = dict(map(tuple, quality.gaps["histogram"]))
     found[1] = found.get(1, 0) - quality.gaps["same_time"]
@@ -182,59 +168,22 @@ def _gaps(quality: Quality) -> str:
 def _said(numbers: dict[str, Any], what: str) -> str:
     q = numbers["quantiles"]
     return (
-        f"<p>Half have at most {q['p50']:,} {what}, nine in ten at most {q['p90']:,}; "
-        f"mean {numbers['mean']:.1f}, most {numbers['max']:,}.</p>"
+        f"Half have at most {q['p50']:,} {what}, nine in ten at most {q['p90']:,}; "
+        f"mean {numbers['mean']:.1f}, most {numbers['max']:,}."
     )
 
 
 def _same_time(gaps: dict[str, Any]) -> str:
     steps = sum(count for _, count in gaps["histogram"])
     share = gaps["same_time"] / max(1, steps)
-    return f"<p>{share:.1%} of {steps:,} come at the very time of the one before: not shown.</p>"
+    return f"{share:.1%} of {steps:,} come at the very time of the one before: not shown."
 
 
 def _concentration(popularity: dict[str, Any]) -> str:
     return (
-        f"<p>The top 1 % of the items has {popularity['top_1_percent']:.1%} of the events, the top 10 % "
-        f"{popularity['top_10_percent']:.1%}; Gini {popularity['gini']:.2f}. Dashed: all equal.</p>"
+        f"The top 1 % of the items has {popularity['top_1_percent']:.1%} of the events, the top 10 % "
+        f"{popularity['top_10_percent']:.1%}; Gini {popularity['gini']:.2f}. Dashed: all equal."
     )
-
-
-def _rows(quality: Quality) -> str:
-    """Kept, and every reason to set aside, as bars in a table."""
-    read = max(1, quality.rows_read)
-    aside = sorted(quality.set_aside.items(), key=lambda pair: (-pair[1], pair[0]))
-    lines = [("kept as events", quality.events, "s1"), *((f"set aside: {why}", n, "s2") for why, n in aside)]
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="n">{count:,}</td><td class="n">{count / read:.2%}</td>'
-        f'<td class="bar"><svg viewBox="0 0 100 10" preserveAspectRatio="none">'
-        f'<rect class="{css}" width="{100 * count / read:.2f}" height="10"/></svg></td></tr>'
-        for name, count, css in lines
-    )
-    return f'<table><tr><th>rows</th><th class="n">count</th><th class="n">share</th><th></th></tr>{rows}</table>'
-
-
-def _splits(quality: Quality) -> str:
-    columns = ("users", "events", "targets", "skipped_users")
-    head = "".join(f'<th class="n">{name}</th>' for name in ("users", "events", "targets", "users left out"))
-    rows = "".join(
-        f"<tr><td>{escape(split)}</td>" + "".join(f'<td class="n">{counts[c]:,}</td>' for c in columns) + "</tr>"
-        for split, counts in quality.splits.items()
-    )
-    return f"<table><tr><th>split</th>{head}</tr>{rows}</table>"
-
-
-def _checks(checks: Sequence[Check]) -> str:
-    rows = "".join(
-        f"<tr><td>{_badge(check)}</td><td>{escape(check.name)}</td><td>{escape(check.found)}</td>"
-        f"<td>{escape(check.note)}</td></tr>"
-        for check in checks
-    )
-    return f'<table class="checks">{rows}</table>'
-
-
-def _badge(check: Check) -> str:
-    return f'<b class="badge {check.level}">{WORDS[check.level]}</b>'
 
 
 def _span(first: int, stop: int) -> str:

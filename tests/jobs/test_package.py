@@ -19,12 +19,15 @@ def test_the_code_goes_along_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(code_files(tmp_path)) == [*wanted, "pyproject.toml"]
 
 
-def test_the_real_tree_is_small_and_has_the_presets() -> None:
+def test_the_real_tree_is_small_and_has_presets_and_templates() -> None:
     files = code_files()
     assert {
         "jobs/cli.py",
         "mind_core/routing.py",
         "pipelines/config/presets/default.yaml",
+        "pipelines/quality/templates/base.html.j2",
+        "pipelines/quality/templates/style.css",
+        "pipelines/tuning/report/templates/campaign.html.j2",
         "pyproject.toml",
     } <= files.keys()
     assert not [place for place in files if place.startswith(("tests", "docs", "conf")) or "__pycache__" in place]
