@@ -1,4 +1,4 @@
-"""The stages, one file each; and what Ray reads from the environment as it is imported, which some of them do first."""
+"""The stages, a room each (docs/design.md); and what Ray reads from the environment when a stage imports it."""
 
 import os
 
