@@ -1,5 +1,6 @@
-"""`mind evaluate` and `mind promote`: full ranking of held-out users, and who is better.
+"""How good a model is: every test user ranked over the whole catalogue, beside popularity and other models.
 
-Comes in: models and a dataset. Goes out: a report of metrics with intervals, bands and figures; the champion. Read
-evaluate (the stage), ranking (what is kept of each user), report (averages and differences), figures, promote.
+In: a dataset, and models of it. Out: report.json, users.parquet and figures in <home>/evaluations/, metrics in MLflow, and the
+decision of `mind promote`. Read evaluate.py (the command), ranking.py (what an actor does with a slice of users), report.py
+(the figures made of it), figures.py (the pictures), promote.py (champion and challenger).
 """

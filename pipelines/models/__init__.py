@@ -1,6 +1,6 @@
-"""A trained model as a folder, how it is found, and every user passed through it.
+"""Models that are trained: how they are stored, found, loaded and served, and how all users pass through them.
 
-Comes in: a run's best weights, or the name of a model. Goes out: vectors, scores and lists. Read artifact (what the
-folder holds; no Ray, no MLflow, no pickle), runs (where a training keeps its state), find (which model a command
-means), over_users (all users through models, on Ray Data), serving (the file that MLflow runs).
+In: a model's folder (weights, item vectors, vocabularies) and a dataset. Out: top-N lists, or what a worker class makes of
+every user. Read artifact.py (the folder, and a loaded model), find.py (which one a command means), over_users.py (Ray Data over
+all users), then runs.py (a training's state on disk) and serving.py (the file that MLflow runs).
 """

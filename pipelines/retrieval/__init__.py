@@ -1,5 +1,6 @@
-"""`mind recommend` and `mind export`: what a model would show to whom.
+"""What a model recommends: lists to look at, lists of everybody, and what a serving system loads.
 
-Comes in: a model and users, some or all. Goes out: lists to look at, list files, item and interest vectors for a
-serving system. Read recommend (some users in this process, all on Ray Data), show_lists, list_files, export.
+In: a dataset, and a model of it. Out: printed lists, one file of lists, or <home>/exports/ with item vectors, users' interests
+and lists. Read recommend.py (the command), show_lists.py (printing), list_files.py (one file of lists), export.py (the folder).
+Passing over all users is pipelines.models.over_users.
 """

@@ -1,6 +1,6 @@
-"""`mind train`: a dataset becomes a model, on any number of workers of Ray Train.
+"""From a dataset to a model: Ray Train's workers, their data, the loop and its checkpoints.
 
-Comes in: a dataset and a configuration. Goes out: a model artifact and one MLflow run. Read train (the driver),
-worker (what each worker does), loop (steps, validations, the end), data, memory_input and stream_input (what is
-trained on), checkpoints and callback (what survives a kill, and what is seen of it), scaling, startup, step_profile.
+In: the train and validation splits, and settings. Out: a model's folder, a run's state, metrics in MLflow. Read train.py (the
+command, on the driver), worker.py (what each worker does), loop.py (steps and validations), data.py with memory_input.py and
+stream_input.py (what it trains on), then checkpoints.py, callback.py (to MLflow), scaling.py, startup.py, step_profile.py.
 """
