@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,13 @@ from tests.pipelines.planted import configure, save_untrained
 
 
 @pytest.fixture(scope="module")
-def trained(planted_home: Path, planted_log: Path) -> Iterator[tuple[Config, TrainOutcome]]:
-    config = configure(planted_home, planted_log)
+def trained(
+    planted_home: Path, planted_log: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Config, TrainOutcome]:
+    """A training in a home of its own, whose only run it is, whatever ran before."""
+    home = tmp_path_factory.mktemp("trained")
+    shutil.copytree(planted_home / "datasets", home / "datasets")
+    config = configure(home, planted_log)
     return config, train(config)
 
 
