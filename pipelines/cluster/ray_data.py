@@ -62,6 +62,21 @@ def records(done: Iterable[tuple[str, Json]]) -> pa.Table:
     return pa.table({"key": pa.array(keys, pa.string()), "record": pa.array(values, pa.string())})
 
 
+def executed(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Yield a dataset's blocks, empty ones too, as they come.
+
+    Raises
+    ------
+    UserError
+        The one that an operator raised, as if it had been raised here.
+    """
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except Exception as error:
+        raise_user_error(error)
+        raise
+
+
 def run(dataset: ray.data.Dataset, what: str, total: int | None, report: Report = lambda _: None) -> Iterator[pa.Table]:
     """Execute a dataset and yield its non-empty blocks as they come.
 
@@ -76,15 +91,10 @@ def run(dataset: ray.data.Dataset, what: str, total: int | None, report: Report 
         The one that an operator raised, as if it had been raised here.
     """
     with progress(what, total) as advance:
-        try:
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                block: pa.Table = batch
-                if block.num_rows:
-                    advance(block.num_rows)
-                    yield block
-        except Exception as error:
-            raise_user_error(error)
-            raise
+        for block in executed(dataset):
+            if block.num_rows:
+                advance(block.num_rows)
+                yield block
     report(f"{what}\n\n{dataset.stats()}\n")
 
 

@@ -151,9 +151,8 @@ def _set_up_data() -> None:
     context.raise_original_map_exception = True  # else a UserError arrives as text within an error of Ray Data's own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
-    logging.getLogger("ray.data._internal.util").setLevel(
-        logging.ERROR
-    )  # that it likes `compute` more than `concurrency`
+    # it warns that it likes `compute` more than `concurrency`
+    logging.getLogger("ray.data._internal.util").setLevel(logging.ERROR)
     for raised_as_well in ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state"):
         logging.getLogger(raised_as_well).setLevel(logging.CRITICAL)
 

@@ -3,7 +3,7 @@
 Precedence, lowest first: the defaults in code, the file's preset (pipelines/config/presets/*.yaml), the file,
 ``MIND_HOME``, the command line's ``--preset``, ``--set``. A preset that is asked for on the command line thus means
 what it says whatever the file has tuned: ``--preset paper`` is the paper's choices only. Every mistake becomes one line
-(config_errors.py).
+(explain.py).
 Imports neither Ray, torch nor MLflow: a typing error must answer at once.
 """
 

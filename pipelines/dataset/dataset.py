@@ -100,9 +100,8 @@ class Manifest:
     fingerprint: str  # of the content alone: equal for equal events, however they were cut into files and blocks
     sources: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # events, items, profile: path, bytes, rows
     versions: dict[str, str] = field(default_factory=dict)
-    bucket_runs: list[list[int]] = field(
-        default_factory=list
-    )  # of each part: first and last + 1, pipelines.preprocess.buckets
+    # of each part: first bucket and last + 1, pipelines.preprocess.buckets
+    bucket_runs: list[list[int]] = field(default_factory=list)
     appended: int = 0  # times that --append was run
     file_numbers: int = 0  # files of the log are numbered from 0; the next one's number
     made_from: str = ""  # hash of the data settings and of the files as they were when preprocessing began

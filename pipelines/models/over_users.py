@@ -25,7 +25,8 @@ import ray
 import ray.data
 
 from pipelines.cluster.nodes import free_resources
-from pipelines.cluster.session import core_lines_hidden, raise_user_error
+from pipelines.cluster.ray_data import executed
+from pipelines.cluster.session import core_lines_hidden
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.part_files import superseded
@@ -139,14 +140,10 @@ class UserPass:
             return
         left = self.users
         with core_lines_hidden(), progress(description, total=self.users) as advance:
-            try:
-                for block in self.results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                    advance(min(left, self.slice_users))
-                    left -= min(left, self.slice_users)
-                    yield block
-            except Exception as error:
-                raise_user_error(error)
-                raise
+            for block in executed(self.results):
+                advance(min(left, self.slice_users))
+                left -= min(left, self.slice_users)
+                yield block
 
     def stats(self) -> str:
         """What each operator of the finished pass took, in Ray Data's words."""

@@ -91,18 +91,18 @@ def read_log(
         rows_by_file[pieces[block["piece"]].number] += block["rows_read"]
         set_aside.update(block["set_aside"])
     _stop_if_bad(data, rows_by_file.total(), set_aside, quarantine)
-    files = [CleanFile(**block["file"]) for block in blocks if block["file"] is not None]
-    if not files:
+    kept = [block for block in blocks if block["file"] is not None]
+    if not kept:
         listed = ", ".join(f"{count:,} {reason}" for reason, count in set_aside.items())
         raise UserError(f"{data.events.path}: no row is left of {rows_by_file.total():,} read ({listed})")
     return CleanLog(
         rows_by_file.total(),
         rows_by_file,
         set_aside,
-        files,
-        np.sum([block["bucket_counts"] for block in blocks if block["file"] is not None], axis=0),
-        _common([block["own_types"][0] for block in blocks if block["file"] is not None]),
-        _common([block["own_types"][1] for block in blocks if block["file"] is not None]),
+        [CleanFile(**block["file"]) for block in kept],
+        np.sum([block["bucket_counts"] for block in kept], axis=0),
+        _common([block["own_types"][0] for block in kept]),
+        _common([block["own_types"][1] for block in kept]),
     )
 
 

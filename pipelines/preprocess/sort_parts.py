@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.cluster.ray_data import Json, mapped, records
 from pipelines.config.schema import DataConfig
@@ -21,7 +22,8 @@ from pipelines.preprocess.buckets import Run
 from pipelines.preprocess.clean_log import CleanLog, with_types
 from pipelines.preprocess.exchange import events_by_part, parts_in
 from pipelines.preprocess.workspace import Workspace, key_of, recording
-from pipelines.storage.tables import read_arrow, read_table, write_arrow
+from pipelines.storage.home_files import fetch
+from pipelines.storage.tables import read_arrow, write_arrow
 
 EVENTS_PER_PART = 2**19
 
@@ -110,7 +112,7 @@ def for_each_part(
 
 def no_events(log: CleanLog, kinds: dict[str, pa.DataType]) -> pa.Table:
     """A table of none, with the columns of the others."""
-    return with_types(read_table(log.files[0].path), kinds).slice(0, 0)
+    return with_types(pq.read_schema(fetch(log.files[0].path)).empty_table(), kinds)
 
 
 def segment_name(number: int, generation: int) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cluster.nodes import on_every_node
-from pipelines.cluster.ray_data import each, run_records
+from pipelines.cluster.ray_data import Json, each, run_records
 from pipelines.config.home_location import origin, shown
 from pipelines.dataset.dataset import MARK, Layout
 from pipelines.storage.atomic import TORN
@@ -31,7 +31,6 @@ from pipelines.storage.locks import exclusive
 from pipelines.storage.publish import require_own, swap
 from pipelines.storage.tables import write_text
 
-Json = dict[str, Any]
 KEY = "key.json"  # without it a work folder is rubbish
 PLACE = "place.json"
 RECORDS = "*/[0-9]*.json"
@@ -82,7 +81,6 @@ class Workspace:
         """Keep Ray Data's statistics of a pass; `publish` puts them into the dataset."""
         file = self.root / ENGINE
         before = fetch(file).read_text(encoding="utf-8") if exists(file) else ""
-        forget(file)
         write_text(f"{before}{text}\n", file)
 
     def has_results(self) -> bool:

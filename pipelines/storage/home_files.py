@@ -93,9 +93,8 @@ def push_folder(folder: Path) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     last = [file for file in files if file.parent == folder and file.suffix == ".json"]
     gone = set(listed(folder, "*")) - set(files)
-    at_once(
-        remove, [file for file in gone if file.parent == folder and file.suffix == ".json"]
-    )  # not whole from here on
+    # not whole from here on
+    at_once(remove, [file for file in gone if file.parent == folder and file.suffix == ".json"])
     at_once(push, [file for file in files if file not in last])
     at_once(push, last)
     at_once(remove, gone)
