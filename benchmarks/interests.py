@@ -98,7 +98,7 @@ def measure(log: Planted, model: MIND, bags: Bags) -> Result:
     """Compare the model's grouping of the histories with the planted clusters."""
     retriever = MINDRetriever.of(model, bags)
     long = (log.histories.lengths >= 8).nonzero().squeeze(1)  # from 8 behaviours on, K'_u is 3 and more
-    histories = full_histories(log.histories, long, model.config.max_history, model.config.max_history)
+    histories = full_histories(log.histories, long, model.view, model.config.max_history)
     interests, own, weights = retriever.route(histories)
     agreement = cluster_agreement(weights, histories.mask, log.clusters[histories.items])
     found = evaluate(retriever, log.histories, log.targets, long, [20], exclude_seen=False)

@@ -136,7 +136,7 @@ def wait_for(device: torch.device) -> None:
 
 def distinct_items(trainer: Trainer, sequences: Sequences, batch: Samples) -> int:
     """Number of distinct items of a step: histories, labels and negatives."""
-    seen = windows(sequences, batch.users, batch.positions, trainer.model.config.max_history).items
+    seen = windows(sequences, batch.users, batch.positions, trainer.model.view).items
     labels = sequences.items[batch.positions].long()
     negatives = trainer.sampler.draw(labels, torch.Generator(labels.device).manual_seed(SEED))
     return len(torch.cat([seen.flatten(), labels, negatives]).unique())

@@ -31,9 +31,16 @@ class ModelConfig:
     routing_scale: float = 10.0  # multiplies the agreement added to the logits; 1 = the paper
     routing_update: Literal["dot", "cosine"] = "dot"  # agreement: u_j . S e_i (paper), or its cosine (EasyRec)
     sigma: float = 1.0  # std of the initial routing logits b_ij
+    initial_logits: Literal["position", "item"] = "position"  # position: one draw for each place in the window (paper).
+    # item: made of the item, so that a behaviour keeps its interest when the window slides
+    shared: bool = False  # v_j = norm(v_0 + g_j v_j): interests share v_0, pooled over the whole history; g_j learned
     resample_logits: bool = False  # draw fresh logits at every training step; serving always uses the fixed buffer
     adaptive_interests: bool = True  # K'_u = max(1, min(K, floor(log2 |I_u|)))
     max_history: int = 50  # L: the newest L behaviours are seen
+    history: Literal["newest", "distinct"] = "newest"  # newest: a behaviour is an event. distinct: it is an item at its
+    # newest event, so that L reaches back further; how often, how lately and how regularly it came enters its weight
+    repeat: Literal["none", "memory"] = "none"  # memory: an item of the user's history scores r(u, i) more, learned
+    # from the same; r is 0 for all other items, so that serving asks the index for K vectors as before
     profile_dim: int = 16  # of each profile feature's embedding
     hidden: tuple[int, ...] = (128,)  # ReLU layers over [u_j ; p_u]; the last, linear layer to d is implied
     residual: bool = True  # v_j = u_j + MLP([u_j ; p_u])
@@ -63,6 +70,12 @@ class ModelConfig:
             "interests",
             self.interests,
             f"1 with encoder: {self.encoder}, which has a single user vector",
+        )
+        _check(
+            self.initial_logits == "position" or not self.resample_logits,
+            "resample_logits",
+            self.resample_logits,
+            "false with initial_logits: item, which draws none",
         )
         _check(
             self.encoder != "mind" or self.interests == 1 or self.sigma > 0,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mind_core.inference import MINDRetriever
-from mind_core.sequences import Histories
+from mind_core.sequences import Histories, Sequences, full_histories, windows
 
 COLLAPSED_ABOVE = 0.9  # mean cosine between a user's interests at which K vectors are one vector in disguise
 
@@ -51,11 +51,62 @@ def unmoved_share(weights: Tensor, initial_logits: Tensor, mask: Tensor, own: Te
 
     1 = routing changed nothing, the interests go by position; 1 / K'_u = chance. NaN for users with a single interest.
 
-    weights : (B, K, L), of the last iteration.  initial_logits : (K, L).
+    weights : (B, K, L), of the last iteration.  initial_logits : (K, L) or (B, K, L).
     """
     initial = initial_logits.masked_fill(~own.unsqueeze(-1), float("-inf")).argmax(1)  # (B, L)
     same = (weights.argmax(1) == initial) & mask
     return torch.where(own.sum(1) > 1, same.sum(1) / mask.sum(1), float("nan"))
+
+
+def moved_share(before: Tensor, after: Tensor, mask: Tensor, interests: int) -> Tensor:
+    """(B,) share of behaviours whose interest is another one than before, interests being matched to move the fewest.
+
+    before, after : (B, L) int64, the interest of each behaviour.  mask : (B, L) bool.  NaN without behaviours.
+
+    Examples
+    --------
+    Interests that merely swap their numbers have moved nothing:
+
+    >>> before = torch.tensor([[0, 0, 1]])
+    >>> moved_share(before, 1 - before, torch.ones(1, 3, dtype=torch.bool), interests=2).tolist()
+    [0.0]
+    """
+    one, other = (functional.one_hot(each, interests) * mask.unsqueeze(-1) for each in (before, after))
+    table = one.transpose(1, 2) @ other  # (B, K, K) behaviours by their interest before and after
+    # the best matching of the first |S| interests to those in S, for all sets S: K 2^K steps, not K!
+    best = [table.new_zeros(len(table))] + [table.new_full((len(table),), -1) for _ in range(2**interests - 1)]
+    for chosen in range(1, 2**interests):
+        row = chosen.bit_count() - 1
+        for column in range(interests):
+            if chosen >> column & 1:
+                best[chosen] = torch.maximum(best[chosen], best[chosen ^ (1 << column)] + table[:, row, column])
+    total = mask.sum(1)
+    return torch.where(total > 0, 1 - best[-1] / total, float("nan"))
+
+
+def moved_by_one_event(retriever: MINDRetriever, sequences: Sequences, users: Tensor) -> Tensor:
+    """(B,) `moved_share` of the behaviours that are in the window both before and after the user's newest event.
+
+    NaN for users with a single interest, or without a behaviour that is in both. A behaviour belongs to the interest
+    with its largest coupling coefficient.
+    """
+    view, ends = retriever.view, sequences.offsets[users + 1]
+    now = full_histories(sequences, users, view, view.max_history)
+    earlier = torch.maximum(ends - 1, sequences.offsets[users])
+    then = windows(sequences, users, earlier, view, view.max_history)
+    (_, own, weights), (_, _, weights_then) = retriever.route(now), retriever.route(then)
+    if view.distinct:
+        same = (then.items.unsqueeze(2) == now.items.unsqueeze(1)) & then.mask.unsqueeze(2) & now.mask.unsqueeze(1)
+        kept, place = same.any(2), same.int().argmax(2)
+        # the newest event's own item stands elsewhere now, with other traits: it is not a behaviour that was left alone
+        kept &= then.items != sequences.items[ends - 1].long().unsqueeze(1)
+    else:
+        gone = then.mask.sum(1) + 1 - now.mask.sum(1)  # 1 where the window was full
+        place = torch.arange(view.max_history, device=users.device) - gone.unsqueeze(1)
+        kept = then.mask & (place >= 0)
+    after = weights.argmax(1).gather(1, place.clamp(min=0))
+    moved = moved_share(weights_then.argmax(1), after, kept, weights.shape[1])
+    return torch.where(own.sum(1) > 1, moved, float("nan"))
 
 
 def cluster_agreement(weights: Tensor, mask: Tensor, clusters: Tensor) -> Tensor:
@@ -99,17 +150,21 @@ def routing_diagnostics(retriever: MINDRetriever, histories: Histories) -> dict[
     routing/interest_cosine : see `pairwise_cosine`.
     routing/interest_collapse : 1 if the cosine is above COLLAPSED_ABOVE.
     routing/interests_per_user : mean K'_u over all users.
+
+    `moved_by_one_event`, which needs the sequences, is not among them.
     """
     interests, own, weights = retriever.route(histories)
     mask = torch.zeros(weights.shape[0], weights.shape[2], dtype=torch.bool, device=weights.device)
     mask[:, : histories.mask.shape[1]] = histories.mask
     encoder = retriever.model.encoder
+    items = functional.pad(histories.items, (0, mask.shape[1] - histories.items.shape[1]))
+    initial = encoder.initial_logits(functional.embedding(items, retriever.behaviour_vectors))
     norms = (retriever.behaviour_vectors[histories.items[histories.mask]] @ encoder.shared_map).norm(dim=1)
     cosine = pairwise_cosine(interests, own).nanmean().item()
     return {
         "routing/map_norm": norms.mean().item(),
         "routing/coupling_entropy": coupling_entropy(weights, mask, own).nanmean().item(),
-        "routing/unmoved_share": unmoved_share(weights, encoder.routing_logits, mask, own).nanmean().item(),
+        "routing/unmoved_share": unmoved_share(weights, initial, mask, own).nanmean().item(),
         "routing/interest_cosine": cosine,
         "routing/interest_collapse": float(cosine > COLLAPSED_ABOVE),
         "routing/interests_per_user": own.sum(1).float().mean().item(),

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mind_core.embeddings import pool_all
 from mind_core.features import FIRST_ITEM, Bags
 from mind_core.model import MIND
-from mind_core.sequences import Histories, Sequences, full_histories
+from mind_core.repeats import TRAITS
+from mind_core.sequences import Histories, Sequences, View, full_histories
 
 TILE_USERS = 128
 
@@ -22,12 +23,18 @@ TILE_USERS = 128
 class Retriever(Protocol):
     """Interest vectors for users, one vector per item; score = best match."""
 
-    max_history: int
+    view: View
+    """What of a user's sequence it sees."""
     item_vectors: Tensor
     """(V, d), as they are scored; rows 0 (padding) and 1 (unknown) are never recommended."""
 
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         """(B, K, d) vectors and (B, K) bool mask of the users' own ones."""
+        ...
+
+    def memory(self, histories: Histories) -> Tensor | None:
+        """(B, L) r(u, i), what the items of the history score on top; 0 where there is none. None: no memory."""
+        ...
 
 
 class MINDRetriever:
@@ -40,7 +47,7 @@ class MINDRetriever:
 
     def __init__(self, model: MIND, behaviour_vectors: Tensor):
         self.model = model
-        self.max_history = model.config.max_history
+        self.view = model.view
         self.behaviour_vectors = behaviour_vectors
         self.item_vectors = model.score_vectors(behaviour_vectors)
 
@@ -54,6 +61,22 @@ class MINDRetriever:
         return vectors, own
 
     @torch.no_grad()
+    def memory(self, histories: Histories) -> Tensor | None:
+        if self.model.config.repeat == "none":
+            return None
+        assert histories.newest is not None
+        assert histories.traits is not None
+        parts = []
+        shape = (TILE_USERS, self.view.max_history)
+        for start in range(0, max(1, len(histories)), TILE_USERS):
+            rows = slice(start, min(start + TILE_USERS, len(histories)))
+            behaviours = nn.functional.embedding(_padded(histories.items[rows], shape), self.behaviour_vectors)
+            traits = _padded(histories.traits[rows], (*shape, len(TRAITS)))
+            found: Tensor = self.model.encoder.memory(behaviours, traits)
+            parts.append(found[: rows.stop - rows.start, : histories.items.shape[1]])
+        return torch.cat(parts).masked_fill(~histories.newest, 0.0)
+
+    @torch.no_grad()
     def route(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
         """Interests (B, K, d), own (B, K) and the coupling coefficients (B, K, max_history)."""
         starts = range(0, max(1, len(histories)), TILE_USERS)  # nobody is one empty tile
@@ -64,8 +87,9 @@ class MINDRetriever:
     def _tile(self, histories: Histories, start: int) -> tuple[Tensor, Tensor, Tensor]:
         rows = slice(start, min(start + TILE_USERS, len(histories)))
         size = rows.stop - rows.start
-        shape = (TILE_USERS, self.max_history)
+        shape = (TILE_USERS, self.view.max_history)
         items, mask = _padded(histories.items[rows], shape), _padded(histories.mask[rows], shape)
+        traits = None if histories.traits is None else _padded(histories.traits[rows], (*shape, len(TRAITS)))
         profile = None
         features = len(self.model.profile_features)
         if features and histories.profile is None:  # nobody: a profile of nobody
@@ -76,7 +100,7 @@ class MINDRetriever:
             width = features * self.model.config.profile_dim
             profile = _padded(embedded.view(size, width), (TILE_USERS, width))
         behaviours = nn.functional.embedding(items, self.behaviour_vectors)
-        vectors, own, weights = self.model.encoder(behaviours, mask, profile)
+        vectors, own, weights = self.model.encoder(behaviours, mask, profile, traits=traits)
         return vectors[:size], own[:size], weights[:size]
 
 
@@ -87,15 +111,18 @@ class PopularityRetriever:
     """
 
     def __init__(self, counts: Tensor, max_history: int):
-        self.max_history = max_history
+        self.view = View(max_history)
         self.item_vectors = torch.log1p(counts.double()).float().unsqueeze(1)
 
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         ones = self.item_vectors.new_ones(len(histories), 1, 1)
         return ones, ones[:, :, 0].bool()
 
+    def memory(self, histories: Histories) -> Tensor | None:
+        return None
 
-def _padded(values: Tensor, shape: tuple[int, int]) -> Tensor:
+
+def _padded(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     if values.shape == shape:
         return values
     out = values.new_zeros(shape)
@@ -121,8 +148,9 @@ def recommend(
     """
     parts = []
     for tile in users.split(TILE_USERS):
-        histories = full_histories(sequences, tile, retriever.max_history)
+        histories = full_histories(sequences, tile, retriever.view)
         vectors, own = retriever.interests(histories)
+        bonus = _bonus(histories, retriever.memory(histories))
         seen = None
         if exclude_seen:
             sizes = sequences.lengths[tile]
@@ -130,14 +158,19 @@ def recommend(
             start = sequences.offsets[tile] - (sizes.cumsum(0) - sizes)
             row = torch.repeat_interleave(torch.arange(len(tile), device=tile.device), sizes)
             seen = (row, sequences.items[place + start[row]].long())
-        parts.append(search(retriever.item_vectors, vectors, own, n, seen))
+        parts.append(search(retriever.item_vectors, vectors, own, n, seen, bonus))
     items, scores, interest = (torch.cat(column) for column in zip(*parts, strict=True))
     return items, scores, interest
 
 
 @torch.no_grad()
 def search(
-    item_vectors: Tensor, interests: Tensor, own: Tensor, n: int, seen: tuple[Tensor, Tensor] | None = None
+    item_vectors: Tensor,
+    interests: Tensor,
+    own: Tensor,
+    n: int,
+    seen: tuple[Tensor, Tensor] | None = None,
+    bonus: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Exact maximum-inner-product search: f(u, i) = max_j v_j . e_i over the user's own interests.
 
@@ -145,6 +178,7 @@ def search(
     ----------
     item_vectors : (V, d).  interests : (B, K, d).  own : (B, K) bool.
     seen : (row, item) index pairs to leave out, or None.
+    bonus : (row, item, r), what items score on top of the best match, or None.
 
     Returns
     -------
@@ -158,6 +192,8 @@ def search(
     if count > 1:
         by_interest = by_interest.masked_fill_(~own.unsqueeze(-1), float("-inf"))
     scores = by_interest.amax(1)  # (B, V)
+    if bonus is not None:
+        scores[bonus[0], bonus[1]] += bonus[2]
     scores[:, :FIRST_ITEM] = float("-inf")
     if seen is not None:
         scores[seen] = float("-inf")
@@ -169,6 +205,14 @@ def search(
     missing = n - items.shape[1]
     pad = nn.functional.pad
     return pad(items, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(interest, (0, missing))
+
+
+def _bonus(histories: Histories, memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """(row, item, r) of the items that a memory holds, each item of a user once."""
+    if memory is None or histories.newest is None:
+        return None
+    row, column = histories.newest.nonzero(as_tuple=True)
+    return row, histories.items[row, column], memory[row, column]
 
 
 def _top_items(scores: Tensor, n: int) -> Tensor:

@@ -8,14 +8,31 @@ score a negative highly just because another one matched the label.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from mind_core.attention import label_aware_attention
+from mind_core.memory import own_item_scores
 
 TILE_SCORES = 2**20  # scores computed at a time: 4 MB stay in a core's cache, and full softmax in bounded memory
+
+
+@dataclass(frozen=True)
+class OwnItems:
+    """The distinct items of the users' histories, each scored exactly because the model remembers them.
+
+    ids : (B, L) item indices; 0 where there is none.
+    vectors : (B, L, d), as they are scored.
+    memory : (B, L), r(u, i).
+    """
+
+    ids: Tensor
+    vectors: Tensor
+    memory: Tensor
 
 
 def own_vectors(interests: Tensor, own: Tensor) -> Tensor:
@@ -52,6 +69,7 @@ def sampled_softmax_loss(
     negative_ids: Tensor,
     log_expected: Tensor,
     temperature: float = 1.0,
+    own: OwnItems | None = None,
 ) -> Tensor:
     """Average over the batch -log softmax of the label among itself and the shared negatives.
 
@@ -62,12 +80,16 @@ def sampled_softmax_loss(
     drawn, it is always there: its expected count is 1 and its correction 0. A negative that is the sample's own label
     is left out. With every item as a negative once and zero corrections this is the exact full softmax.
 
+    With `own`, f = max_k v_k . e + r, and the user's own items are all there too, each once: the negatives estimate the
+    sum over the rest of the catalogue, and a negative that is one of the user's own items is left out.
+
     Parameters
     ----------
     vectors : (B, K, d), what scores a user: `own_vectors` or `label_attention_vector`.
     label : (B, d), e of the labels.  negatives : (N, d), shared.
     label_ids, negative_ids : (B,), (N,) item indices.
     log_expected : (N,) log expected counts of the negatives under the proposal.
+    own : the users' own items, for a model with a memory of them.
 
     Returns
     -------
@@ -87,17 +109,41 @@ def sampled_softmax_loss(
     if torch.is_autocast_enabled(device):  # a custom function does not take part in autocast by itself
         dtype = torch.get_autocast_dtype(device)
         vectors, label, negatives = vectors.to(dtype), label.to(dtype), negatives.to(dtype)
-    vectors = vectors / temperature
-    positive = (vectors @ label.unsqueeze(-1)).squeeze(-1).amax(1)  # (B,)
-    positive = positive.to(torch.promote_types(positive.dtype, torch.float32))
+    positive = (vectors @ label.unsqueeze(-1)).squeeze(-1).amax(1, keepdim=True)  # (B, 1)
+    exact, exact_ids = positive.to(torch.promote_types(positive.dtype, torch.float32)), label_ids.unsqueeze(1)
+    if own is not None:
+        is_label = own.ids == exact_ids
+        exact = exact + (own.memory * is_label).sum(1, keepdim=True)
+        scores = own_item_scores(vectors, own.vectors.to(vectors.dtype), own.memory)
+        scores = scores.masked_fill(is_label | (own.ids == 0), float("-inf"))
+        exact, exact_ids = torch.cat([exact, scores.to(exact.dtype)], 1), torch.cat([exact_ids, own.ids], 1)
     loss: Tensor = _BestMatchSoftmax.apply(  # type: ignore[no-untyped-call]
-        vectors, positive, negatives, label_ids, negative_ids, log_expected
+        vectors / temperature, exact / temperature, exact_ids, negatives, negative_ids, log_expected
     )
     return loss
 
 
+def contained(negative_ids: Tensor, ids: Tensor) -> Tensor:
+    """(B, N) bool: negative n is one of the items `ids` (B, E) of row b.
+
+    Examples
+    --------
+    >>> contained(torch.tensor([5, 7, 5]), torch.tensor([[7, 0], [3, 5]])).tolist()
+    [[False, True, False], [True, False, True]]
+    """
+    if ids.shape[1] == 1:
+        return ids == negative_ids
+    distinct, place = negative_ids.unique(return_inverse=True)
+    slot = torch.searchsorted(distinct, ids).clamp_(max=len(distinct) - 1)
+    slot = torch.where(distinct[slot] == ids, slot, len(distinct))  # one slot more, for items that were not drawn
+    found = torch.zeros(len(ids), len(distinct) + 1, dtype=torch.bool, device=ids.device)
+    return found.scatter_(1, slot, True)[:, place]
+
+
 class _BestMatchSoftmax(torch.autograd.Function):
-    """mean_b( log(exp p_b + sum_n exp s_bn) - p_b ), s_bn = max_k v_bk . e_n - c_n, or -inf where n is b's own label.
+    """mean_b( log(sum_e exp x_be + sum_n exp s_bn) - x_b0 ), s_bn = max_k v_bk . e_n - c_n, or -inf where n is in x_b.
+
+    x_b0 is the score of the label, the other x_be those of the user's own items, if the model remembers them.
 
     The gradient is made in the forward pass, one tile of users at a time: the (B, K, N) scores are never held, and
     what is left beside three matrix products stays in the cache. Equal best matches share the gradient, as in amax.
@@ -107,30 +153,29 @@ class _BestMatchSoftmax(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx,
         vectors: Tensor,
-        positive: Tensor,
+        exact: Tensor,
+        exact_ids: Tensor,
         negatives: Tensor,
-        label_ids: Tensor,
         negative_ids: Tensor,
         log_expected: Tensor,
     ) -> Tensor:
         users, count, dim = vectors.shape
         tile = max(1, TILE_SCORES // (count * len(negatives)))
-        grad_vectors, grad_negatives = [], torch.zeros(negatives.shape, dtype=positive.dtype, device=negatives.device)
+        grad_vectors, grad_negatives = [], torch.zeros(negatives.shape, dtype=exact.dtype, device=negatives.device)
         losses, shares = [], []
         for start in range(0, users, tile):
             part = slice(start, start + tile)
             own = vectors[part].transpose(0, 1).reshape(-1, dim)  # (K * tile, d)
             scores = (own @ negatives.T).view(count, -1, len(negatives))  # (K, tile, N)
             best = scores.amax(0)
-            logits = (best.to(positive.dtype) - log_expected).masked_fill_(
-                label_ids[part].unsqueeze(1) == negative_ids, float("-inf")
+            logits = (best.to(exact.dtype) - log_expected).masked_fill_(
+                contained(negative_ids, exact_ids[part]), float("-inf")
             )
-            label = positive[part]
-            top = torch.maximum(logits.amax(1), label)
-            exponents, label_exponent = logits.sub_(top.unsqueeze(1)).exp_(), (label - top).exp()
-            total = exponents.sum(1) + label_exponent
-            losses.append(top + total.log() - label)
-            shares.append(label_exponent / total)
+            top = torch.maximum(logits.amax(1), exact[part].amax(1))
+            exponents, exact_exponents = logits.sub_(top.unsqueeze(1)).exp_(), (exact[part] - top.unsqueeze(1)).exp()
+            total = exponents.sum(1) + exact_exponents.sum(1)
+            losses.append(top + total.log() - exact[part, 0])
+            shares.append(exact_exponents / total.unsqueeze(1))
             slope = exponents.mul_((1 / (users * total)).unsqueeze(1))  # d loss / d s_bn
             winners = scores.eq_(best)  # 1 where interest k is the best match
             if count > 1:
@@ -138,12 +183,13 @@ class _BestMatchSoftmax(torch.autograd.Function):
             grad_scores = winners.mul_(slope).view(-1, len(negatives))
             grad_vectors.append((grad_scores @ negatives).view(count, -1, dim).transpose(0, 1))
             grad_negatives += grad_scores.T @ own
-        grad_positive = (torch.cat(shares) - 1) / users
-        ctx.save_for_backward(torch.cat(grad_vectors), grad_positive, grad_negatives.to(negatives.dtype))
+        grad_exact = torch.cat(shares)
+        grad_exact[:, 0] -= 1
+        ctx.save_for_backward(torch.cat(grad_vectors), grad_exact / users, grad_negatives.to(negatives.dtype))
         return torch.cat(losses).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        vectors, positive, negatives = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad * vectors, grad * positive, grad * negatives, None, None, None
+        vectors, exact, negatives = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad * vectors, grad * exact, None, grad * negatives, None, None

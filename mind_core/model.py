@@ -20,15 +20,20 @@ from torch.nn import functional
 from mind_core.config import ModelConfig
 from mind_core.embeddings import WHOLE, EmbeddingTable, Shard
 from mind_core.features import UNKNOWN, FeatureSpec, unknown_rows
-from mind_core.routing import adaptive_interest_count, b2i_routing
+from mind_core.memory import RepeatMemory
+from mind_core.repeats import TRAITS
+from mind_core.routing import adaptive_interest_count, b2i_routing, item_logits
+from mind_core.sequences import View
 
+SHARED_GATE = 0.5  # g_j at the start: an interest is two parts of what the user's interests share, one of its own
 PROFILE_STD = 0.1  # of the profile rows: they enter an MLP, not the routing, so their scale hardly matters
 
 
 class UserEncoder(nn.Module):
     """Behaviours and profile to K interest vectors ("Multi-Interest Extractor Layer" of Li et al. 2019)."""
 
-    routing_logits: Tensor  # (K, L), only with encoder: mind
+    routing_logits: Tensor  # (K, L), with initial_logits: position
+    directions: Tensor  # (K, d) of norm 1, with initial_logits: item
 
     def __init__(self, config: ModelConfig, profile_features: int):
         super().__init__()
@@ -36,17 +41,32 @@ class UserEncoder(nn.Module):
         if config.encoder == "mind":
             self.shared_map = nn.Parameter(torch.eye(config.dim))  # S; capsules start in the items' own space
             fixed = torch.Generator().manual_seed(config.logits_seed)
-            logits = config.sigma * torch.randn(config.interests, config.max_history, generator=fixed)
-            self.register_buffer("routing_logits", logits)  # b_ij (K, L), behaviour 0 the oldest seen; never trained
+            if config.initial_logits == "position":
+                logits = config.sigma * torch.randn(config.interests, config.max_history, generator=fixed)
+                self.register_buffer("routing_logits", logits)  # b_ij, behaviour 0 the oldest seen; never trained
+            else:
+                self.register_buffer("directions", _orthonormal(config.interests, config.dim, fixed))
+            if config.shared:
+                self.gate = nn.Parameter(torch.full((config.interests, 1), SHARED_GATE))  # g_j
         if config.recency:
             ranks = torch.arange(1.0, config.max_history + 1).unsqueeze(1)
             self.recency = nn.Parameter(-ranks.log())  # log weight by rank from the newest: starts at 1 / (1 + rank)
+        if config.history == "distinct":
+            self.weight_of_traits = nn.Linear(len(TRAITS), 1, bias=False)  # adds to the log weight of a behaviour
+            nn.init.zeros_(self.weight_of_traits.weight)
+        if config.repeat == "memory":
+            self.memory = RepeatMemory(config.dim)
         widths = [config.dim + profile_features * config.profile_dim, *config.hidden]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.output = nn.Linear(widths[-1], config.dim)  # linear: a last ReLU would force scores to be positive
 
     def forward(
-        self, behaviours: Tensor, mask: Tensor, profile: Tensor | None, logits: Tensor | None = None
+        self,
+        behaviours: Tensor,
+        mask: Tensor,
+        profile: Tensor | None,
+        logits: Tensor | None = None,
+        traits: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Interests of each user.
 
@@ -55,7 +75,8 @@ class UserEncoder(nn.Module):
         behaviours : (B, L, d), e_i of the behaviours, oldest first.
         mask : (B, L) bool, False at padding and at behaviours hidden by dropout.
         profile : (B, F * profile_dim), or None without profile features.
-        logits : (B, K, L) or (K, L) initial routing logits; None: the saved buffer.
+        logits : (B, K, L) or (K, L) initial routing logits; None: those of `initial_logits`.
+        traits : (B, L, T) of the behaviours' items, with history: distinct.
 
         Returns
         -------
@@ -64,17 +85,14 @@ class UserEncoder(nn.Module):
         weights : (B, K, L), coupling coefficients of the last routing iteration (uniform for encoder: mean).
         """
         config = self.config
-        importance = None
-        if config.recency:
-            importance = functional.embedding(_rank_from_newest(mask), self.recency).squeeze(-1).exp()  # (B, L)
+        importance = self._importance(mask, traits)
         if config.encoder == "mind":
             own = self.own_interests(mask)
-            initial = self.routing_logits[:, : mask.shape[1]] if logits is None else logits
             capsules, weights = b2i_routing(
                 behaviours,
                 mask,
                 own,
-                initial,
+                self.initial_logits(behaviours) if logits is None else logits,
                 config.iterations,
                 shared_map=self.shared_map,
                 scale=config.routing_scale,
@@ -84,12 +102,35 @@ class UserEncoder(nn.Module):
         else:
             own = torch.ones(len(mask), 1, dtype=torch.bool, device=mask.device)
             weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)  # (B, 1, L)
-            amount = weights if importance is None else weights * importance.unsqueeze(1)
-            capsules = amount.to(behaviours.dtype) @ behaviours
-        interests = self._transform(capsules, profile)
-        if config.normalize_interests:
-            interests = functional.normalize(interests, dim=-1)
+            capsules = _pooled(behaviours, weights, importance)
+        interests = self._finished(capsules, profile)
+        if config.shared and config.encoder == "mind":
+            whole = mask.unsqueeze(1) / mask.sum(1).clamp(min=1).view(-1, 1, 1)
+            pooled = self._finished(_pooled(behaviours, whole, importance), profile)  # (B, 1, d), v_0
+            interests = pooled + self.gate * interests
+            if config.normalize_interests:
+                interests = functional.normalize(interests, dim=-1)
         return interests, own, weights
+
+    def _importance(self, mask: Tensor, traits: Tensor | None) -> Tensor | None:
+        """(B, L) g, how much of a behaviour is taken in; None: equally much of each."""
+        log_weight: Tensor | None = None
+        if self.config.recency:
+            log_weight = functional.embedding(_rank_from_newest(mask), self.recency).squeeze(-1)
+        if self.config.history == "distinct" and traits is not None:
+            learned = self.weight_of_traits(traits).squeeze(-1)
+            log_weight = learned if log_weight is None else log_weight + learned
+        return None if log_weight is None else log_weight.exp()
+
+    def initial_logits(self, behaviours: Tensor) -> Tensor:
+        """(K, L) or (B, K, L), b_ij of the behaviours (B, L, d)."""
+        if self.config.initial_logits == "item":
+            return item_logits(behaviours, self.directions, self.config.sigma)
+        return self.routing_logits[:, : behaviours.shape[1]]
+
+    def _finished(self, capsules: Tensor, profile: Tensor | None) -> Tensor:
+        interests = self._transform(capsules, profile)
+        return functional.normalize(interests, dim=-1) if self.config.normalize_interests else interests
 
     def own_interests(self, mask: Tensor) -> Tensor:
         """(B, K) bool: interest j is the user's if j < K'_u."""
@@ -144,9 +185,29 @@ class MIND(nn.Module):
             torch.manual_seed(seed)
             self.encoder = UserEncoder(config, len(profile_features))
 
+    @property
+    def view(self) -> View:
+        """What of a sequence this model sees."""
+        distinct = self.config.history == "distinct"
+        return View(self.config.max_history, distinct, traits=distinct or self.config.repeat == "memory")
+
     def score_vectors(self, item_vectors: Tensor) -> Tensor:
         """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""
         return functional.normalize(item_vectors, dim=-1) if self.config.normalize_items else item_vectors
+
+
+def _pooled(behaviours: Tensor, weights: Tensor, importance: Tensor | None) -> Tensor:
+    """(B, 1, d) of behaviours (B, L, d) by weights (B, 1, L), each times its importance (B, L)."""
+    amount = weights if importance is None else weights * importance.unsqueeze(1)
+    return amount.to(behaviours.dtype) @ behaviours
+
+
+def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """(rows, columns) directions of norm 1, at right angles as far as there are dimensions for it."""
+    drawn = torch.randn(max(rows, columns), columns, generator=generator, dtype=torch.float64)
+    if rows <= columns:
+        drawn = torch.linalg.qr(drawn[:columns].T).Q.T
+    return functional.normalize(drawn[:rows], dim=-1).float()
 
 
 def _rank_from_newest(mask: Tensor) -> Tensor:

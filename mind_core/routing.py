@@ -52,6 +52,31 @@ def squash(z: Tensor) -> Tensor:
     return z * (square / (1 + square) * torch.rsqrt(square + 1e-12))
 
 
+def item_logits(behaviours: Tensor, directions: Tensor, sigma: float) -> Tensor:
+    """Make initial routing logits of the items: b_ij = sigma * sqrt(d) * w_j . e_i / |e_i|.
+
+    Each has about the deviation sigma over items of all directions, as a normal draw has; but an item has the same
+    logits wherever it stands in whatever history. Nothing is differentiated: the logits start the routing, no more.
+
+    Parameters
+    ----------
+    behaviours : (B, L, d).
+    directions : (K, d), w_j of norm 1.
+
+    Returns
+    -------
+    (B, K, L).
+
+    Examples
+    --------
+    >>> item_logits(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.eye(2), sigma=0.5).round(decimals=4)
+    tensor([[[0.7071, 0.0000],
+             [0.0000, 0.7071]]])
+    """
+    unit = torch.nn.functional.normalize(behaviours.detach(), dim=-1)
+    return sigma * behaviours.shape[-1] ** 0.5 * directions @ unit.transpose(1, 2)
+
+
 def coupling(logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:
     """Coupling coefficients w_ij: softmax of the routing logits over a user's own interests j.
 

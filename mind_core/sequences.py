@@ -8,13 +8,17 @@ vectorised steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mind_core.features import Bags
+from mind_core.repeats import TRAITS, Repeats, find_repeats, traits_of
 from mind_core.shuffle import draw
+
+REACH = 4  # a history of L distinct items is looked for among the newest REACH * L events
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Sequences:
     def lengths(self) -> Tensor:
         return self.offsets.diff()
 
+    @cached_property
+    def repeats(self) -> Repeats:
+        """Where each event's item comes again; found once, when it is first asked for."""
+        return find_repeats(self.items, self.offsets)
+
     def to(self, device: torch.device | str) -> Sequences:
         profile = None if self.profile is None else self.profile.to(device)
         return Sequences(self.items.to(device), self.offsets.to(device), profile)
@@ -51,43 +60,103 @@ class Sequences:
 
 
 @dataclass(frozen=True)
+class View:
+    """What of a sequence a model sees.
+
+    max_history : L, behaviours at most.
+    distinct : a behaviour is an item, at its newest event; otherwise it is an event.
+    traits : behaviours come with what `traits_of` says of their items.
+    """
+
+    max_history: int
+    distinct: bool = False
+    traits: bool = False
+
+
+@dataclass(frozen=True)
 class Histories:
     """A batch of padded histories, oldest first, padding at the end.
 
     items : (B, L) int64, 0 at padding.  mask : (B, L) bool.  profile : B * F bags or None.
+    newest : (B, L) bool, the newest event of its item; all of the mask with View.distinct. None without View.traits.
+    traits : (B, L, T) float32, of the items at their newest events, 0 elsewhere; None without View.traits.
     """
 
     items: Tensor
     mask: Tensor
     profile: Bags | None
+    newest: Tensor | None = None
+    traits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
 
-def windows(sequences: Sequences, users: Tensor, ends: Tensor, max_history: int, width: int | None = None) -> Histories:
-    """The newest `max_history` items before position `ends` of each user's sequence.
+def windows(sequences: Sequences, users: Tensor, ends: Tensor, view: View, width: int | None = None) -> Histories:
+    """Cut out the newest behaviours before position `ends` of each user's sequence.
 
     Parameters
     ----------
     users : (B,) int64.
     ends : (B,) int64, absolute positions in `sequences.items`; the item there is not part of the window.
     width : L of the result; None: the longest window in the batch (at least 1).
+
+    Notes
+    -----
+    The newest L distinct items are looked for among the newest REACH * L events. What is said of an item (`traits_of`)
+    counts all of its events before `ends`.
     """
-    starts = torch.maximum(sequences.offsets[users], ends - min(max_history, width or max_history))
+    most = min(view.max_history, width or view.max_history)
+    index, mask = _newest_events(sequences, users, ends, REACH * most if view.distinct else most)
+    if view.distinct:
+        index, mask = _distinct(sequences.repeats, index, mask, ends, most)
+    if width is not None:
+        index, mask = (functional.pad(each, (0, width - each.shape[1])) for each in (index, mask))
+    items = torch.where(mask, sequences.items[index].long(), 0) if len(sequences.items) else torch.zeros_like(index)
+    profile = sequences.profile_of(users)
+    if not view.traits:
+        return Histories(items, mask, profile)
+    newest = mask & _is_newest(sequences.repeats, index, ends)
+    age, length = ends.unsqueeze(1) - 1 - index, (ends - sequences.offsets[users]).unsqueeze(1)
+    if not len(sequences.items):
+        return Histories(items, mask, profile, newest, torch.zeros(*mask.shape, len(TRAITS), device=mask.device))
+    traits = traits_of(sequences.repeats, index, age.clamp(min=0), length)
+    return Histories(items, mask, profile, newest, torch.where(newest.unsqueeze(-1), traits, 0.0))
+
+
+def _newest_events(sequences: Sequences, users: Tensor, ends: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Places (B, width) of the newest `most` events before `ends`, oldest first, and which of them there are."""
+    starts = torch.maximum(sequences.offsets[users], ends - most)
     lengths = ends - starts
-    if width is None:
-        width = max(1, int(lengths.max())) if len(users) else 1
+    width = max(1, int(lengths.max())) if len(users) else 1
     place = torch.arange(width, device=users.device)
     mask = place < lengths.unsqueeze(1)
-    index = torch.where(mask, starts.unsqueeze(1) + place, 0)
-    items = torch.where(mask, sequences.items[index].long(), 0) if len(sequences.items) else torch.zeros_like(index)
-    return Histories(items, mask, sequences.profile_of(users))
+    return torch.where(mask, starts.unsqueeze(1) + place, 0), mask
 
 
-def full_histories(sequences: Sequences, users: Tensor, max_history: int, width: int | None = None) -> Histories:
-    """Each user's newest `max_history` items: what serving sees."""
-    return windows(sequences, users, sequences.offsets[users + 1], max_history, width)
+def _is_newest(repeats: Repeats, index: Tensor, ends: Tensor) -> Tensor:
+    """(B, L) bool: no event of the same user and item lies between the event and `ends`."""
+    if not len(repeats.until):
+        return torch.zeros_like(index, dtype=torch.bool)
+    return index + repeats.until[index] >= ends.unsqueeze(1)
+
+
+def _distinct(repeats: Repeats, index: Tensor, mask: Tensor, ends: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Of some events (B, E) those that are the newest of their items, at most `most` of them, in order."""
+    kept = mask & _is_newest(repeats, index, ends)
+    rank = kept.sum(1, keepdim=True) - kept.cumsum(1)  # 0 for the newest
+    row, column = (kept & (rank < most)).nonzero(as_tuple=True)
+    sizes = torch.bincount(row, minlength=len(index))
+    width = max(1, int(sizes.max())) if len(index) else 1
+    slot = sizes[row] - 1 - rank[row, column]
+    found = index.new_zeros(len(index), width)
+    found[row, slot] = index[row, column]
+    return found, torch.arange(width, device=index.device) < sizes.unsqueeze(1)
+
+
+def full_histories(sequences: Sequences, users: Tensor, view: View, width: int | None = None) -> Histories:
+    """Each user's newest behaviours: what serving sees."""
+    return windows(sequences, users, sequences.offsets[users + 1], view, width)
 
 
 @dataclass(frozen=True)

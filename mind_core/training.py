@@ -22,7 +22,7 @@ from mind_core.config import OptimConfig
 from mind_core.distributed import exchange_rows, send_to_owners, world_size
 from mind_core.embeddings import EmbeddingTable, Gathered, RowBlock, gather, gather_rows
 from mind_core.features import Bags
-from mind_core.loss import label_attention_vector, own_vectors, sampled_softmax_loss
+from mind_core.loss import OwnItems, label_attention_vector, own_vectors, sampled_softmax_loss
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer
@@ -57,6 +57,8 @@ class StepBatch:
     mask: Tensor  # (B, L) bool
     log_expected: Tensor  # (U,) log expected count of each distinct item among the negatives
     logits: Tensor | None  # (B, K, L) resampled routing logits
+    newest: Tensor | None  # (B, L) bool, which behaviours stand for an item of the user's own
+    traits: Tensor | None  # (B, L, T) of those items
 
 
 class Objective(nn.Module):
@@ -76,7 +78,7 @@ class Objective(nn.Module):
         profiles = None
         if profile is not None:
             profiles = profile.pooled(profile.block.values).view(len(batch.label), -1)  # (B, F * profile_dim)
-        interests, own, _ = self.encoder(behaviours, batch.mask, profiles, batch.logits)
+        interests, own, _ = self.encoder(behaviours, batch.mask, profiles, batch.logits, batch.traits)
         scored = model.score_vectors(distinct)
         label = functional.embedding(batch.label, scored)  # (B, d)
         negatives = functional.embedding(batch.negatives, scored)  # (N, d)
@@ -94,7 +96,15 @@ class Objective(nn.Module):
             batch.items[batch.negatives],
             batch.log_expected[batch.negatives],
             config.temperature,
+            self._own_items(batch, behaviours),
         )
+
+    def _own_items(self, batch: StepBatch, behaviours: Tensor) -> OwnItems | None:
+        if batch.newest is None or batch.traits is None or self._model[0].config.repeat == "none":
+            return None
+        ids = batch.items[batch.history].masked_fill(~batch.newest, 0)  # also those that dropout hides from the encoder
+        memory = self.encoder.memory(behaviours, batch.traits)
+        return OwnItems(ids, self._model[0].score_vectors(behaviours), memory)
 
 
 class Trainer:
@@ -185,7 +195,7 @@ class Trainer:
 
     def _draw(self, sequences: Sequences, samples: Samples) -> tuple[StepBatch, Bags | None]:
         model, config = self.model, self.model.config
-        histories = windows(sequences, samples.users, samples.positions, config.max_history)
+        histories = windows(sequences, samples.users, samples.positions, model.view)
         labels = sequences.items[samples.positions].long()
         # the same draw on every rank, as if one worker had taken the whole batch: fewer rows to exchange and to update
         negatives = self.sampler.draw(labels, seeded(self.device, self.seed, "negatives", self.step))
@@ -205,7 +215,8 @@ class Trainer:
             distinct, index = ids.unique(return_inverse=True)
         history, label, negative = index.split([histories.items.numel(), len(labels), len(negatives)])
         log_expected = self.sampler.log_expected_count(distinct, len(labels))
-        batch = StepBatch(distinct, history.view(mask.shape), label, negative, mask, log_expected, logits)
+        own_items = histories.newest, histories.traits
+        batch = StepBatch(distinct, history.view(mask.shape), label, negative, mask, log_expected, logits, *own_items)
         return batch, histories.profile
 
     def _gather_items(self, items: Tensor) -> Gathered:

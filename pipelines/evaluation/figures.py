@@ -57,12 +57,12 @@ def shown_users(model: SavedModel, table: pa.Table, dataset: Dataset) -> ShownUs
     if not isinstance(retriever, MINDRetriever) or model.card.config.interests == 1:
         return None
     lengths = torch.tensor(table["items"].combine_chunks().value_lengths().to_numpy())
-    rich = (lengths >= min(2**model.card.config.interests, retriever.max_history)).nonzero().squeeze(1)
+    rich = (lengths >= min(2**model.card.config.interests, retriever.view.max_history)).nonzero().squeeze(1)
     chosen = rich[:: max(1, len(rich) // SHOWN_USERS)][:SHOWN_USERS]
     if not len(chosen):
         return None
     sequences = to_sequences(table, feature_specs(model.card.profile_features))
-    histories = full_histories(sequences, chosen, retriever.max_history)
+    histories = full_histories(sequences, chosen, retriever.view)
     ids = dataset.vocabulary("users")["id"].take(table["user"].take(pa.array(chosen.numpy())))
     return ShownUsers([str(user) for user in ids.to_pylist()], histories, *retriever.route(histories))
 

@@ -116,7 +116,7 @@ def found_by(retriever: Retriever, sequences: Sequences, users: Tensor, items: T
     -------
     interest : (U, n) int64.  own : (U, K) bool.
     """
-    vectors, own = retriever.interests(full_histories(sequences, users, retriever.max_history))
+    vectors, own = retriever.interests(full_histories(sequences, users, retriever.view))
     scores = vectors @ retriever.item_vectors[items].transpose(1, 2)  # (U, K, n)
     return scores.masked_fill(~own.unsqueeze(-1), float("-inf")).argmax(1), own
 

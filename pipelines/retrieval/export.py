@@ -239,7 +239,7 @@ def users_and_lists(
     """The rows of both files for rows of a split that have raw ids."""
     sequences = model.sequences(table, latest)
     retriever = model.retriever
-    vectors, own = retriever.interests(full_histories(sequences, torch.arange(len(sequences)), retriever.max_history))
+    vectors, own = retriever.interests(full_histories(sequences, torch.arange(len(sequences)), retriever.view))
     lists = model.recommend(sequences, top_n, exclude_seen=exclude_seen).select(LISTED)
     lists = lists.set_column(0, "user", table["id"].take(lists["user"]))
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), own.sum(1).cumsum(0)])

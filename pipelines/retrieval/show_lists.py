@@ -80,7 +80,7 @@ def _headings(model: SavedModel, sequences: Sequences, user: int, names: dict[in
     retriever = model.retriever
     if not isinstance(retriever, MINDRetriever) or model.card.config.interests == 1:
         return []
-    histories = full_histories(sequences, torch.tensor([user]), retriever.max_history)
+    histories = full_histories(sequences, torch.tensor([user]), retriever.view)
     _, own, weights = retriever.route(histories)
     length = int(histories.mask[0].sum())
     weights, items = weights[0, :, :length], histories.items[0, :length].tolist()

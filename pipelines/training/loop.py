@@ -175,7 +175,7 @@ def _validate(config: Config, data: TrainData, users: torch.Tensor, trainer: Tra
     found = validation_metrics(retriever, data, users, config.metric_cutoffs, config.evaluate.seen == "filter")
     metrics = {f"validation/{name}": value for name, value in found.items()}
     if config.model.encoder == "mind" and config.model.interests > 1:
-        sample = full_histories(data.validation, users[:DIAGNOSED_USERS], config.model.max_history)
+        sample = full_histories(data.validation, users[:DIAGNOSED_USERS], retriever.view)
         metrics |= routing_diagnostics(retriever, sample)
     if trainer.times is not None:
         metrics |= profile_metrics(trainer.times)

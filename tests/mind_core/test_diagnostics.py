@@ -19,7 +19,7 @@ from mind_core.diagnostics import (
     unmoved_share,
 )
 from mind_core.inference import MINDRetriever
-from mind_core.sequences import full_histories
+from mind_core.sequences import View, full_histories
 from tests.mind_core.given import generator, own_mask, prefix_mask, random_sequences, world
 
 FIGURES = {
@@ -134,7 +134,7 @@ def test_without_routing_iterations_nothing_moves_and_with_strong_ones_much_does
     )
     shares = []
     for w in (still, strong):
-        histories = full_histories(w.sequences, torch.arange(40), w.config.max_history)
+        histories = full_histories(w.sequences, torch.arange(40), w.model.view)
         shares.append(routing_diagnostics(MINDRetriever.of(w.model, w.bags), histories)["routing/unmoved_share"])
     assert shares[0] == 1.0
     assert shares[1] < 0.8
@@ -143,7 +143,7 @@ def test_without_routing_iterations_nothing_moves_and_with_strong_ones_much_does
 def test_diagnostics_of_a_model_name_every_figure() -> None:
     w = world(random_sequences(40, 30, 12), 30)
     retriever = MINDRetriever.of(w.model, w.bags)
-    figures = routing_diagnostics(retriever, full_histories(w.sequences, torch.arange(40), w.config.max_history))
+    figures = routing_diagnostics(retriever, full_histories(w.sequences, torch.arange(40), w.model.view))
     assert set(figures) == FIGURES
     assert all(math.isfinite(value) for value in figures.values())
     assert 1 <= figures["routing/interests_per_user"] <= 3
@@ -152,7 +152,7 @@ def test_diagnostics_of_a_model_name_every_figure() -> None:
 def test_map_norm_is_the_mean_length_of_s_e_over_real_behaviours() -> None:
     w = world([[2, 3], [4, 3, 2, 4]], 6, features=False, profile=False)
     retriever = MINDRetriever.of(w.model, w.bags)
-    figures = routing_diagnostics(retriever, full_histories(w.sequences, torch.arange(2), 8))
+    figures = routing_diagnostics(retriever, full_histories(w.sequences, torch.arange(2), View(8)))
     lengths = (retriever.behaviour_vectors @ w.model.encoder.shared_map).detach().norm(dim=1)
     expected = lengths[torch.tensor([2, 3, 4, 3, 2, 4])].mean().item()
     assert figures["routing/map_norm"] == pytest.approx(expected, rel=1e-5)
@@ -162,6 +162,6 @@ def test_collapse_is_reported_by_name() -> None:
     # given tiny embeddings, with which routing does nothing, and behaviours that are all the same item
     w = world([[5] * 8] * 4, 30, features=False, profile=False, init_std=0.02)
     retriever = MINDRetriever.of(w.model, w.bags)
-    figures = routing_diagnostics(retriever, full_histories(w.sequences, torch.arange(4), 8))
+    figures = routing_diagnostics(retriever, full_histories(w.sequences, torch.arange(4), View(8)))
     assert figures["routing/interest_cosine"] > COLLAPSED_ABOVE
     assert figures["routing/interest_collapse"] == 1.0

@@ -69,7 +69,7 @@ def test_metrics_equal_brute_force_over_the_whole_catalogue(exclude_seen: bool) 
     targets = [sorted(set(x[-2:])) for x in lists]
     retriever, users = MINDRetriever.of(w.model, w.bags), torch.arange(25)
     outcome = evaluate(retriever, w.sequences, targets_of(targets), users, [1, 5, 10], exclude_seen=exclude_seen)
-    vectors, own = retriever.interests(full_histories(w.sequences, users, w.config.max_history))
+    vectors, own = retriever.interests(full_histories(w.sequences, users, w.model.view))
     counted = 0
     for u in range(25):
         seen = set(lists[u][:-2]) if exclude_seen else set()

@@ -182,7 +182,7 @@ def test_recommendations_equal_brute_force_over_the_catalogue() -> None:
     w, retriever = given_retriever(users=20)
     users = torch.arange(20)
     items, scores, interest = recommend(retriever, w.sequences, users, 10, exclude_seen=True)
-    vectors, own = retriever.interests(full_histories(w.sequences, users, w.config.max_history))
+    vectors, own = retriever.interests(full_histories(w.sequences, users, w.model.view))
     for u in range(20):
         seen = w.sequences.items[w.sequences.offsets[u] : w.sequences.offsets[u + 1]].tolist()
         v = vectors[u].double().numpy()
@@ -266,7 +266,7 @@ def test_a_users_vectors_and_list_are_bit_identical_in_any_batch(model: str, thr
 def interests_of(
     retriever: MINDRetriever, sequences: Sequences, users: Tensor, width: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    return retriever.interests(full_histories(sequences, users, retriever.max_history, width))
+    return retriever.interests(full_histories(sequences, users, retriever.view, width))
 
 
 @pytest.mark.parametrize("model", MODELS)

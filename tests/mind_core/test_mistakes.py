@@ -18,7 +18,7 @@ from mind_core.metrics import user_metrics
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.routing import adaptive_interest_count, b2i_routing, coupling
-from mind_core.sequences import full_histories, windows
+from mind_core.sequences import View, full_histories, windows
 from mind_core.training import Trainer, seeded
 from tests.mind_core import reference
 from tests.mind_core.given import (
@@ -42,7 +42,7 @@ def given_retriever(**changes: Any) -> tuple[World, MINDRetriever]:
 
 
 def interests_of(w: World, retriever: MINDRetriever) -> tuple[Tensor, Tensor]:
-    return retriever.interests(full_histories(w.sequences, torch.arange(len(w.sequences)), w.config.max_history))
+    return retriever.interests(full_histories(w.sequences, torch.arange(len(w.sequences)), w.model.view))
 
 
 def test_routing_softmax_is_over_interests_not_behaviours() -> None:
@@ -154,8 +154,8 @@ def test_padding_receives_no_routing_mass_and_its_row_is_never_trained() -> None
 def test_truncation_keeps_the_newest_behaviours() -> None:
     """Truncation keeps the oldest behaviours (torch-rechub's example)."""
     sequences = sequences_of([[2, 3, 4, 5, 6, 7]])
-    assert full_histories(sequences, torch.tensor([0]), 3).items.tolist() == [[5, 6, 7]]
-    assert windows(sequences, torch.tensor([0]), torch.tensor([5]), 3).items.tolist() == [[4, 5, 6]]
+    assert full_histories(sequences, torch.tensor([0]), View(3)).items.tolist() == [[5, 6, 7]]
+    assert windows(sequences, torch.tensor([0]), torch.tensor([5]), View(3)).items.tolist() == [[4, 5, 6]]
     # a user's vectors change with the newest behaviour beyond L, not with the oldest
     w = world([[2, 3, 4, 5], [9, 3, 4, 5], [2, 3, 4, 9]], 12, profile=False, max_history=3)
     vectors, _ = interests_of(w, MINDRetriever.of(w.model, w.bags))

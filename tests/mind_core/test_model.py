@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mind_core.config import ModelConfig
 from mind_core.model import MIND, UserEncoder
+from mind_core.repeats import TRAITS
 from tests.mind_core import reference
 from tests.mind_core.given import batches, generator, model_config, prefix_mask, random_sequences, trainer, world
 
@@ -21,6 +22,10 @@ def weights_of(encoder: UserEncoder) -> tuple[list[tuple[np.ndarray, np.ndarray]
         (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in [*encoder.hidden, encoder.output]
     ]
     return layers[:-1], layers[-1]
+
+
+def model_of(**changes: object) -> MIND:
+    return MIND(model_config(**changes), 12, [], [])
 
 
 def expected_interests(
@@ -170,6 +175,59 @@ def test_routing_logits_are_saved_have_spread_sigma_and_are_not_trained() -> Non
 
 def test_one_shared_map_of_d_by_d_serves_all_behaviours_and_interests() -> None:
     assert MIND(model_config(), 5, [], []).encoder.shared_map.shape == (8, 8)
+
+
+def test_item_logits_give_an_item_the_same_start_wherever_it_stands() -> None:
+    encoder = model_of(initial_logits="item", interests=3).encoder
+    items = torch.randn(5, 8, generator=generator())
+    here = encoder.initial_logits(items[None, [0, 1, 2, 3]])
+    there = encoder.initial_logits(items[None, [4, 3, 0]])
+    torch.testing.assert_close(here[..., 0], there[..., 2])
+    torch.testing.assert_close(here[..., 3], there[..., 1])
+
+
+def test_item_logits_have_spread_sigma_and_directions_at_right_angles() -> None:
+    encoder = model_of(initial_logits="item", interests=4, dim=64, sigma=0.7).encoder
+    directions = encoder.directions
+    torch.testing.assert_close(directions @ directions.T, torch.eye(4))
+    logits = encoder.initial_logits(torch.randn(50, 200, 64, generator=generator()))
+    assert logits.std().item() == pytest.approx(0.7, rel=0.05)
+    assert "encoder.directions" in model_of(initial_logits="item").state_dict()
+
+
+def test_more_interests_than_dimensions_have_directions_of_norm_one() -> None:
+    directions = model_of(initial_logits="item", interests=9).encoder.directions
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(9))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_with_a_closed_gate_every_interest_is_the_vector_that_they_share(normalize: bool) -> None:
+    encoder = model_of(shared=True, normalize_interests=normalize, recency=True).encoder
+    behaviours, mask = torch.randn(2, 8, 8, generator=generator()), prefix_mask([8, 3], 8)
+    apart = encoder(behaviours, mask, None)[0]
+    with torch.no_grad():
+        encoder.gate.zero_()
+    vectors = encoder(behaviours, mask, None)[0]
+    assert not torch.allclose(apart[:, 0], apart[:, 1])
+    torch.testing.assert_close(vectors[:, 0], vectors[:, 1])
+    # and it is what the encoder without routing makes of the same behaviours
+    mean = model_of(encoder="mean", interests=1, normalize_interests=normalize, recency=True).encoder
+    mean.load_state_dict({name: value for name, value in encoder.state_dict().items() if name in mean.state_dict()})
+    torch.testing.assert_close(vectors[:, :1], mean(behaviours, mask, None)[0])
+
+
+def test_traits_weigh_distinct_behaviours_once_they_are_learned() -> None:
+    encoder = model_of(encoder="mean", interests=1, history="distinct").encoder
+    behaviours, mask = torch.eye(8)[None, :2], prefix_mask([2], 2)
+    traits = torch.zeros(1, 2, len(TRAITS))
+    traits[0, 1, 0] = math.log(9)
+    plain = encoder(behaviours, mask, None, traits=traits)[0]
+    torch.testing.assert_close(plain, encoder(behaviours, mask, None, traits=torch.zeros_like(traits))[0])
+    with torch.no_grad():
+        encoder.weight_of_traits.weight[0, 0] = 1.0
+    weighted = encoder(behaviours, mask, None, traits=traits)[0]
+    expected = encoder(behaviours * torch.tensor([1.0, 9.0]).view(1, 2, 1), mask, None, traits=torch.zeros_like(traits))
+    torch.testing.assert_close(weighted, expected[0])
 
 
 @pytest.mark.parametrize("normalize", [True, False])

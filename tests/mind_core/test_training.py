@@ -16,7 +16,7 @@ from mind_core.config import LossConfig, OptimConfig
 from mind_core.features import item_bags
 from mind_core.inference import MINDRetriever, recommend
 from mind_core.negatives import NegativeSampler
-from mind_core.sequences import Samples, full_histories, windows
+from mind_core.sequences import Samples, View, full_histories, windows
 from mind_core.training import Trainer, learning_rate_factor, seeded
 from tests.mind_core.given import (
     World,
@@ -125,7 +125,7 @@ def test_unknown_items_in_a_history_train_the_unknown_row_and_it_starts_at_zero(
 def test_a_batch_without_any_behaviour_trains_and_stays_finite(kind: str) -> None:
     t, w = given_run(KINDS[kind])
     firsts = Samples(torch.arange(6), w.sequences.offsets[:6])  # the label is the user's first item
-    assert not windows(w.sequences, firsts.users, firsts.positions, 8).mask.any()
+    assert not windows(w.sequences, firsts.users, firsts.positions, View(8)).mask.any()
     losses = run(t, w, [firsts] * 3)
     assert all(math.isfinite(x) for x in losses)
     assert all(value.isfinite().all() for value in weights(w).values())
@@ -148,7 +148,7 @@ def test_the_padded_width_of_a_batch_does_not_matter() -> None:
 
 def dense_loss(w: World, scoring: str, table: Tensor, samples: Samples) -> Tensor:
     """The full softmax loss from one dense table, without features: torch's own embedding and cross entropy."""
-    histories = windows(w.sequences, samples.users, samples.positions, w.config.max_history)
+    histories = windows(w.sequences, samples.users, samples.positions, w.model.view)
     labels = w.sequences.items[samples.positions]
     interests, own, _ = w.model.encoder(torch.nn.functional.embedding(histories.items, table), histories.mask, None)
     by_interest = (interests @ table.T).masked_fill(~own.unsqueeze(2), -math.inf)  # (B, K, V)
@@ -282,7 +282,7 @@ def test_resampled_logits_are_for_training_only() -> None:
     run(t, w, batches(w.sequences, 8, 3))
     assert torch.equal(w.model.encoder.routing_logits, before)
     retriever, users = MINDRetriever.of(w.model, w.bags), torch.arange(5)
-    histories = full_histories(w.sequences, users, w.config.max_history)
+    histories = full_histories(w.sequences, users, w.model.view)
     assert torch.equal(retriever.interests(histories)[0], retriever.interests(histories)[0])
 
 

@@ -1,0 +1,62 @@
+"""What a user's own items score on top of the best match, because the user had them before.
+
+    f(u, i) = max_j v_j . e_i + r(u, i),   r(u, i) = 0 for items that are not in u's history
+
+r is learned from how often, how lately and how regularly the item came (mind_core.repeats), and from the item itself:
+bread is bought again, a television is not. Its weights are shared by all users and items. Every one of a user's items
+is scored exactly, in training (mind_core.loss) as in serving.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mind_core.repeats import TRAITS
+
+HIDDEN = 16
+
+
+class RepeatMemory(nn.Module):
+    """r(u, i) of the items of a history: a + w . traits + MLP(traits) + c . e_i; 0 at first.
+
+    Parameters
+    ----------
+    dim : d, of items.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.linear = nn.Linear(len(TRAITS), 1)
+        self.hidden = nn.Linear(len(TRAITS), HIDDEN)
+        self.output = nn.Linear(HIDDEN, 1, bias=False)
+        self.item = nn.Linear(dim, 1, bias=False)
+        for layer in (self.linear, self.output, self.item):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, behaviours: Tensor, traits: Tensor) -> Tensor:
+        """Score a user's own items.
+
+        Parameters
+        ----------
+        behaviours : (B, L, d), e_i.
+        traits : (B, L, len(TRAITS)), float32.
+
+        Returns
+        -------
+        (B, L) r(u, i), in units of the score v_j . e_i.
+        """
+        traits = traits.to(behaviours.dtype)
+        learned = self.linear(traits) + self.output(functional.relu(self.hidden(traits))) + self.item(behaviours)
+        return learned.squeeze(-1)
+
+
+def own_item_scores(vectors: Tensor, own_items: Tensor, memory: Tensor) -> Tensor:
+    """Score each user's own items: max_j v_j . e_i + r(u, i).
+
+    vectors : (B, K, d).  own_items : (B, L, d), as they are scored.  memory : (B, L), r(u, i).  Returns (B, L).
+    """
+    best: Tensor = torch.amax(vectors @ own_items.transpose(1, 2), 1)
+    return best + memory
