@@ -66,6 +66,8 @@ def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
         total_steps=0,
         seed=seed,
         behaviour_dropout=config.train.behaviour_dropout,
+        labels_per_window=config.train.labels_per_window,
+        horizon=config.train.horizon,
     )
     if optimizer == "dense":
         trainer.rows["items"] = DenseAdam(trainer.model.item_table.weight, config.optim.table_learning_rate)
@@ -75,8 +77,8 @@ def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
 def endless(config: Config, data: Data) -> Iterator[Samples]:
     """Epoch after epoch of `mind train`'s full batches."""
     settings = config.train.model_copy(update={"epochs": sys.maxsize})
-    steps = MemoryInput(settings, data.train).steps(0)
-    return (step.samples for step in steps if step.size == settings.batch_size)
+    steps = MemoryInput(settings, data.train, max_history=config.model.max_history).steps(0)
+    return (step.samples for step in steps if step.size == settings.samples_per_step)
 
 
 def samples_per_second(config: Config, data: Data, optimizer: Optimizer, steps: int) -> list[float]:

@@ -31,6 +31,11 @@ class ModelConfig:
     routing_scale: float = 10.0  # multiplies the agreement added to the logits; 1 = the paper
     routing_update: Literal["dot", "cosine"] = "dot"  # agreement: u_j . S e_i (paper), or its cosine (EasyRec)
     sigma: float = 1.0  # std of the initial routing logits b_ij
+    context: Literal["none", "transformer"] = "none"  # transformer: v_j = norm(v_j + a * h), h of causal attention over
+    # the behaviours in their order; a is learned from 0 on. Needs train.labels_per_window
+    context_layers: int = 2
+    heads: int = 2
+    context_dropout: float = 0.2
     initial_logits: Literal["position", "item"] = "position"  # position: one draw for each place in the window (paper).
     # item: made of the item, so that a behaviour keeps its interest when the window slides
     shared: bool = False  # v_j = norm(v_0 + g_j v_j): interests share v_0, pooled over the whole history; g_j learned
@@ -53,7 +58,7 @@ class ModelConfig:
     logits_seed: int = 0  # of the fixed routing-logits buffer
 
     def __post_init__(self) -> None:
-        for name in ("interests", "iterations", "max_history"):
+        for name in ("interests", "iterations", "max_history", "context_layers", "heads"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
         # matrix kernels round a leftover of fewer than 4 by the row's place in the batch, on which nothing may depend
         for name in ("dim", "profile_dim"):
@@ -70,6 +75,16 @@ class ModelConfig:
             "interests",
             self.interests,
             f"1 with encoder: {self.encoder}, which has a single user vector",
+        )
+        _check(0 <= self.context_dropout < 1, "context_dropout", self.context_dropout, "a number from 0 to below 1")
+        _check(
+            self.dim % (2 * self.heads) == 0, "heads", self.heads, f"half of a divisor of dim ({self.dim}): widths are even"
+        )
+        _check(
+            self.context == "none" or self.history == "newest",
+            "history",
+            self.history,
+            "newest with context: transformer, which reads the behaviours in their order",
         )
         _check(
             self.initial_logits == "position" or not self.resample_logits,

@@ -80,7 +80,10 @@ class MINDRetriever:
     def route(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
         """Interests (B, K, d), own (B, K) and the coupling coefficients (B, K, max_history)."""
         starts = range(0, max(1, len(histories)), TILE_USERS)  # nobody is one empty tile
+        training = self.model.training
+        self.model.eval()  # a model that is being trained is looked at without its dropout
         parts = [self._tile(histories, start) for start in starts]
+        self.model.train(training)
         vectors, own, weights = (torch.cat(column) for column in zip(*parts, strict=True))
         return vectors, own, weights
 

@@ -16,7 +16,6 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from mind_core.attention import label_aware_attention
-from mind_core.memory import own_item_scores
 
 TILE_SCORES = 2**20  # scores computed at a time: 4 MB stay in a core's cache, and full softmax in bounded memory
 
@@ -26,13 +25,17 @@ class OwnItems:
     """The distinct items of the users' histories, each scored exactly because the model remembers them.
 
     ids : (B, L) item indices; 0 where there is none.
-    vectors : (B, L, d), as they are scored.
+    scores : (B, L), max_j v_j . e_i, the best match alone.
     memory : (B, L), r(u, i).
     """
 
     ids: Tensor
-    vectors: Tensor
+    scores: Tensor
     memory: Tensor
+
+    def rows(self, index: Tensor) -> OwnItems:
+        """Those of some users (B',)."""
+        return OwnItems(self.ids[index], self.scores[index], self.memory[index])
 
 
 def own_vectors(interests: Tensor, own: Tensor) -> Tensor:
@@ -114,8 +117,7 @@ def sampled_softmax_loss(
     if own is not None:
         is_label = own.ids == exact_ids
         exact = exact + (own.memory * is_label).sum(1, keepdim=True)
-        scores = own_item_scores(vectors, own.vectors.to(vectors.dtype), own.memory)
-        scores = scores.masked_fill(is_label | (own.ids == 0), float("-inf"))
+        scores = (own.scores + own.memory).masked_fill(is_label | (own.ids == 0), float("-inf"))
         exact, exact_ids = torch.cat([exact, scores.to(exact.dtype)], 1), torch.cat([exact_ids, own.ids], 1)
     loss: Tensor = _BestMatchSoftmax.apply(  # type: ignore[no-untyped-call]
         vectors / temperature, exact / temperature, exact_ids, negatives, negative_ids, log_expected

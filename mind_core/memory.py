@@ -41,7 +41,7 @@ class RepeatMemory(nn.Module):
 
         Parameters
         ----------
-        behaviours : (B, L, d), e_i.
+        behaviours : (W, L, d), e_i; B / W rows of the traits look at each.
         traits : (B, L, len(TRAITS)), float32.
 
         Returns
@@ -49,14 +49,5 @@ class RepeatMemory(nn.Module):
         (B, L) r(u, i), in units of the score v_j . e_i.
         """
         traits = traits.to(behaviours.dtype)
-        learned = self.linear(traits) + self.output(functional.relu(self.hidden(traits))) + self.item(behaviours)
-        return learned.squeeze(-1)
-
-
-def own_item_scores(vectors: Tensor, own_items: Tensor, memory: Tensor) -> Tensor:
-    """Score each user's own items: max_j v_j . e_i + r(u, i).
-
-    vectors : (B, K, d).  own_items : (B, L, d), as they are scored.  memory : (B, L), r(u, i).  Returns (B, L).
-    """
-    best: Tensor = torch.amax(vectors @ own_items.transpose(1, 2), 1)
-    return best + memory
+        learned = (self.linear(traits) + self.output(functional.relu(self.hidden(traits)))).squeeze(-1)
+        return learned + self.item(behaviours).squeeze(-1).repeat_interleave(len(traits) // len(behaviours), 0)

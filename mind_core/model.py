@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mind_core.config import ModelConfig
+from mind_core.context import ContextEncoder
 from mind_core.embeddings import WHOLE, EmbeddingTable, Shard
 from mind_core.features import UNKNOWN, FeatureSpec, unknown_rows
 from mind_core.memory import RepeatMemory
 from mind_core.repeats import TRAITS
-from mind_core.routing import adaptive_interest_count, b2i_routing, item_logits
+from mind_core.routing import adaptive_interest_count, b2i_routing, item_logits, taken_in
 from mind_core.sequences import View
 
 SHARED_GATE = 0.5  # g_j at the start: an interest is two parts of what the user's interests share, one of its own
@@ -54,6 +55,8 @@ class UserEncoder(nn.Module):
         if config.history == "distinct":
             self.weight_of_traits = nn.Linear(len(TRAITS), 1, bias=False)  # adds to the log weight of a behaviour
             nn.init.zeros_(self.weight_of_traits.weight)
+        if config.context == "transformer":
+            self.context = ContextEncoder(config.dim, config.context_layers, config.heads, config.context_dropout)
         if config.repeat == "memory":
             self.memory = RepeatMemory(config.dim)
         widths = [config.dim + profile_features * config.profile_dim, *config.hidden]
@@ -72,9 +75,10 @@ class UserEncoder(nn.Module):
 
         Parameters
         ----------
-        behaviours : (B, L, d), e_i of the behaviours, oldest first.
+        behaviours : (W, L, d), e_i of the behaviours, oldest first. B = W, but for `Packed` windows with P labels each:
+            there B = W * P, and rows w * P to w * P + P - 1 of all else look at window w.
         mask : (B, L) bool, False at padding and at behaviours hidden by dropout.
-        profile : (B, F * profile_dim), or None without profile features.
+        profile : (W, F * profile_dim), or None without profile features.
         logits : (B, K, L) or (K, L) initial routing logits; None: those of `initial_logits`.
         traits : (B, L, T) of the behaviours' items, with history: distinct.
 
@@ -86,6 +90,8 @@ class UserEncoder(nn.Module):
         """
         config = self.config
         importance = self._importance(mask, traits)
+        if profile is not None:
+            profile = profile.repeat_interleave(len(mask) // len(behaviours), 0)
         if config.encoder == "mind":
             own = self.own_interests(mask)
             capsules, weights = b2i_routing(
@@ -108,9 +114,19 @@ class UserEncoder(nn.Module):
             whole = mask.unsqueeze(1) / mask.sum(1).clamp(min=1).view(-1, 1, 1)
             pooled = self._finished(_pooled(behaviours, whole, importance), profile)  # (B, 1, d), v_0
             interests = pooled + self.gate * interests
-            if config.normalize_interests:
-                interests = functional.normalize(interests, dim=-1)
+        if config.context == "transformer":
+            interests = interests + self._context(behaviours, mask).unsqueeze(1)
+        if config.normalize_interests and (config.shared or config.context == "transformer"):
+            interests = functional.normalize(interests, dim=-1)
         return interests, own, weights
+
+    def _context(self, behaviours: Tensor, mask: Tensor) -> Tensor:
+        """(B, d), what the context encoder says at each sample's newest behaviour; 0 without any."""
+        said = self.context(behaviours)
+        place = torch.arange(mask.shape[1], device=mask.device)
+        newest = (mask * place).amax(1)
+        window = torch.arange(len(mask), device=mask.device).div(len(mask) // len(behaviours), rounding_mode="floor")
+        return said[window, newest] * mask.any(1, keepdim=True)
 
     def _importance(self, mask: Tensor, traits: Tensor | None) -> Tensor | None:
         """(B, L) g, how much of a behaviour is taken in; None: equally much of each."""
@@ -197,9 +213,9 @@ class MIND(nn.Module):
 
 
 def _pooled(behaviours: Tensor, weights: Tensor, importance: Tensor | None) -> Tensor:
-    """(B, 1, d) of behaviours (B, L, d) by weights (B, 1, L), each times its importance (B, L)."""
+    """(B, 1, d) of behaviours (W, L, d) by weights (B, 1, L), each times its importance (B, L)."""
     amount = weights if importance is None else weights * importance.unsqueeze(1)
-    return amount.to(behaviours.dtype) @ behaviours
+    return taken_in(amount.to(behaviours.dtype), behaviours)
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -116,10 +116,10 @@ def b2i_routing(
 
     Parameters
     ----------
-    behaviours : (B, L, d), e_i, oldest first.
+    behaviours : (W, L, d), e_i, oldest first. With B = W * P, rows w * P to w * P + P - 1 of all else look at w.
     mask : (B, L) bool, False at padding.
     own : (B, K) bool, the user's own interests.
-    initial_logits : (K, L) or (B, K, L), b_ij ~ N(0, sigma^2).
+    initial_logits : (K, L), (W, K, L) or (B, K, L), b_ij ~ N(0, sigma^2).
     iterations : r >= 1.
     shared_map : (d, d), S as it stands right of a row vector; None: the identity.
     scale : multiplies the agreement added to the logits; 1 is the paper.
@@ -136,16 +136,38 @@ def b2i_routing(
     """
     if importance is None:
         importance = behaviours.new_ones(mask.shape)
+    if initial_logits.dim() == 3 and len(initial_logits) < len(mask):
+        initial_logits = initial_logits.repeat_interleave(len(mask) // len(initial_logits), 0)
     still, amount = behaviours.detach(), importance.detach().unsqueeze(1)
     still_map = None if shared_map is None else shared_map.detach()
-    logits = initial_logits.expand(behaviours.shape[0], -1, -1)
+    logits = initial_logits.expand(len(mask), -1, -1)
     with torch.no_grad():
         for _ in range(iterations - 1):
-            capsules = squash(_mapped((amount * coupling(logits, mask, own)) @ still, still_map))  # (B, K, d)
+            capsules = squash(_mapped(taken_in(amount * coupling(logits, mask, own), still), still_map))  # (B, K, d)
             logits = logits + scale * _agreement(capsules, still, still_map, update)  # (B, K, L), accumulated
         weights = coupling(logits, mask, own)
-    taken = (importance.unsqueeze(1) * weights).to(behaviours.dtype) @ behaviours
+    taken = taken_in((importance.unsqueeze(1) * weights).to(behaviours.dtype), behaviours)
     return squash(_mapped(taken, shared_map)), weights
+
+
+def taken_in(weights: Tensor, behaviours: Tensor) -> Tensor:
+    """Sum behaviours (W, L, d) by weights (B, K, L), of which B / W rows share a window.  (B, K, d).
+
+    Examples
+    --------
+    One window, and two samples of it with one interest each:
+
+    >>> taken_in(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
+    [[[1.0, 2.0]], [[4.0, 6.0]]]
+    """
+    windows, length, _ = behaviours.shape
+    return (weights.reshape(windows, -1, length) @ behaviours).view(*weights.shape[:2], -1)
+
+
+def products(vectors: Tensor, behaviours: Tensor) -> Tensor:
+    """Multiply vectors (B, K, d) with the behaviours (W, L, d) of their window.  (B, K, L)."""
+    windows, length, dim = behaviours.shape
+    return (vectors.reshape(windows, -1, dim) @ behaviours.transpose(1, 2)).view(*vectors.shape[:2], length)
 
 
 def _mapped(vectors: Tensor, shared_map: Tensor | None) -> Tensor:
@@ -157,5 +179,5 @@ def _agreement(capsules: Tensor, behaviours: Tensor, shared_map: Tensor | None, 
     """u_j . S e_i = S^T u_j . e_i, or the cosine.  (B, K, L)."""
     if update == "cosine":
         capsules = torch.nn.functional.normalize(capsules, dim=-1)
-        return capsules @ torch.nn.functional.normalize(_mapped(behaviours, shared_map), dim=-1).transpose(1, 2)
-    return (capsules if shared_map is None else capsules @ shared_map.T) @ behaviours.transpose(1, 2)
+        return products(capsules, torch.nn.functional.normalize(_mapped(behaviours, shared_map), dim=-1))
+    return products(capsules if shared_map is None else capsules @ shared_map.T, behaviours)

@@ -154,6 +154,77 @@ def _distinct(repeats: Repeats, index: Tensor, mask: Tensor, ends: Tensor, most:
     return found, torch.arange(width, device=index.device) < sizes.unsqueeze(1)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """Windows of users, and P labels drawn in each: sample (w, p) sees the behaviours of window w before its label.
+
+    items : (W, L) int64, of the windows, oldest first, 0 at padding.
+    positions : (W * P,) absolute positions of the labels; any where not `real`.
+    real : (W * P,) bool; a window with fewer than P labels has each of them once.
+    mask : (W * P, L) bool, what a sample sees.
+    profile, newest, traits : as in `Histories`; profile of the W windows, the others of the W * P samples.
+    """
+
+    items: Tensor
+    positions: Tensor
+    real: Tensor
+    mask: Tensor
+    profile: Bags | None
+    newest: Tensor | None = None
+    traits: Tensor | None = None
+
+
+def ends_before(
+    sequences: Sequences, users: Tensor, positions: Tensor, horizon: int, generator: torch.Generator
+) -> Tensor:
+    """Where the histories of labels end, so that a label is any of the next `horizon` events, each equally likely.
+
+    positions : (B,), of the labels.  Returns (B,), positions - 0 .. horizon - 1, but after a user's first event.
+    """
+    if horizon == 1:
+        return positions
+    back = torch.randint(0, horizon, positions.shape, generator=generator, device=positions.device)
+    return torch.minimum(positions, torch.maximum(positions - back, sequences.offsets[users] + 1))
+
+
+def packed(
+    sequences: Sequences, samples: Samples, view: View, labels: int, generator: torch.Generator, horizon: int = 1
+) -> Packed:
+    """Cut out a window that ends before each of `samples`, and draw `labels` of its own in it, without replacement.
+
+    The label of a sample is any event of the window but its first, or the event at the sample's own position; with a
+    `horizon`, a label is any of so many events from there on.
+
+    Raises
+    ------
+    ValueError
+        For a view of distinct items: which they are differs from label to label.
+    """
+    if view.distinct:
+        raise ValueError("a window of distinct items cannot be shared by several labels")
+    index, inside = _newest_events(sequences, samples.users, samples.positions, view.max_history)
+    keys = torch.rand(index.shape, generator=generator, device=index.device).masked_fill(~inside, -1.0)
+    if missing := max(0, labels - index.shape[1]):
+        keys = functional.pad(keys, (0, missing), value=-1.0)
+    drawn, newest_seen = keys.topk(labels, dim=1)  # (W, P), the place of the newest behaviour that a sample sees
+    real, newest_seen = drawn >= 0, newest_seen.clamp(max=index.shape[1] - 1)
+    place = torch.arange(index.shape[1], device=index.device)
+    mask = (place <= newest_seen.unsqueeze(2)) & inside.unsqueeze(1)  # (W, P, L)
+    ends = (index.gather(1, newest_seen) + 1).flatten()
+    ahead = torch.randint(0, horizon, ends.shape, generator=generator, device=ends.device) if horizon > 1 else 0
+    positions = torch.minimum(ends + ahead, (sequences.offsets[samples.users + 1] - 1).repeat_interleave(labels))
+    items = torch.where(inside, sequences.items[index].long(), 0)
+    profile, mask = sequences.profile_of(samples.users), mask.flatten(0, 1)
+    if not view.traits:
+        return Packed(items, positions, real.flatten(), mask, profile)
+    every = index.repeat_interleave(labels, 0)
+    newest = mask & _is_newest(sequences.repeats, every, ends)
+    begins = sequences.offsets[samples.users].repeat_interleave(labels)
+    age = (ends.unsqueeze(1) - 1 - every).clamp(min=0)
+    traits = traits_of(sequences.repeats, every, age, (ends - begins).unsqueeze(1))
+    return Packed(items, positions, real.flatten(), mask, profile, newest, torch.where(newest.unsqueeze(-1), traits, 0))
+
+
 def full_histories(sequences: Sequences, users: Tensor, view: View, width: int | None = None) -> Histories:
     """Each user's newest behaviours: what serving sees."""
     return windows(sequences, users, sequences.offsets[users + 1], view, width)
@@ -206,6 +277,30 @@ class DrawnTargets:
         start = self.sequences.offsets[users]
         choices = self.sequences.offsets[users + 1] - start - 1
         return Samples(users, start + 1 + draw(numbers, choices, *self.key))
+
+
+class WindowEnds:
+    """The last label of each window that a sequence is cut into, the newest window first to be full: these samples by
+    number, in file order, none of them stored. Every event but a sequence's first is the label of one window.
+
+    Parameters
+    ----------
+    longest : labels of a full window.
+    """
+
+    def __init__(self, sequences: Sequences, longest: int):
+        self.sequences, self.longest = sequences, longest
+        windows_of = (sequences.lengths - 1).clamp_(min=0).add_(longest - 1).div_(longest, rounding_mode="floor")
+        self.first = functional.pad(windows_of.cumsum(0), (1, 0))  # (n + 1,) of each user
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def __getitem__(self, numbers: Tensor) -> Samples:
+        """Samples `numbers` (S,) int64."""
+        users = torch.searchsorted(self.first, numbers, right=True) - 1
+        back = self.first[users + 1] - 1 - numbers  # windows of the user that are newer
+        return Samples(users, self.sequences.offsets[users + 1] - 1 - self.longest * back)
 
 
 def hide_behaviours(mask: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,8 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer
 from mind_core.profiling import StepTimes
-from mind_core.sequences import Samples, Sequences, hide_behaviours, windows
+from mind_core.routing import products
+from mind_core.sequences import Histories, Packed, Samples, Sequences, ends_before, hide_behaviours, packed, windows
 
 
 def seeded(device: torch.device | str, *key: object) -> torch.Generator:
@@ -48,7 +50,10 @@ def learning_rate_factor(step: int, total_steps: int, config: OptimConfig) -> fl
 
 @dataclass(frozen=True)
 class StepBatch:
-    """A batch over distinct items: `history` (B, L), `label` (B,), `negatives` (N,) index into `items` (U,)."""
+    """A batch over distinct items: `history` (W, L), `label` (B,), `negatives` (N,) index into `items` (U,).
+
+    B = W, or B = W * P with P labels in each window, of which only those of `real` count.
+    """
 
     items: Tensor
     history: Tensor
@@ -59,6 +64,7 @@ class StepBatch:
     logits: Tensor | None  # (B, K, L) resampled routing logits
     newest: Tensor | None  # (B, L) bool, which behaviours stand for an item of the user's own
     traits: Tensor | None  # (B, L, T) of those items
+    real: Tensor | None = None  # (B,) bool; None: all
 
 
 class Objective(nn.Module):
@@ -77,7 +83,7 @@ class Objective(nn.Module):
         behaviours = functional.embedding(batch.history, distinct)  # (B, L, d)
         profiles = None
         if profile is not None:
-            profiles = profile.pooled(profile.block.values).view(len(batch.label), -1)  # (B, F * profile_dim)
+            profiles = profile.pooled(profile.block.values).view(len(batch.history), -1)  # (W, F * profile_dim)
         interests, own, _ = self.encoder(behaviours, batch.mask, profiles, batch.logits, batch.traits)
         scored = model.score_vectors(distinct)
         label = functional.embedding(batch.label, scored)  # (B, d)
@@ -88,23 +94,31 @@ class Objective(nn.Module):
         else:
             power, normalize = config.attention_power, config.normalize_interests
             vectors = label_attention_vector(interests, own, label, power, normalize)
+        remembered = self._own_items(batch, behaviours, vectors)
+        ids = batch.items[batch.label]
+        if batch.real is not None:
+            kept = batch.real.nonzero().squeeze(1)
+            vectors, label, ids = vectors[kept], label[kept], ids[kept]
+            remembered = None if remembered is None else remembered.rows(kept)
         return sampled_softmax_loss(
             vectors,
             label,
             negatives,
-            batch.items[batch.label],
+            ids,
             batch.items[batch.negatives],
             batch.log_expected[batch.negatives],
             config.temperature,
-            self._own_items(batch, behaviours),
+            remembered,
         )
 
-    def _own_items(self, batch: StepBatch, behaviours: Tensor) -> OwnItems | None:
+    def _own_items(self, batch: StepBatch, behaviours: Tensor, vectors: Tensor) -> OwnItems | None:
         if batch.newest is None or batch.traits is None or self._model[0].config.repeat == "none":
             return None
-        ids = batch.items[batch.history].masked_fill(~batch.newest, 0)  # also those that dropout hides from the encoder
-        memory = self.encoder.memory(behaviours, batch.traits)
-        return OwnItems(ids, self._model[0].score_vectors(behaviours), memory)
+        labels = len(batch.label) // len(batch.history)
+        # also those that dropout hides from the encoder
+        ids = batch.items[batch.history].repeat_interleave(labels, 0).masked_fill(~batch.newest, 0)
+        scores = products(vectors, self._model[0].score_vectors(behaviours)).amax(1)
+        return OwnItems(ids, scores, self.encoder.memory(behaviours, batch.traits))
 
 
 class Trainer:
@@ -116,6 +130,8 @@ class Trainer:
     item_bags : which table rows make up each item index, on the same device.
     sampler : of the shared negatives, on the same device.
     total_steps : of the whole run, for the learning-rate schedule.
+    labels_per_window : of the window that ends before each sample, so many labels are drawn; None: the sample is one.
+    horizon : a label is one of the next so many events after the history.
     times : filled by every step, if given.
     """
 
@@ -129,6 +145,8 @@ class Trainer:
         total_steps: int,
         seed: int = 0,
         behaviour_dropout: float = 0.0,
+        labels_per_window: int | None = None,
+        horizon: int = 1,
         autocast: bool = False,
         times: StepTimes | None = None,
     ):
@@ -136,6 +154,7 @@ class Trainer:
         self.times = times
         self.total_steps, self.seed = total_steps, seed
         self.behaviour_dropout, self.autocast = behaviour_dropout, autocast
+        self.labels_per_window, self.horizon = labels_per_window, horizon
         self.device = model.item_table.weight.device
         self.rank = dist.get_rank() if world_size() > 1 else 0
         if sampler.config.kind == "full" and model.item_table.shard.ranks > 1:
@@ -169,7 +188,7 @@ class Trainer:
         with self._phase("gather"):
             items = self._gather_items(batch.items)
             profile = gather(self.model.profile_table, profile_rows) if profile_rows is not None else None
-        with self._phase("forward"), self._autocast():
+        with self._phase("forward"), self._autocast(), self._dropout():
             loss: Tensor = self.objective(batch, items, profile)
         with self._phase("backward"):
             self.dense.zero_grad(set_to_none=True)
@@ -190,16 +209,34 @@ class Trainer:
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self.times is None else self.times.phase(name)
 
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """Draw the context encoder's dropout by (seed, step, rank), whatever was drawn before."""
+        config = self.model.config
+        if config.context == "none" or config.context_dropout == 0:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seeded("cpu", self.seed, "context dropout", self.step, self.rank).initial_seed())
+            yield
+
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
 
     def _draw(self, sequences: Sequences, samples: Samples) -> tuple[StepBatch, Bags | None]:
         model, config = self.model, self.model.config
-        histories = windows(sequences, samples.users, samples.positions, model.view)
-        labels = sequences.items[samples.positions].long()
+        seen: Histories | Packed
+        generator = seeded(self.device, self.seed, "labels", self.step, self.rank)
+        if self.labels_per_window is None:
+            ends = ends_before(sequences, samples.users, samples.positions, self.horizon, generator)
+            seen, positions, real = windows(sequences, samples.users, ends, model.view), samples.positions, None
+        else:
+            seen = packed(sequences, samples, model.view, self.labels_per_window, generator, self.horizon)
+            positions, real = seen.positions, seen.real
+        labels = sequences.items[positions].long()
         # the same draw on every rank, as if one worker had taken the whole batch: fewer rows to exchange and to update
         negatives = self.sampler.draw(labels, seeded(self.device, self.seed, "negatives", self.step))
-        mask = histories.mask
+        mask = seen.mask
         if self.behaviour_dropout:
             generator = seeded(self.device, self.seed, "dropout", self.step, self.rank)
             mask = hide_behaviours(mask, self.behaviour_dropout, generator)
@@ -208,16 +245,26 @@ class Trainer:
             shape = (len(labels), config.interests, mask.shape[1])
             generator = seeded(self.device, self.seed, "logits", self.step, self.rank)
             logits = config.sigma * torch.randn(shape, generator=generator, device=self.device)
-        ids = torch.cat([histories.items.flatten(), labels, negatives])
+        ids = torch.cat([seen.items.flatten(), labels, negatives])
         if self.sampler.config.kind == "full":
             distinct, index = torch.arange(model.items, device=self.device), ids  # every item takes part
         else:
             distinct, index = ids.unique(return_inverse=True)
-        history, label, negative = index.split([histories.items.numel(), len(labels), len(negatives)])
+        history, label, negative = index.split([seen.items.numel(), len(labels), len(negatives)])
         log_expected = self.sampler.log_expected_count(distinct, len(labels))
-        own_items = histories.newest, histories.traits
-        batch = StepBatch(distinct, history.view(mask.shape), label, negative, mask, log_expected, logits, *own_items)
-        return batch, histories.profile
+        batch = StepBatch(
+            distinct,
+            history.view(seen.items.shape),
+            label,
+            negative,
+            mask,
+            log_expected,
+            logits,
+            seen.newest,
+            seen.traits,
+            real,
+        )
+        return batch, seen.profile
 
     def _gather_items(self, items: Tensor) -> Gathered:
         table = self.model.item_table

@@ -145,8 +145,12 @@ class TrainConfig(Section):
     workers: int = Field(1, ge=1)
     min_workers: int | None = Field(None, ge=1)  # elastic: a run that loses nodes goes on with that many at least, and
     # takes new ones up to `workers`; batches are then cut and drawn otherwise. None: it waits for all of them
-    batch_size: int = Field(1024, ge=1)  # over all workers
+    batch_size: int = Field(1024, ge=1)  # labels of a step, over all workers
     epochs: int = Field(20, ge=1)
+    labels_per_window: int | None = Field(None, ge=1)  # a sample is a window of a user's sequence, and so many of its
+    # events are labels, drawn anew each epoch: what the user encoder reads once serves them all. None: one label each
+    horizon: int = Field(1, ge=1)  # a label is any of the next so many events: what a user comes back for, and not only
+    # what follows within a basket
     targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
     behaviour_dropout: float = Field(0.2, ge=0, lt=1)  # share of behaviours hidden from the user encoder
     input: Literal["auto", "memory", "stream"] = "auto"  # how a worker holds the train split: all of it in memory, or
@@ -169,6 +173,12 @@ class TrainConfig(Section):
     profile: bool = False  # measure where a step's time goes; --profile
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
     seed: int = 0
+
+
+    @property
+    def samples_per_step(self) -> int:
+        """Over all workers: of `batch_size` labels, so many lie in each sample."""
+        return max(1, self.batch_size // (self.labels_per_window or 1))
 
 
 class EvaluateConfig(Section):
@@ -229,6 +239,18 @@ class Config(Section):
             raise ValueError("train.include_validation=true: must be false with train.input: stream")
         if self.train.include_validation and self.model.encoder == "popularity":
             raise ValueError("train.include_validation=true: must be false with encoder: popularity")
+        return self
+
+    @model_validator(mode="after")
+    def windows_are_cut_as_they_are_read(self) -> Config:
+        if self.train.labels_per_window is None:
+            if self.model.context != "none":
+                raise ValueError("model.context=transformer: needs train.labels_per_window, such as 16")
+            return self
+        if self.model.history == "distinct":
+            raise ValueError("train.labels_per_window: must be empty with model.history: distinct")
+        if self.train.targets_per_user is not None:
+            raise ValueError("train.labels_per_window: must be empty with train.targets_per_user")
         return self
 
     @property

@@ -99,6 +99,8 @@ def build_trainer(
         total_steps=config.train.epochs * given.steps_per_epoch,
         seed=config.train.seed,
         behaviour_dropout=config.train.behaviour_dropout,
+        labels_per_window=config.train.labels_per_window,
+        horizon=config.train.horizon,
         autocast=_use_bfloat16(config, device),
         times=StepTimes(device) if config.train.profile else None,
     )

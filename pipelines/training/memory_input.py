@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
+from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences, WindowEnds
 from mind_core.shuffle import Permutation
 from pipelines.config.schema import TrainConfig
 from pipelines.dataset.dataset import SplitCounts
@@ -78,12 +78,19 @@ class MemoryInput:
     Nothing else here grows with the number of events: which samples a step has is computed from its number.
     """
 
-    def __init__(self, config: TrainConfig, sequences: Sequences, rank: int = 0, ranks: int = 1):
+    def __init__(
+        self, config: TrainConfig, sequences: Sequences, rank: int = 0, ranks: int = 1, max_history: int | None = None
+    ):
         self.config, self.sequences, self.rank, self.ranks = config, sequences, rank, ranks
-        self.every = AllTargets(sequences) if config.targets_per_user is None else None
+        self.every: AllTargets | WindowEnds | None = None
+        if config.labels_per_window is not None:
+            assert max_history is not None, "windows are as long as the model's history"
+            self.every = WindowEnds(sequences, max_history)
+        elif config.targets_per_user is None:
+            self.every = AllTargets(sequences)
         self.size = len(self.samples(0))  # of every epoch
 
-    def samples(self, epoch: int) -> AllTargets | DrawnTargets:
+    def samples(self, epoch: int) -> AllTargets | DrawnTargets | WindowEnds:
         """The samples of an epoch, in file order."""
         if self.every is not None:
             return self.every
@@ -92,7 +99,7 @@ class MemoryInput:
 
     @property
     def steps_per_epoch(self) -> int:
-        return epoch_steps(self.size, self.config.batch_size, self.ranks)
+        return epoch_steps(self.size, self.config.samples_per_step, self.ranks)
 
     def steps(self, first: int) -> Generator[Step]:
         start, done = divmod(first, self.steps_per_epoch)
@@ -106,7 +113,7 @@ class MemoryInput:
         At most ranks - 1 samples come twice, so that all ranks do the same number of steps on equally many samples.
         """
         samples, order = self.samples(epoch), Permutation(self.size, self.config.seed, "order", epoch)
-        each, device = rank_batch(self.config.batch_size, self.ranks), self.sequences.offsets.device
+        each, device = rank_batch(self.config.samples_per_step, self.ranks), self.sequences.offsets.device
         at_a_time = each * max(1, CHUNK // each)
         for places in _ranges(done * each, -(-self.size // self.ranks), at_a_time, device):
             own = samples[order[(places * self.ranks + self.rank) % self.size]]

@@ -83,7 +83,7 @@ def _input(
     config: Config, dataset: Dataset, data: TrainData, device: torch.device, rank: int, ranks: int
 ) -> TrainInput:
     if data.train is not None:
-        return MemoryInput(config.train, data.train, rank, ranks)
+        return MemoryInput(config.train, data.train, rank, ranks, config.model.max_history)
     reader = RayReader(columns_to_train(dataset))
     profile = feature_specs(dataset.manifest.profile_features)
     return StreamInput(config.train, dataset.split_files("train"), reader, profile, device, rank, ranks)

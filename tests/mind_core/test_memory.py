@@ -16,6 +16,7 @@ from mind_core.inference import MINDRetriever, recommend
 from mind_core.loss import OwnItems, contained, sampled_softmax_loss
 from mind_core.memory import RepeatMemory
 from mind_core.repeats import TRAITS
+from mind_core.routing import products
 from mind_core.sequences import Samples, full_histories
 from tests.mind_core.given import World, generator, trainer, world
 
@@ -57,7 +58,7 @@ def test_served_scores_are_the_best_match_plus_the_memory_of_own_items_only(hist
             if item in behaviours:
                 last = max(place for place, each in enumerate(behaviours) if each == item)
                 expected += 2 * math.log(behaviours.count(item)) - 0.5 * math.log(len(behaviours) - last)
-                expected += float(w.model.encoder.memory.item(retriever.behaviour_vectors[item]))
+                expected += w.model.encoder.memory.item(retriever.behaviour_vectors[item]).item()
             assert score == pytest.approx(expected, abs=1e-5)
 
 
@@ -88,7 +89,7 @@ def test_the_loss_with_own_items_is_a_softmax_in_which_each_of_them_stands_once(
     negatives = torch.randint(2, catalogue, (7,), generator=g)
     expected = torch.randn(7, generator=g, dtype=torch.float64)
     found = sampled_softmax_loss(
-        vectors, table[labels], table[negatives], labels, negatives, expected, 0.5, OwnItems(own, table[own], memory)
+        vectors, table[labels], table[negatives], labels, negatives, expected, 0.5, OwnItems(own, products(vectors, table[own]).amax(1), memory)
     )
     assert found.item() == pytest.approx(
         bare_loop(vectors, table, labels, negatives, expected, own, memory, temperature=0.5), rel=1e-6
@@ -132,7 +133,7 @@ def test_the_gradient_of_the_loss_with_own_items_equals_finite_differences() -> 
     own = torch.tensor([[2, 4], [7, 0]])
 
     def run(vectors: Tensor, table: Tensor, memory: Tensor) -> Tensor:
-        items = OwnItems(own, table[own], memory)
+        items = OwnItems(own, products(vectors, table[own]).amax(1), memory)
         zero = torch.zeros(4, dtype=torch.float64)
         return sampled_softmax_loss(vectors, table[labels], table[negatives], labels, negatives, zero, 0.7, items)
 

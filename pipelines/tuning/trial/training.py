@@ -64,7 +64,7 @@ def results_of(
     """
     config, folder = trial_config(base, trial["values"], trial["seed"] - base.train.seed), Path(trial["checkpoint"])
     assert data.train is not None
-    given = MemoryInput(config.train, data.train, rank, ranks)
+    given = MemoryInput(config.train, data.train, rank, ranks, config.model.max_history)
     trainer = build_trainer(config, dataset, data, given, device, rank, ranks)
     stopping = EarlyStopping(config.train.patience)
     reports: list[Report] = []
