@@ -7,7 +7,7 @@ Four passes, each over pieces that fit a worker; the driver sees counts and voca
 3. core_items   item counts per part, again and again until no item or user is below its minimum
 4. write_parts  per part: encode, split, write its files of the dataset
 
-A killed job is gone on with by the same command: pipelines.preprocess.workspace. On a cluster, `home` is on storage
+A killed command is gone on with by the same command: pipelines.preprocess.workspace. On a cluster, `home` is on storage
 that all nodes share. What is held where: docs/preprocessing.md
 """
 
@@ -138,7 +138,7 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         profile_rows = profile_rows.aligned(log.user_type, *described(data.events, data.events.user, pieces))
     runs = group(log.bucket_counts, EVENTS_PER_PART)
     parts, duplicates = sort_parts(data, log, runs, work, layout.events)
-    for file in log.files:  # a resumed job finds every part on record
+    for file in log.files:  # a resumed command finds every part on record
         remove(Path(file.path))
     core = find_core(data, parts, work)
     if core.rare is not None:

@@ -1,4 +1,4 @@
-"""The unfinished dataset: a folder beside the finished one that a killed job leaves and the next one goes on with.
+"""The unfinished dataset: a folder beside the finished one that a killed command leaves and the next one goes on with.
 
     .NAME.work-HASH/key.json            what the work is for: settings and files; HASH is of it
     .NAME.work-HASH/STAGE/KEY.json      written by a task after all else that it wrote: that task is done

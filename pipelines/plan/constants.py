@@ -1,6 +1,6 @@
 """Sizes that are written in the code, repeated here so that planning imports neither torch nor Ray.
 
-tests/pipelines/plan/test_code.py compares them.
+tests/pipelines/plan/test_constants.py compares them.
 """
 
 from __future__ import annotations
