@@ -121,7 +121,7 @@ def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = No
     cold = torch.zeros(items, dtype=torch.bool) if cold is None else cold
     if not columns and cold.any():
         raise ValueError("cold items need features: their vectors are made of nothing else")
-    share = 1 / (len(columns) + (~cold).float())  # (V,), of each embedding in the mean
+    mean_weight = 1 / (len(columns) + (~cold).float())  # (V,), of each embedding in the mean
     ids = (~cold).nonzero().squeeze(1)[1:]  # all but padding
     parts = [(ids, ids, torch.ones(len(ids)))]  # (item, row, weight) of the ids; row = item index
     for column, start in zip(columns, row_offsets([c.spec for c in columns], items), strict=True):
@@ -132,7 +132,7 @@ def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = No
         unknown_row = MISSING if column.spec.kind == "numeric" else UNKNOWN
         parts.append((entity + FIRST_ITEM, row + start, weight))
         parts.append((torch.tensor([UNKNOWN]), torch.tensor([unknown_row + start]), torch.ones(1)))
-    return _csr([(item, row, weight * share[item]) for item, row, weight in parts], items)
+    return _csr([(item, row, weight * mean_weight[item]) for item, row, weight in parts], items)
 
 
 def profile_bags(columns: list[FeatureColumn]) -> Bags:

@@ -23,8 +23,8 @@ WAYS_OUT = (
 DRIVER_CPUS = "MIND_DRIVER_CPUS"  # environment: what the driver of a submitted job holds of its node
 
 
-def drivers_share() -> str:
-    """Of a message that the cluster has too little: what this job's own driver holds, if anything."""
+def driver_note() -> str:
+    """Say, for a message that the cluster has too little, what this job's own driver holds, if anything."""
     held = os.environ.get(DRIVER_CPUS)
     return f" beside the job's driver ({held} CPUs; on the head with --entrypoint-num-cpus 0)" if held else ""
 

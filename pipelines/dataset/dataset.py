@@ -20,14 +20,12 @@ Item and feature rows: see pipelines.dataset.vocabulary. Reading needs no Ray.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -318,35 +316,3 @@ def feature_info(encoder: FeatureEncoder) -> FeatureInfo:
     return FeatureInfo(
         encoder.name, encoder.kind, encoder.size, encoder.mean, encoder.std, encoder.edges, encoder.separator
     )
-
-
-def digest(table: pa.Table) -> str:
-    """SHA-256 of a table's names, types and values, independent of chunks and of the file format."""
-    state = hashlib.sha256()
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        state.update(f"{name}:{column.type}:{len(column)};".encode())
-        array = column.combine_chunks()
-        for chunk in array.chunks if isinstance(array, pa.ChunkedArray) else [array]:
-            _update(state, chunk)
-    return state.hexdigest()
-
-
-def _update(state: Any, array: pa.Array) -> None:
-    state.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-    kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        state.update(array.value_lengths().fill_null(-1).to_numpy().tobytes())
-        _update(state, array.flatten())
-    elif pa.types.is_struct(kind):
-        for child in array.flatten():
-            _update(state, child)
-    elif pa.types.is_primitive(kind) and not pa.types.is_boolean(kind):
-        dense = array.drop_null()
-        width = kind.bit_width // 8
-        start = dense.offset * width
-        buffer = dense.buffers()[1]
-        state.update(memoryview(buffer)[start : start + len(dense) * width] if buffer is not None else b"")
-    else:
-        text = array.cast(pa.string()).drop_null() if not pa.types.is_binary(kind) else array.drop_null()
-        state.update(pc.binary_length(text).to_numpy(zero_copy_only=False).tobytes())
-        state.update(b"".join(text.cast(pa.binary()).to_pylist()))

@@ -17,7 +17,7 @@ from pipelines.config.schema import FeatureTable
 from pipelines.dataset.vocabulary import FeatureEncoder, fit
 from pipelines.errors import UserError
 from pipelines.log.ids import WHOLE_NUMBER, canonical
-from pipelines.log.sources import TEXT_FORMATS, guess_format, read_table
+from pipelines.log.sources import TEXT_FORMATS, guess_format, read_source
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FeatureRows:
             If it cannot be read, lacks a column, or has an id on several rows.
         """
         names = list(dict.fromkeys([source.id, *source.features, *source.show]))
-        table, files = read_table(source, names)
+        table, files = read_source(source, names)
         ids = canonical(table[source.id], f"{source.path}: id column {source.id!r}")
         present = pc.is_valid(ids)
         rows = cls(source, ids.filter(present), table.filter(present), files)

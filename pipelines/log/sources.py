@@ -84,7 +84,7 @@ def partition(path: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((key, None if value == _HIVE_NULL else value) for key, value in pairs)
 
 
-def read_table(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[dict[str, Any]]]:
+def read_source(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Read a whole table, `columns` only, and say what was read (see `lineage`).
 
     Text columns of a CSV in which every value is an integer become int64.

@@ -29,15 +29,15 @@ class Bottleneck:
 
 def bottlenecks(plan: Plan) -> list[Bottleneck]:
     """The worst first; where all fits and nothing takes a day, the longest stage alone."""
-    short = [process for process in plan.processes if share(plan, process) > 1]
-    found = [_memory(plan, process) for process in sorted(short, key=lambda each: -share(plan, each))]
+    short = [process for process in plan.processes if part_of_node_memory(plan, process) > 1]
+    found = [_memory(plan, process) for process in sorted(short, key=lambda each: -part_of_node_memory(plan, each))]
     stages = sorted((each for each in plan.stages if each.name != names.EPOCH), key=lambda each: -each.total)
     slow = [stage for stage in stages if stage.total > LONG_S]
     return found + [_time(plan, stage) for stage in (slow if found or slow else stages[:1])]
 
 
-def share(plan: Plan, process: Process) -> float:
-    """Of a node's memory that all such processes there take."""
+def part_of_node_memory(plan: Plan, process: Process) -> float:
+    """Return the part of a node's memory that all such processes on it take; above 1 they do not fit."""
     return process.node_bytes / plan.machine.memory
 
 

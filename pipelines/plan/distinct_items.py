@@ -22,16 +22,16 @@ def distinct_items(workload: Workload, samples: float) -> float:
         return items
     ranks = np.geomspace(workload.head, workload.head + items, BINS)
     width = np.diff(ranks)  # items of a bin
-    share = law(ranks, workload.zipf)
-    popular = law(ranks, workload.zipf * loss.popularity_power)
-    drawn = samples * (workload.history + 1) * share + loss.popularity_negatives * popular
+    popular = law(ranks, workload.zipf)
+    flattened = law(ranks, workload.zipf * loss.popularity_power)
+    drawn = samples * (workload.history + 1) * popular + loss.popularity_negatives * flattened
     each = drawn / width + loss.uniform_negatives / items
     return float((width * -np.expm1(-each)).sum())
 
 
 def law(edges: Floats, exponent: float) -> Floats:
-    """Share of the bins between `edges` in the density x^-s."""
+    """Return the shares of the bins between `edges` in the density x^-s."""
     power = 1 - exponent
     below = np.log(edges) if abs(power) < 1e-9 else edges**power / power
-    share: Floats = np.diff(below) / (below[-1] - below[0])
-    return share
+    shares: Floats = np.diff(below) / (below[-1] - below[0])
+    return shares

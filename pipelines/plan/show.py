@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from pipelines.plan import memory, network, preprocessing, ranking, training
-from pipelines.plan.bottlenecks import bottlenecks, share
+from pipelines.plan.bottlenecks import bottlenecks, part_of_node_memory
 from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.machine import Machine, described
 from pipelines.plan.memory import Parts
@@ -54,7 +54,9 @@ def _nodes(plan: Plan) -> Table:
 def _memory(plan: Plan) -> Table:
     table = _table("Memory at the peak", "process", "bytes", "")
     for process in plan.processes:
-        verdict = "" if share(plan, process) <= 1 else f"more than a node's {show_bytes(plan.machine.memory)}"
+        verdict = (
+            "" if part_of_node_memory(plan, process) <= 1 else f"more than a node's {show_bytes(plan.machine.memory)}"
+        )
         table.add_row(f"[bold]{process.name}[/bold], {process.a_node:,} a node", show_bytes(process.bytes), verdict)
         _add(table, process.parts)
         if process.shared:

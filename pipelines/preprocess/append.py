@@ -11,7 +11,6 @@ the values of profile features.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -29,7 +28,7 @@ from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import origin
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config, DataConfig
-from pipelines.dataset.dataset import Dataset, Layout, Manifest, SplitCounts, digest, feature_info
+from pipelines.dataset.dataset import Dataset, Layout, Manifest, SplitCounts, feature_info
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.dataset.sorted_events import DUPLICATE, SETTLED
 from pipelines.dataset.split_rows import COUNTED
@@ -51,6 +50,7 @@ from pipelines.quality.part_stats import merge_stats, without
 from pipelines.quality.write import write_quality
 from pipelines.storage.at_once import at_once
 from pipelines.storage.atomic import whole
+from pipelines.storage.digests import joint_digest, table_digest
 from pipelines.storage.home_files import copy, fetch, listed
 from pipelines.storage.tables import read_arrow, write_arrow, write_text
 
@@ -217,9 +217,9 @@ def _counted(
 
 def _fingerprint(manifest: Manifest, items: pa.Table, written: list[dict[str, Any]]) -> str:
     """Of what was, and of what was written."""
-    digests = [manifest.fingerprint, digest(items)]
+    digests = [manifest.fingerprint, table_digest(items)]
     digests += [each for part in written for each in part["digests"]]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return joint_digest(digests)
 
 
 def _link(source: Path, target: Path) -> None:

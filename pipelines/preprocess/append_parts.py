@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config.schema import DataConfig
-from pipelines.dataset.dataset import Layout, digest
+from pipelines.dataset.dataset import Layout
 from pipelines.dataset.part_files import supersede
 from pipelines.dataset.sorted_events import SortedEvents, item_counts, sort_events
 from pipelines.dataset.split_rows import item_occurrences, split_rows, stretches
@@ -28,6 +28,7 @@ from pipelines.preprocess.core_items import settled
 from pipelines.preprocess.sort_parts import Part, segment_name
 from pipelines.preprocess.write_parts import Shared, write_sequences
 from pipelines.quality.part_stats import Stats, part_stats
+from pipelines.storage.digests import table_digest
 from pipelines.storage.home_files import exists, listed
 from pipelines.storage.tables import read_arrow, read_table, write_arrow, write_table
 
@@ -153,7 +154,7 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     write_arrow(item_occurrences(rows), writing.counts / f"items-{number:05d}.arrow")
     return {
         "splits": {split: asdict(each.counts) for split, each in rows.items()},
-        "digests": [*digests, digest(users)],
+        "digests": [*digests, table_digest(users)],
         "stats": part_stats(now, stretches(rows), change.unit),
     }
 

@@ -101,8 +101,8 @@ def generate(
 
 def _lengths(rng: np.random.Generator, events: int, users: int) -> Int64s:
     """Events per user, (users,), at least 1 each and `events` in total."""
-    share = rng.exponential(size=users)
-    lengths: Int64s = 1 + np.floor(share / share.sum() * (events - users)).astype(np.int64)
+    activity = rng.exponential(size=users)
+    lengths: Int64s = 1 + np.floor(activity / activity.sum() * (events - users)).astype(np.int64)
     lengths[: events - int(lengths.sum())] += 1  # what rounding left over
     return lengths
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,6 @@ from pipelines.dataset.dataset import (
     Layout,
     Side,
     SplitCounts,
-    digest,
     feature_info,
 )
 from pipelines.dataset.feature_rows import FeatureRows
@@ -39,6 +37,7 @@ from pipelines.preprocess.core_items import Core, settled
 from pipelines.preprocess.sort_parts import Part
 from pipelines.preprocess.workspace import Workspace
 from pipelines.quality.part_stats import Stats, merge_stats, part_stats
+from pipelines.storage.digests import joint_digest, table_digest
 from pipelines.storage.tables import read_arrow, write_arrow, write_table
 
 Int32s = npt.NDArray[np.int32]
@@ -113,7 +112,12 @@ def write_parts(
         "item": tuple(feature_info(encoder) for encoder in item_encoders),
         "profile": tuple(feature_info(encoder) for encoder in profile_encoders),
     }
-    digests = [SCHEMA_VERSION, digest(items), repr(features), *(each for part in written for each in part["digests"])]
+    digests = [
+        SCHEMA_VERSION,
+        table_digest(items),
+        repr(features),
+        *(each for part in written for each in part["digests"]),
+    ]
     return Content(
         sum((Counter(part["set_aside"]) for part in written), Counter()),
         {split: sum((SplitCounts(**part["splits"][split]) for part in written), NOTHING) for split in SPLITS},
@@ -122,7 +126,7 @@ def write_parts(
         vocabulary.num_rows,
         features["item"],
         features["profile"],
-        hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest(),
+        joint_digest(digests),
         merge_stats([part["stats"] for part in written]),
         test_count,
     )
@@ -174,7 +178,7 @@ def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
         "set_aside": dict(set_aside),
         "splits": {split: asdict(each.counts) for split, each in rows.items()},
         "events": len(histories.item),
-        "digests": [*digests, digest(users)],
+        "digests": [*digests, table_digest(users)],
         "stats": part_stats(histories, stretches(rows), shared.unit),
     }
 
@@ -203,7 +207,7 @@ def write_sequences(
         for name, column in profile.items():
             table = table.append_column(name, column.take(pa.array(rows.cut.user)))
         write_table(table, shared.layout.part(split, number))
-        digests.append(digest(table))
+        digests.append(table_digest(table))
     return splits, digests
 
 

@@ -84,7 +84,7 @@ class Quality:
         numbers = {
             "warnings": len(self.warnings),
             "alarms": sum(check.level == "alarm" for check in self.warnings),
-            "kept share": _share(self.events, self.rows_read),
+            "kept share": _ratio(self.events, self.rows_read),
             "events per user/mean": self.lengths["mean"],
             "events per user/median": self.lengths["quantiles"]["p50"],
             "popularity/gini": self.popularity["gini"],
@@ -125,7 +125,7 @@ def assemble(
         items=manifest.items,
         splits={name: asdict(counts) for name, counts in manifest.splits.items()},
         lengths={
-            "mean": _share(lengths["events"], lengths["users"]),
+            "mean": _ratio(lengths["events"], lengths["users"]),
             "max": lengths["max"],
             "quantiles": quantiles(lengths["histogram"]),
             "histogram": lengths["histogram"],
@@ -178,7 +178,7 @@ def popularity(count: Int64s) -> dict[str, Any]:
     cumulated = np.concatenate([[0], np.cumsum(ascending[::-1])])
 
     def on_top(share: float) -> float:
-        return _share(int(cumulated[math.ceil(items * share)]), total)
+        return _ratio(int(cumulated[math.ceil(items * share)]), total)
 
     rank = np.arange(1, items + 1)
     places = np.unique(np.round(np.linspace(0, 1, LORENZ_POINTS + 1) ** 2 * items).astype(np.int64))  # finer at the top
@@ -187,13 +187,13 @@ def popularity(count: Int64s) -> dict[str, Any]:
     cold = int(np.count_nonzero(count == 0))
     return {
         "cold": cold,
-        "mean": _share(total, items),
+        "mean": _ratio(total, items),
         "max": int(count.max(initial=0)),
         "quantiles": quantiles(bins),
         "top_1_percent": on_top(0.01),
         "top_10_percent": on_top(0.1),
         "gini": 2 * weighted / (items * total) - (items + 1) / items if total else 0.0,
-        "lorenz": [[_share(int(place), items), _share(int(cumulated[place]), total)] for place in places],
+        "lorenz": [[_ratio(int(place), items), _ratio(int(cumulated[place]), total)] for place in places],
         "histogram": octaves(bins),
     }
 
@@ -206,12 +206,12 @@ def _row_checks(manifest: Manifest, gaps: Stats) -> Iterator[Check]:
         f"{manifest.rows_read:,} read, {accounted:,} kept or set aside",
         "ok" if accounted == manifest.rows_read else "alarm",
     )
-    bad = _share(sum(manifest.set_aside.get(reason, 0) for reason in MALFORMED), manifest.rows_read)
+    bad = _ratio(sum(manifest.set_aside.get(reason, 0) for reason in MALFORMED), manifest.rows_read)
     yield Check(
         "Unreadable or incomplete rows", f"{bad:.2%}", level(bad, BAD_ROWS), "See quarantine/." if bad else "", bad
     )
     steps = sum(count for _, count in gaps["histogram"])
-    same = _share(gaps["same_time"], steps)
+    same = _ratio(gaps["same_time"], steps)
     mended = not same or manifest.config["events"].get("tie_break")
     note = "" if mended else "Their order is by item id: events.tie_break would mend it."
     yield Check("Events at the time of the user's event before", f"{same:.1%}", level(same, SAME_TIME), note, same)
@@ -224,20 +224,20 @@ def _leak_checks(stats: Stats, test_items: dict[str, int], protocol: str) -> Ite
         yield Check(f"No {rule}", found, "alarm" if users else "ok", value=users or None)
     yield _later_than_test(stats, protocol)
     split = stats["split"]
-    seen = _share(split["seen_targets"], split["test_targets"])
+    seen = _ratio(split["seen_targets"], split["test_targets"])
     note = "Repeat consumption; evaluate.seen: filter leaves such items out of the ranking." if seen else ""
     yield Check("Test targets already in the user's history", f"{seen:.1%}", "info" if seen else "ok", note, seen)
-    tied = _share(split["tied_users"], split["test_users"])
+    tied = _ratio(split["tied_users"], split["test_users"])
     note = "Which of two simultaneous events is the target is a matter of the tie break." if tied else ""
     yield Check("Test users with a target at the time of the last known event", f"{tied:.1%}",
                 level(tied, TIED_TARGETS), note, tied)  # fmt: skip
-    unknown = _share(split["unknown_users"], split["test_users"])
+    unknown = _ratio(split["unknown_users"], split["test_users"])
     meant = protocol == "user_holdout"
     note = "Meant so: user_holdout tests on users that train never saw." if meant else ""
     yield Check("Test users that train never saw", f"{unknown:.1%}", "info" if meant else level(unknown, UNKNOWN),
                 note, unknown)  # fmt: skip
-    items = _share(test_items["unknown_items"], test_items["items"])
-    targets = _share(test_items["unknown_targets"], test_items["targets"])
+    items = _ratio(test_items["unknown_items"], test_items["items"])
+    targets = _ratio(test_items["unknown_targets"], test_items["targets"])
     yield Check("Test items that train never saw", f"{items:.1%} of the items, {targets:.1%} of the targets",
                 level(targets, UNKNOWN), "Out of reach without item features." if targets else "", targets)  # fmt: skip
 
@@ -250,7 +250,7 @@ def _later_than_test(stats: Stats, protocol: str) -> Check:
         return Check(name, "none", "ok", value=0.0)
     width = bin_width(time["unit"], time["level"])
     place = tick(split["test_first"], time["unit"]) // width
-    later = _share(sum(row[2] for row in time["bins"] if row[0] > place), sum(row[2] for row in time["bins"]))
+    later = _ratio(sum(row[2] for row in time["bins"] if row[0] > place), sum(row[2] for row in time["bins"]))
     if protocol == "temporal":
         return Check(name, f"at least {later:.1%}", "alarm", "A temporal split must have none.", later)
     note = f"A property of {protocol}: targets are the end of each user's own history, so train holds what others did "
@@ -266,5 +266,5 @@ def raw_report(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _share(part: int, whole: int) -> float:
+def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0

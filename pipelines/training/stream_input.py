@@ -115,7 +115,7 @@ class StreamInput:
         if config.targets_per_user is not None:
             self.parts = self._with_drawn_samples(config.targets_per_user)
         self.size = sum(part.samples for part in self.parts)
-        self.shares = [stop - start for start, stop in (share(self.size, r, ranks) for r in range(ranks))]
+        self.rank_samples = [stop - start for start, stop in (sample_range(self.size, r, ranks) for r in range(ranks))]
         self.batch = rank_batch(config.batch_size, ranks)
 
     @property
@@ -133,7 +133,7 @@ class StreamInput:
 
         One always remains, for the steps in which only other ranks have any left.
         """
-        return max(0, min(done * self.batch, self.shares[self.rank] - 1))
+        return max(0, min(done * self.batch, self.rank_samples[self.rank] - 1))
 
     def _epoch_steps(self, windows: Iterator[Chunk], done: int) -> Iterator[Step]:
         steps = range(done, self.steps_per_epoch)
@@ -149,7 +149,7 @@ class StreamInput:
 
     def _counts(self, step: int) -> list[int]:
         """Samples of each rank in a step of an epoch."""
-        return [min(max(share - step * self.batch, 0), self.batch) for share in self.shares]
+        return [min(max(samples - step * self.batch, 0), self.batch) for samples in self.rank_samples]
 
     def _windows(self, epoch: int) -> list[Window]:
         order = torch.randperm(len(self.parts), generator=seeded("cpu", self.config.seed, "parts", epoch)).tolist()
@@ -211,14 +211,14 @@ def part_of(number: int, file: str) -> PartFile:
     return PartFile(number, file, users, events, events - users)
 
 
-def share(samples: int, rank: int, ranks: int) -> tuple[int, int]:
-    """A rank's samples, first and last + 1: as many as any other's, or one more."""
+def sample_range(samples: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Return the first and the last + 1 of a rank's samples: as many as any other's, or one more."""
     return samples * rank // ranks, samples * (rank + 1) // ranks
 
 
 def rank_pieces(parts: Sequence[PartFile], rank: int, ranks: int) -> list[Piece]:
     """A rank's share of the parts laid end to end; two ranks may share a part, and even a user."""
-    start, stop = share(sum(part.samples for part in parts), rank, ranks)
+    start, stop = sample_range(sum(part.samples for part in parts), rank, ranks)
     pieces, before = [], 0
     for part in parts:
         first, last = max(0, start - before), min(part.samples, stop - before)

@@ -122,7 +122,7 @@ def _record(
         "campaign/trials": float(len(records)),
         "campaign/seconds": spent.seconds,
         "campaign/saved_seconds": spent.saved_seconds,
-        "campaign/saved_share": spent.share,
+        "campaign/saved_share": spent.saved_share,
     }
     if (first := winner(rows, campaign.finish)) is not None:
         numbers[f"best/validation/{metric}"] = first.metric

@@ -87,7 +87,7 @@ def _effort(records: Sequence[TrialRecord], rows: Sequence[Row]) -> list[str]:
     if stopped:
         said += (
             f"; stopping {stopped} of them early saved at most {number(spent.saved_epochs)} epochs, "
-            f"{duration(spent.saved_seconds)} ({spent.share:.0%})"
+            f"{duration(spent.saved_seconds)} ({spent.saved_share:.0%})"
         )
     return [f"{said}.", *([f"{_count(failed, 'training')} failed."] if failed else [])]
 

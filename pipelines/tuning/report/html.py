@@ -113,7 +113,7 @@ def _headline(rows: Sequence[Row], records: Sequence[TrialRecord]) -> list[tuple
         (f"{finished + stopped + failed:,}", f"trainings: {finished} finished, {stopped} stopped, {failed} failed"),
         (number(spent.epochs), "epochs"),
         (duration(spent.seconds), "of training"),
-        (f"≤ {duration(spent.saved_seconds)}", f"saved by stopping early, {spent.share:.0%}; "
+        (f"≤ {duration(spent.saved_seconds)}", f"saved by stopping early, {spent.saved_share:.0%}; "
                                                f"{number(spent.saved_epochs)} epochs"),
     ]  # fmt: skip
 

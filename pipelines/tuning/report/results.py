@@ -123,8 +123,8 @@ class Savings:
     saved_seconds: float
 
     @property
-    def share(self) -> float:
-        """Of the seconds that all trials would have taken, those saved."""
+    def saved_share(self) -> float:
+        """Of the seconds that all trials would have taken, the part saved."""
         total = self.seconds + self.saved_seconds
         return self.saved_seconds / total if total else 0.0
 
