@@ -27,8 +27,8 @@ from benchmarks.measure import Options, interleaved, ratio, say, spread
 from benchmarks.report import Finding, Sheet, Target
 from mind_core.config import LossConfig
 from mind_core.embeddings import WHOLE, Shard
-from mind_core.features import FIRST_ITEM
 from mind_core.sequences import Samples
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 
 ITEMS = 368_000

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mind_core.distributed import fetch_rows, route_rows
 from mind_core.features import Bags
+from mind_core.special_rows import PADDING
 
 INIT_ROWS = 2**16  # drawn at a time, so that a shard's start needs no room for the whole table
 
@@ -62,7 +63,7 @@ class EmbeddingTable(nn.Module):
             own = drawn[(shard.rank - start) % shard.ranks :: shard.ranks]
             weight[done : done + len(own)] = own
             done += len(own)
-        for row in (0, *unknown_rows):
+        for row in (PADDING, *unknown_rows):
             weight[shard.place(row)] = 0.0
         self.weight = nn.Parameter(weight, requires_grad=False)  # autograd sees blocks of it, DDP leaves it alone
 

@@ -6,8 +6,8 @@ weight x and an intercept row of weight 1. Pooling an item's features is then a 
 behaviours, labels and negatives alike. A cold item, which training never sees, is made of feature rows alone: its own
 row would still be the random one that it started as.
 
-Value indices follow the dataset contract: 0 padding, 1 unknown, 2 missing, real values from 3. Row 0 of the table is
-the padding row: all zeros, never trained.
+Value indices follow the dataset contract (mind_core.special_rows): 0 padding, 1 unknown, 2 missing, real values from 3.
+Row 0 of the table is the padding row: all zeros, never trained.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-PADDING, UNKNOWN, MISSING = 0, 1, 2
-FIRST_ITEM = 2  # items have no "missing" row
+from mind_core.special_rows import FIRST_ITEM, MISSING, UNKNOWN
+
 NUMERIC_ROWS = 3  # slope, intercept, missing
 
 FeatureKind = Literal["categorical", "multi", "numeric"]

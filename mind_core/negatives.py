@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mind_core.config import LossConfig
-from mind_core.features import FIRST_ITEM
+from mind_core.special_rows import FIRST_ITEM
 
 
 class NegativeSampler(nn.Module):

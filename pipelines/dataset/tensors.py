@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 import torch
 
 from mind_core.evaluation import Targets
-from mind_core.features import FIRST_ITEM, FeatureColumn, FeatureSpec, profile_bags
+from mind_core.features import FeatureColumn, FeatureSpec, profile_bags
 from mind_core.sequences import Sequences
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.dataset.dataset import FeatureInfo
 
 

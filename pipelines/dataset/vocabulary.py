@@ -15,17 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mind_core.special_rows import FIRST_ITEM, FIRST_VALUE, MISSING, UNKNOWN
 from pipelines.config.schema import Feature
 from pipelines.dataset.splits import first_occurrences
 from pipelines.errors import UserError
 from pipelines.log.ids import as_array
 from pipelines.log.normalise import text_numbers
-
-PADDING = 0
-UNKNOWN = 1
-FIRST_ITEM = 2
-MISSING = 2
-FIRST_VALUE = 3
 
 FeatureKind = Literal["categorical", "multi", "numeric", "bucket"]
 

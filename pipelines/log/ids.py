@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mind_core.splitmix import FIRST, GOLDEN, SECOND
 from pipelines.errors import UserError
 
 UInt64s = npt.NDArray[np.uint64]
@@ -130,10 +131,10 @@ def hash64(ids: pa.Array, seed: int = 0) -> UInt64s:
 
 
 def _mix(x: UInt64s) -> UInt64s:
-    """The finaliser of splitmix64: neighbouring integers land far apart."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    """Apply the finaliser of SplitMix64: neighbouring integers land far apart. In torch: mind_core.shuffle."""
+    x = x + np.uint64(GOLDEN)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(FIRST)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(SECOND)
     return x ^ (x >> np.uint64(31))
 
 

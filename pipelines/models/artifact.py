@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 
 from mind_core.config import ModelConfig
 from mind_core.diagnostics import all_finite
-from mind_core.features import FIRST_ITEM, UNKNOWN
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
+from mind_core.special_rows import FIRST_ITEM, UNKNOWN
 from pipelines.config.home_location import shown
 from pipelines.config.names import ALLOWED, file_name, is_name
 from pipelines.config.schema import Config

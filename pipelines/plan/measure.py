@@ -24,11 +24,12 @@ from torch.multiprocessing.spawn import spawn
 
 from mind_core.config import LossConfig, ModelConfig
 from mind_core.evaluation import Targets, evaluate
-from mind_core.features import FIRST_ITEM, item_bags
+from mind_core.features import item_bags
 from mind_core.inference import MINDRetriever, search
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 from pipelines.cluster.session import cores, ray_session
 from pipelines.config.schema import Config, RayConfig

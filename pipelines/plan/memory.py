@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.plan.constants import (
     BLOCK_ROWS,
     BUCKETS,
     EVENT_BYTES,
     EVENTS_PER_PART,
     EXCHANGED_AT_ONCE,
-    FIRST_ITEM,
     MEMORY_SHARE,
     PROFILE_BYTES,
     TILE_SCORES,

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mind_core.splitmix import GOLDEN
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import Layout
 from pipelines.dataset.part_files import supersede
@@ -32,7 +33,7 @@ from pipelines.storage.digests import table_digest
 from pipelines.storage.home_files import exists, listed
 from pipelines.storage.tables import read_arrow, read_table, write_arrow, write_table
 
-ODD = np.uint64(0x9E3779B97F4A7C15)
+ODD = np.uint64(GOLDEN)  # order times it tells places apart, and sums modulo 2^64 with the events' hashes
 
 
 @dataclass(frozen=True)

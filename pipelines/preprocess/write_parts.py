@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import (
@@ -29,7 +30,7 @@ from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, split_rows, stretches
 from pipelines.dataset.splits import SPLITS
-from pipelines.dataset.vocabulary import FIRST_ITEM, FeatureEncoder, build_items, encode_columns
+from pipelines.dataset.vocabulary import FeatureEncoder, build_items, encode_columns
 from pipelines.errors import UserError
 from pipelines.log.ids import Int64s, Lookup, as_array
 from pipelines.log.normalise import TimeUnit

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mind_core.splitmix import GOLDEN
 from pipelines.dataset.behaviours import elapsed, gap_buckets
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches
@@ -336,7 +337,7 @@ def _slot_table(key: Int64s) -> npt.NDArray[np.bool_]:
 
 
 def _slots(key: Int64s) -> Int64s:
-    slots: Int64s = ((key.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - SLOT_BITS)).view(np.int64)
+    slots: Int64s = ((key.view(np.uint64) * np.uint64(GOLDEN)) >> np.uint64(64 - SLOT_BITS)).view(np.int64)
     return slots
 
 

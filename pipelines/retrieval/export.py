@@ -28,8 +28,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from mind_core.features import FIRST_ITEM
 from mind_core.sequences import full_histories
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config

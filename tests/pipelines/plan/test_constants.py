@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-import mind_core.features
 import mind_core.inference
 import mind_core.loss
 import pipelines.log.formats
@@ -28,6 +27,7 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.routing import adaptive_interest_count
 from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 from pipelines.dataset.dataset import SplitCounts
 from pipelines.plan import constants, memory, network, preprocessing
@@ -43,7 +43,7 @@ MODEL = {"dim": 8, "interests": 3, "max_history": 10, "hidden": (16,)}
 
 
 def trainer(optimizer: str = "adam", shard: Shard = Shard()) -> Trainer:  # noqa: B008
-    rows = ITEMS + constants.FIRST_ITEM
+    rows = ITEMS + FIRST_ITEM
     return Trainer(
         MIND(ModelConfig(**MODEL), rows, [], [], shard=shard),
         item_bags([], rows),
@@ -64,7 +64,6 @@ def held(*tensors: Tensor) -> int:
         ("EVENTS_PER_PART", pipelines.preprocess.sort_parts),
         ("BLOCK_ROWS", pipelines.log.formats),
         ("EXCHANGED_AT_ONCE", pipelines.preprocess.exchange),
-        ("FIRST_ITEM", mind_core.features),
         ("TILE_USERS", mind_core.inference),
         ("TILE_SCORES", mind_core.loss),
         ("REPORT_EVERY_STEPS", pipelines.training.worker),
@@ -187,7 +186,7 @@ def generated() -> tuple[Workload, Sequences]:
     place = np.random.default_rng(1).random(lengths.sum())
     rank = (planned.head * ((1 + planned.items / planned.head) ** place - 1)).astype(np.int64)
     offsets = torch.tensor(np.concatenate([[0], np.cumsum(lengths)]))
-    return planned, Sequences(torch.tensor(rank + constants.FIRST_ITEM), offsets)
+    return planned, Sequences(torch.tensor(rank + FIRST_ITEM), offsets)
 
 
 def test_samples_and_histories_follow_from_the_law_of_lengths(generated: tuple[Workload, Sequences]) -> None:
@@ -215,7 +214,7 @@ PER_USER = {"targets_per_user": 5}
 
 def test_distinct_items_of_a_batch_are_those_expected(generated: tuple[Workload, Sequences]) -> None:
     planned, sequences = generated
-    items = round(planned.items) + constants.FIRST_ITEM
+    items = round(planned.items) + FIRST_ITEM
     made = Trainer(
         MIND(planned.config.model, items, [], []),
         item_bags([], items),
@@ -228,7 +227,7 @@ def test_distinct_items_of_a_batch_are_those_expected(generated: tuple[Workload,
     for seed in range(10):
         chosen: Samples = every[torch.randint(len(every), (256,), generator=torch.Generator().manual_seed(seed))]
         made.step = seed
-        counts.append(int((made._draw(sequences, chosen)[0].items >= constants.FIRST_ITEM).sum()))
+        counts.append(int((made._draw(sequences, chosen)[0].items >= FIRST_ITEM).sum()))
     assert distinct_items(planned, 256) == pytest.approx(np.mean(counts), rel=0.05)
 
 
