@@ -39,7 +39,7 @@ class FeatureSpec:
 
 
 def row_offsets(specs: list[FeatureSpec], first: int) -> list[int]:
-    """The table row at which each feature's rows begin, the first of them at `first`."""
+    """Find the table row at which each feature's rows begin, the first of them at `first`."""
     starts = [first]
     for spec in specs:
         starts.append(starts[-1] + spec.rows)
@@ -47,7 +47,7 @@ def row_offsets(specs: list[FeatureSpec], first: int) -> list[int]:
 
 
 def unknown_rows(specs: list[FeatureSpec], first: int) -> list[int]:
-    """The table rows of unknown values (a number has none: it is known or missing)."""
+    """Find the table rows of unknown values (a number has none: it is known or missing)."""
     starts = row_offsets(specs, first)
     return [start + UNKNOWN for spec, start in zip(specs, starts, strict=True) if spec.kind != "numeric"]
 
@@ -83,7 +83,7 @@ class Bags:
         return len(self.offsets) - 1
 
     def select(self, index: Tensor) -> Bags:
-        """The bags at `index` (m,), in that order."""
+        """Return the bags at `index` (m,), in that order."""
         starts = self.offsets[index]
         sizes = self.offsets[index + 1] - starts
         offsets = torch.zeros(len(index) + 1, dtype=torch.int64, device=index.device)
@@ -99,7 +99,7 @@ class Bags:
 
 
 def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = None) -> Bags:
-    """One bag per item index: the mean of its id embedding and of each feature's embedding.
+    """Make one bag per item index: the mean of its id embedding and of each feature's embedding.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = No
 
 
 def profile_bags(columns: list[FeatureColumn]) -> Bags:
-    """One bag per user and feature (bag u * F + f), so that their embeddings can be concatenated.
+    """Make one bag per user and feature (bag u * F + f), so that their embeddings can be concatenated.
 
     Row 0 of the profile table is the padding row, as in the item table.
     """

@@ -53,7 +53,7 @@ class Permutation:
 
 
 def draw(numbers: Tensor, below: int | Tensor, *key: object) -> Tensor:
-    """Draws number `numbers` (int64) of a random sequence: uniform over 0 to `below` - 1, which is far below 2^62."""
+    """Draw number `numbers` (int64) of a random sequence: uniform over 0 to `below` - 1, which is far below 2^62."""
     return _bits(numbers, _words(key, 1)[0]) % below
 
 

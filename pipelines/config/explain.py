@@ -51,7 +51,7 @@ class Layer:
 
 
 def explain(error: ValidationError, merged: Values, layers: Sequence[Layer], root: type[BaseModel] = Config) -> str:
-    """The first mistake in full, then how many more there are.
+    """Tell the first mistake in full, then how many more there are.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def _dotted(place: Sequence[int | str]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as the reader wrote it, shortened and without secrets."""
+    """Write a value as the reader wrote it, shortened and without secrets."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = redact(repr(value)) if text is None else text
     return text if len(text) <= 80 else text[:77] + "..."

@@ -122,7 +122,7 @@ class Manifest:
         return cls(**raw)
 
     def to_json(self) -> str:
-        """The same text for the same content."""
+        """Return the manifest as JSON: the same text for the same content."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, default=str) + "\n"
 
 
@@ -182,14 +182,14 @@ class Layout:
         return self.events / "rare.arrow"
 
     def rare(self) -> pa.Array | None:
-        """Ids of the items that the minimum counts dropped."""
+        """Return the file with the ids of the items that the minimum counts dropped."""
         if not exists(self.rare_file):
             return None
         rare = read_arrow(self.rare_file)["id"].combine_chunks()
         return rare if len(rare) else None
 
     def vocabulary(self, name: str) -> Path:
-        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>, of any feature."""
+        """Find items, users (a folder), item_features/<name> or profile_features/<name>, of any feature."""
         if name == "users":
             return self.root / "vocabularies" / name
         side, slash, feature = name.partition("/")
@@ -246,11 +246,11 @@ class Dataset:
         return DataConfig.model_validate(self.manifest.config)
 
     def items(self) -> pa.Table:
-        """One row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
+        """Read one row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
         return read_table(self.layout.items)
 
     def vocabulary(self, name: str) -> pa.Table:
-        """Items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
+        """Read items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
         table = self._users() if name == "users" else read_table(self.layout.vocabulary(name))
         return table.sort_by("index") if name == "users" and self.manifest.appended else table
 
@@ -261,27 +261,27 @@ class Dataset:
         return pa.concat_tables(map(read_table, self._user_files()))
 
     def user_rows(self) -> int:
-        """Rows of the user vocabulary; from footers, as it may be large."""
+        """Count the rows of the user vocabulary; from footers, as it may be large."""
         return sum(pq.read_metadata(fetch(file)).num_rows for file in self._user_files())
 
     def user_type(self) -> pa.DataType:
-        """Of the user ids."""
+        """Return the type of the user ids."""
         return pq.read_schema(fetch(self.layout.users(0))).field("id").type
 
     def split_files(self, split: SplitName) -> list[str]:
-        """The Parquet files of a split, to be read by `part_files.read_part`; there is at least one, perhaps empty."""
+        """List the Parquet files of a split, for `part_files.read_part`; there is at least one, perhaps empty."""
         return list(map(str, listed(self.layout.sequences(split), "part-*.parquet")))
 
     def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The files of a split as Arrow tables, one after the other; in user order unless something was appended."""
+        """Yield the files of a split as Arrow tables; in user order unless something was appended."""
         return (read_part(file, columns) for file in self.split_files(split))
 
     def table(self, split: SplitName, columns: Sequence[str] | None = None) -> pa.Table:
-        """A split as one Arrow table."""
+        """Read a split as one Arrow table."""
         return pa.concat_tables(self.tables(split, columns)).combine_chunks()
 
     def rows_of(self, split: SplitName, users: Sequence[int]) -> pa.Table:
-        """The rows of some users, by index; those that the split lacks are left out."""
+        """Read the rows of some users, by index; those that the split lacks are left out."""
         wanted = pa.array(users, pa.int64())
         found: list[pa.Table] = []
         for file in self.split_files(split):
@@ -291,7 +291,7 @@ class Dataset:
         return pa.concat_tables(found)
 
     def encoders(self, side: Side) -> list[FeatureEncoder]:
-        """The fitted encoders of the item or profile features."""
+        """Read the fitted encoders of the item or profile features."""
         infos = self.manifest.item_features if side == "item" else self.manifest.profile_features
         encoders = []
         for info in infos:
@@ -312,7 +312,7 @@ class Dataset:
 
 
 def feature_info(encoder: FeatureEncoder) -> FeatureInfo:
-    """What the manifest keeps of an encoder."""
+    """Return what the manifest keeps of an encoder."""
     return FeatureInfo(
         encoder.name, encoder.kind, encoder.size, encoder.mean, encoder.std, encoder.edges, encoder.separator
     )

@@ -72,7 +72,7 @@ class FeatureEncoder:
         return pa.array(np.where(present, rows, MISSING).astype(np.int32))
 
     def table(self) -> pa.Table | None:
-        """The vocabulary: columns index (int32), value, count (int64); None for a numeric feature."""
+        """Return the vocabulary: columns index (int32), value, count (int64); None for a numeric feature."""
         if self.kind == "numeric":
             return None
         values = self.values if self.edges is None else pa.array(_bucket_names(self.edges), pa.string())
@@ -85,7 +85,7 @@ class FeatureEncoder:
         )
 
     def after(self, old: FeatureEncoder) -> FeatureEncoder:
-        """This encoder with the rows of an older one, its own new values after them; scales and edges are the old ones.
+        """Put own new values after the rows of an older encoder; scales and edges are the old ones.
 
         A value that has become rare keeps its row.
         """
@@ -156,7 +156,7 @@ def fit(name: str, feature: Feature, column: Any) -> FeatureEncoder:
 
 
 def build_items(counts: pa.Table, cold: pa.Array | None = None) -> pa.Table:
-    """Item vocabulary: columns index (int32, from 2), id, count; the most frequent first, then by id.
+    """Make an item vocabulary: columns index (int32, from 2), id, count; the most frequent first, then by id.
 
     cold : ids without an event; they come last.
     """
@@ -168,7 +168,7 @@ def build_items(counts: pa.Table, cold: pa.Array | None = None) -> pa.Table:
 
 
 def grow_items(vocabulary: pa.Table, change: pa.Table, cold: pa.Array | None) -> pa.Table:
-    """An item vocabulary with changed counts: every item keeps its row, new ones come after as in `build_items`.
+    """Change an item vocabulary's counts: every item keeps its row, new ones come after as in `build_items`.
 
     change : columns id, count (to be added, possibly negative).
     """

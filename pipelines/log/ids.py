@@ -24,7 +24,7 @@ WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
 def as_array(column: Any) -> pa.Array:
-    """One contiguous array of a column, chunked or not, with dictionaries decoded and short offsets."""
+    """Make one contiguous array of a column, chunked or not, with dictionaries decoded and short offsets."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps several chunks when text overflows 2 GiB
@@ -108,12 +108,12 @@ def _uuid_text(array: pa.Array) -> pa.Array:
 
 
 def is_whole_numbers(text: pa.Array) -> bool:
-    """Whether every value of a text column is the plain decimal form of an integer."""
+    """Say whether every value of a text column is the plain decimal form of an integer."""
     return bool(pc.all(pc.match_substring_regex(text, WHOLE_NUMBER), min_count=0).as_py())
 
 
 def common_type(types: set[pa.DataType]) -> pa.DataType:
-    """The one type that ids of all these canonical types are cast to: text wins, as every id can be written."""
+    """Find the one type that ids of all these canonical types are cast to: text wins, as every id can be written."""
     return next(iter(types)) if len(types) == 1 else pa.string()
 
 

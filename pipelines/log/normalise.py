@@ -41,13 +41,13 @@ _FIRST_TIE = np.iinfo(np.int64).min  # a missing tie_break sorts first
 
 
 def needed_columns(source: EventSource) -> list[str]:
-    """The log's columns that are read, each once."""
+    """List the log's columns that are read, each once."""
     optional = [source.tie_break, source.event_type, *(exclusion.column for exclusion in source.exclude)]
     return list(dict.fromkeys([source.user, source.item, source.time, *(name for name in optional if name)]))
 
 
 def time_unit(column: Any, where: str) -> TimeUnit:
-    """What the time column of a first block holds: instants ("us") or plain numbers.
+    """Say what the time column of a first block holds: instants ("us") or plain numbers.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def time_unit(column: Any, where: str) -> TimeUnit:
 
 
 def parse_times(column: Any, unit: TimeUnit, where: str, epoch: EpochUnit | None = None) -> pa.Array:
-    """Times as int64, null where missing or not parseable, among them those that int64 cannot hold.
+    """Parse times as int64, null where missing or not parseable, among them those that int64 cannot hold.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:
 
 
 def as_text(column: Any) -> pa.Array:
-    """Any column as text that a person can read."""
+    """Write any column as text that a person can read."""
     array = as_array(column)
     try:
         return array.cast(pa.string())
@@ -269,7 +269,7 @@ def as_text(column: Any) -> pa.Array:
 
 
 def excluded(column: Any, rule: Exclusion, where: str) -> Mask:
-    """The rows that an exclusion sets aside, (n,) bool; a missing value is never excluded."""
+    """Find the rows that an exclusion sets aside, (n,) bool; a missing value is never excluded."""
     label = f"{where}: column {rule.column!r} of exclusion {rule.reason!r}"
     array = as_array(column)
     if rule.below is not None:
@@ -286,7 +286,7 @@ def excluded(column: Any, rule: Exclusion, where: str) -> Mask:
 
 
 def text_numbers(text: pa.Array) -> pa.Array:
-    """Text as float64, null where it is no number."""
+    """Parse text as float64, null where it is no number."""
     numbers = pd.to_numeric(pd.Series(text.to_numpy(zero_copy_only=False), dtype=object), errors="coerce")
     return pa.array(numbers.to_numpy(np.float64), from_pandas=True)
 

@@ -28,7 +28,7 @@ class Bottleneck:
 
 
 def bottlenecks(plan: Plan) -> list[Bottleneck]:
-    """The worst first; where all fits and nothing takes a day, the longest stage alone."""
+    """Find the bottlenecks, the worst first; where all fits and nothing takes a day, the longest stage alone."""
     short = [process for process in plan.processes if part_of_node_memory(plan, process) > 1]
     found = [_memory(plan, process) for process in sorted(short, key=lambda each: -part_of_node_memory(plan, each))]
     stages = sorted((each for each in plan.stages if each.name != names.EPOCH), key=lambda each: -each.total)

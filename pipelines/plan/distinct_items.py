@@ -12,7 +12,7 @@ BINS = 4_000  # of ranks, each a thousandth or so wider than the last
 
 
 def distinct_items(workload: Workload, samples: float) -> float:
-    """R, expected distinct items of `samples` histories and labels, and of the negatives.
+    """Estimate R, the distinct items of `samples` histories and labels, and of the negatives.
 
     R = sum_i 1 - exp(-(n_h p_i + n_u / V + n_p p_i^a / sum p^a)): n_h behaviours and labels, drawn from the popularity
     p_i ~ (h + i)^-s; n_u uniform negatives and n_p that follow p^a. Source: mind_core.training.Trainer._draw.

@@ -66,7 +66,7 @@ SEARCHES = ((20_000, 1, 4), (20_000, 4, 4), (20_000, 4, 64), (60_000, 4, 64), (6
 
 
 def measured(machine: Machine, config: Config) -> Machine:
-    """The machine with the cores, memory and rates of this one; network, start-ups and empty processes stay.
+    """Measure this machine's cores, memory and rates; network, start-ups and empty processes stay.
 
     config : whose d, r and optimizer the steps are timed with.
     """

@@ -37,18 +37,18 @@ FEATURE_ROW_BYTES = 50  # of a row of an item or profile table: an id and a few 
 
 
 def table_row_bytes(dim: int, optimizer: str) -> int:
-    """A row and its state: 12 d + 4 with Adam, 4 d + 4 with Adagrad.  Source: mind_core.optim."""
+    """Count the bytes of a row and its state: 12 d + 4 with Adam, 4 d + 4 with Adagrad.  Source: mind_core.optim."""
     return 12 * dim + 4 if optimizer == "adam" else 4 * dim + 4
 
 
 def held_rows(workload: Workload) -> float:
-    """Rows of the item table that a worker holds: all, or every W-th.  Source: mind_core.embeddings.Shard."""
+    """Count the rows of the item table that a worker holds: all, or every W-th.  Source: mind_core.embeddings.Shard."""
     rows = workload.items + FIRST_ITEM
     return rows / workload.workers if workload.config.train.shard_items else rows
 
 
 def item_bytes(workload: Workload) -> float:
-    """Of an item beside its row: make-up 20 and 12 a feature, count 8, cold 1; of the negatives 17, in-batch 8 more.
+    """Count an item's bytes beside its row: make-up 20, a feature 12, count 8, cold 1; negatives 17, in-batch 8 more.
 
     Make-up: offset 8, row 8, weight 4. Negatives: candidate 8, drawable 1, cumulative 8; label_share 8.
     Source: mind_core.features.Bags, pipelines.training.data.TrainData, mind_core.negatives.NegativeSampler.
@@ -57,18 +57,21 @@ def item_bytes(workload: Workload) -> float:
 
 
 def model_bytes(workload: Workload) -> float:
-    """Of a model, loaded or on disk: table, behaviour and item vectors, 12 d V.  Source: pipelines.models.artifact."""
+    """Count a model's bytes, loaded or on disk: table, behaviour and item vectors, 12 d V.
+
+    Source: pipelines.models.artifact.
+    """
     return 12 * workload.config.model.dim * workload.items
 
 
 def input_bytes(workload: Workload) -> float:
-    """Of the train split held in memory.  Source: pipelines.training.memory_input.memory_bytes."""
+    """Count the bytes of the train split held in memory.  Source: pipelines.training.memory_input.memory_bytes."""
     each = USER_BYTES + PROFILE_BYTES * workload.profile_features
     return EVENT_BYTES * workload.train_events + each * workload.train_users
 
 
 def chosen_input(workload: Workload, node_bytes: float) -> Literal["memory", "stream"]:
-    """What `train.input: auto` comes to with all workers on one node.
+    """Say what `train.input: auto` comes to with all workers on one node.
 
     Source: pipelines.training.memory_input.choose_input.
     """
@@ -81,13 +84,13 @@ def chosen_input(workload: Workload, node_bytes: float) -> Literal["memory", "st
 
 
 def step_bytes(workload: Workload) -> float:
-    """Activations and gradients of a step: its (B / W, L, d) behaviours, R rows, and tiles of scores (5 of 4 MB)."""
+    """Count activations and gradients of a step: (B / W, L, d) behaviours, R rows, and tiles of scores (5 of 4 MB)."""
     floats = workload.rank_batch * workload.width + distinct_items(workload, workload.rank_batch)
     return 4 * workload.config.model.dim * STEP_COPIES * floats + 5 * 4 * TILE_SCORES
 
 
 def ranking_bytes(workload: Workload) -> float:
-    """Scores of a tile of users by all interests, and their best: 4 x 128 (K + 1) V.
+    """Count the bytes of the scores of a tile of users by all interests, and their best: 4 x 128 (K + 1) V.
 
     Source: mind_core.inference.search.
     """
@@ -95,7 +98,7 @@ def ranking_bytes(workload: Workload) -> float:
 
 
 def validation_bytes(workload: Workload) -> float:
-    """All item vectors before and, if normalised, after (4 d V each), and `ranking_bytes`.
+    """Count all item vectors before and, if normalised, after (4 d V each), and `ranking_bytes`.
 
     Held by every worker, sharded table or not.  Source: mind_core.embeddings.pool_all, mind_core.inference.
     """
@@ -104,7 +107,7 @@ def validation_bytes(workload: Workload) -> float:
 
 
 def training_worker(workload: Workload, machine: Machine) -> Parts:
-    """A worker of `mind train`, at a validation."""
+    """Add up the memory of a worker of `mind train`, at a validation."""
     model, train = workload.config.model, workload.config.train
     optimizer = workload.config.optim.table_optimizer
     streamed = chosen_input(workload, machine.memory) == "stream"
@@ -124,7 +127,7 @@ def training_worker(workload: Workload, machine: Machine) -> Parts:
 
 
 def train_driver(workload: Workload, machine: Machine) -> Parts:
-    """The driver at the end: it loads the best model, saves it, loads it again, and lets MLflow try it on an example.
+    """Add up the driver at its end: it loads the best model, saves it, loads it again, and lets MLflow try an example.
 
     Table, behaviour and item vectors (4 d V each) twice, and a tile's scores.
     Source: pipelines.training.train._publish, pipelines.models.artifact.
@@ -137,7 +140,7 @@ def train_driver(workload: Workload, machine: Machine) -> Parts:
 
 
 def preprocess_driver(workload: Workload, machine: Machine) -> Parts:
-    """Counts, vocabulary, and item and profile tables, which are read whole.
+    """Add up the driver's memory: counts, vocabulary, and item and profile tables, which are read whole.
 
     Source: pipelines.preprocess.core_items.total, pipelines.preprocess.write_parts, pipelines.dataset.feature_rows.
     """
@@ -151,13 +154,17 @@ def preprocess_driver(workload: Workload, machine: Machine) -> Parts:
 
 
 def part_events(workload: Workload) -> float:
-    """Events of a part: about 0.5 M, unless a bucket (E / 1,024) has more (pipelines.preprocess.buckets.group)."""
+    """Count a part's events: about 0.5 M, unless a bucket (E / 1,024) has more.
+
+    Source: pipelines.preprocess.buckets.group.
+    """
     return max(min(workload.events, EVENTS_PER_PART), workload.events / BUCKETS)
 
 
 def task_bytes(workload: Workload) -> float:
-    """Events in the largest task: 3 copies of a block's (read) or of what is exchanged at once, 5 of a part's (sort),
-    or 100 bytes each (write).
+    """Count the bytes of events in the largest task.
+
+    3 copies of a block's (read) or of what is exchanged at once, 5 of a part's (sort), or 100 bytes each (write).
 
     Source: docs/preprocessing.md.
     """
@@ -166,23 +173,23 @@ def task_bytes(workload: Workload) -> float:
 
 
 def preprocess_task(workload: Workload, machine: Machine) -> Parts:
-    """The largest task of a core."""
+    """Add up the memory of the largest task of a core."""
     return {EMPTY: machine.task, "events": task_bytes(workload)}
 
 
 def lookup_bytes(workload: Workload) -> float:
-    """Item ids and their places, 24 each, which all tasks of a node share.  Source: pipelines.log.ids.Lookup."""
+    """Count item ids and their places, 24 each, which all tasks of a node share.  Source: pipelines.log.ids.Lookup."""
     return 24 * workload.items
 
 
 def preprocess_node(workload: Workload, machine: Machine) -> float:
-    """All processes of `mind preprocess` where one node does it all."""
+    """Add up the memory of all processes of `mind preprocess` where one node does it all."""
     driver = sum(preprocess_driver(workload, machine).values())
     return driver + machine.ray + lookup_bytes(workload) + machine.cores * (machine.task + task_bytes(workload))
 
 
 def evaluation_actor(workload: Workload, machine: Machine) -> Parts:
-    """An actor of `mind evaluate` and `mind export`: the model, and a tile's scores."""
+    """Add up the memory of an actor of `mind evaluate` and `mind export`: the model, and a tile's scores."""
     return {
         EMPTY: machine.worker,
         "table, behaviour and item vectors": model_bytes(workload),
@@ -191,7 +198,7 @@ def evaluation_actor(workload: Workload, machine: Machine) -> Parts:
 
 
 def evaluation_driver(workload: Workload, machine: Machine) -> Parts:
-    """All users' results, before and after they are joined, the vocabulary of users, and the model, for figures.
+    """Add up users' results, before and after they are joined, the vocabulary of users, and the model, for figures.
 
     A test user: index, length, target (8 each), and of each of two models 4 metrics at C cutoffs and a rank (8 each).
     Source: pipelines.evaluation.evaluate, pipelines.evaluation.ranking.join_rankings.
@@ -206,7 +213,10 @@ def evaluation_driver(workload: Workload, machine: Machine) -> Parts:
 
 
 def export_driver(workload: Workload, machine: Machine) -> Parts:
-    """The model, whose item vectors it writes, and users' raw ids, whole and by part (pipelines.retrieval.export)."""
+    """Add up the model, whose item vectors it writes, and users' raw ids, whole and by part.
+
+    Source: pipelines.retrieval.export.
+    """
     return {
         EMPTY: machine.driver,
         "model and item vectors": model_bytes(workload),

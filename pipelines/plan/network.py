@@ -8,7 +8,7 @@ from pipelines.plan.workload import Workload
 
 
 def step_sent(workload: Workload) -> Parts:
-    """What a worker sends in a step: dense gradients over a ring, table rows by `rows_sent`; negatives are no message.
+    """Count what a worker sends in a step: dense gradients over a ring, rows by `rows_sent`; negatives are no message.
 
     All ranks draw the same negatives: their rows are part of R on each of them. A sample touches at most one row of
     each profile feature.  Source: DistributedDataParallel, mind_core.training.Trainer.
@@ -28,7 +28,7 @@ def step_sent(workload: Workload) -> Parts:
 
 
 def rows_sent(workers: int, rows: float, dim: int, sharded: bool) -> float:
-    """Of `rows` distinct rows of a worker.
+    """Count the bytes sent for `rows` distinct rows of a worker.
 
     replicated   (W - 1) (R (8 + 4 d) + 8): numbers, gradients and their count go to all others
     sharded      (W - 1) / W x R (16 + 8 d) + 16 (W - 1): numbers asked for twice, rows fetched, gradients sent, and
@@ -42,7 +42,7 @@ def rows_sent(workers: int, rows: float, dim: int, sharded: bool) -> float:
 
 
 def validation_received(workload: Workload) -> float:
-    """At each validation of a sharded table: every row that lies elsewhere, V (W - 1) / W (8 + 4 d).
+    """Count what comes at each validation of a sharded table: all rows that lie elsewhere, V (W - 1) / W (8 + 4 d).
 
     Source: mind_core.embeddings.pool_all.
     """

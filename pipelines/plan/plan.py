@@ -68,7 +68,7 @@ class Plan:
 
 
 def make_plan(workload: Workload, machine: Machine, nodes: int | None = None) -> Plan:
-    """Everything that is printed.
+    """Plan everything that is printed.
 
     Parameters
     ----------

@@ -17,12 +17,12 @@ PAGE_BYTES = 100e3  # quality.html, quality.json, manifest.json
 
 
 def parts(workload: Workload) -> int:
-    """About 0.5 M events each, at most a bucket each.  Source: pipelines.preprocess.buckets.group."""
+    """Count the parts: about 0.5 M events each, at most a bucket each.  Source: pipelines.preprocess.buckets.group."""
     return max(1, min(BUCKETS, round(workload.events / EVENTS_PER_PART)))
 
 
 def disk(workload: Workload) -> Parts:
-    """What lies on disk: the exchange until the end, the dataset for good."""
+    """Add up the bytes on disk: the exchange until the end, the dataset for good."""
     return {
         "the log itself": LOG_BYTES * workload.events,
         "clean events and exchange, until the end": 2 * CLEAN_BYTES * workload.events,
@@ -31,7 +31,10 @@ def disk(workload: Workload) -> Parts:
 
 
 def dataset(workload: Workload) -> Parts:
-    """Compressed, of integer ids and times in microseconds.  Source: pipelines.dataset.part_files, measured."""
+    """Add up the dataset's bytes, compressed, of integer ids and times in microseconds.
+
+    Source: pipelines.dataset.part_files, measured.
+    """
     return {
         "dataset: events/ (for --append)": EVENTS_BYTES * workload.events,
         "dataset: sequences/": SEQUENCE_BYTES * workload.events,
@@ -41,18 +44,18 @@ def dataset(workload: Workload) -> Parts:
 
 
 def moved_bytes(workload: Workload) -> float:
-    """Read and written: the log once, clean events, exchange and events/ twice (written, read), sequences once."""
+    """Count what is read and written: the log once, clean events, exchange and events/ twice each, sequences once."""
     each = LOG_BYTES + 4 * CLEAN_BYTES + 2 * EVENTS_BYTES + SEQUENCE_BYTES
     return each * workload.events
 
 
 def pass_seconds(workload: Workload, machine: Machine, cores: float) -> float:
-    """The passes' computing: E / (rate x cores that have a task)."""
+    """Estimate the passes' computing: E / (rate x cores that have a task)."""
     return workload.events / machine.clean / min(cores, parts(workload))
 
 
 def disk_seconds(workload: Workload, machine: Machine, nodes: int) -> float:
-    """What reading and writing takes beyond computing: a task of one core waits while others compute.
+    """Estimate reading and writing beyond computing: a task of one core waits while others compute.
 
     Nothing on a single node whose page cache, half of its memory, has room for the exchange and events/.
     """
@@ -64,8 +67,10 @@ def disk_seconds(workload: Workload, machine: Machine, nodes: int) -> float:
 
 
 def driver_seconds(workload: Workload, machine: Machine) -> float:
-    """The driver adds the parts' item counts, eight parts at a time to all so far: about parts / 8 x V rows, and the
-    parts' own; then sorts and encodes V items, some ten times a row's adding.
+    """Estimate what the driver does alone.
+
+    It adds the parts' item counts, eight parts at a time to all so far: about parts / 8 x V rows, and the parts' own;
+    then sorts and encodes V items, some ten times a row's adding.
 
     Source: pipelines.preprocess.core_items.total.
     """

@@ -12,7 +12,7 @@ LIST_ROW_BYTES = 28  # of a list's row before compression: user 8, rank 4, id 8,
 
 
 def user_seconds(workload: Workload, machine: Machine) -> float:
-    """Of a user on a core: the search, and u beside it: the history encoded, the metrics.
+    """Estimate the time of a user on a core: the search, and u beside it: the history encoded, the metrics.
 
     Source: mind_core.evaluation.evaluate.
     """
@@ -21,7 +21,7 @@ def user_seconds(workload: Workload, machine: Machine) -> float:
 
 
 def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> float:
-    """Of a user's search on a core: V (K / score + 2 K d / product + 1 / rank); one interest needs no mask.
+    """Estimate a user's search on a core: V (K / score + 2 K d / product + 1 / rank); one interest needs no mask.
 
     Source: mind_core.inference.search.
     """
@@ -30,23 +30,23 @@ def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> 
 
 
 def ranking_actors(workload: Workload, cores: float) -> float:
-    """`train.workers` of them, of one thread each, but no more than cores.  Source: pipelines.models.over_users."""
+    """Count `train.workers` actors, of a thread each, but no more than cores.  Source: pipelines.models.over_users."""
     return max(1.0, min(workload.workers, cores))
 
 
 def evaluation_seconds(workload: Workload, machine: Machine, cores: float) -> float:
-    """Of `mind evaluate` beside its start: all test users, by the model and by popularity (K = d = 1)."""
+    """Estimate `mind evaluate` without its start: all test users, by the model and by popularity (K = d = 1)."""
     each = user_seconds(workload, machine) + search_seconds(workload.items, 1, 1, machine)
     return workload.held_out * each / ranking_actors(workload, cores)
 
 
 def export_seconds(workload: Workload, machine: Machine, cores: float) -> float:
-    """Of `mind export` beside its start: every user once."""
+    """Estimate `mind export` without its start: every user once."""
     return workload.users * user_seconds(workload, machine) / ranking_actors(workload, cores)
 
 
 def interests_of_user(workload: Workload) -> float:
-    """Mean of K' = max(1, min(K, floor(log2 n))), n at most L: 1 + sum of P(n >= 2^k) over k = 2 to K.
+    """Average K' = max(1, min(K, floor(log2 n))), n at most L: 1 + sum of P(n >= 2^k) over k = 2 to K.
 
     Source: mind_core.routing.adaptive_interest_count.
     """
@@ -58,7 +58,7 @@ def interests_of_user(workload: Workload) -> float:
 
 
 def exported(workload: Workload) -> Parts:
-    """Bytes of `mind export` before compression: d floats an item and a user's interest, top_n rows a user.
+    """Count bytes of `mind export` before compression: d floats an item and a user's interest, top_n rows a user.
 
     Source: pipelines.retrieval.export.
     """

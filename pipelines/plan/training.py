@@ -32,7 +32,7 @@ class Work:
 
 
 def step_work(workload: Workload) -> Work:
-    """Of a worker's step, b = B / W samples.
+    """Count the work of a worker's step, b = B / W samples.
 
     scores   6 b K N d: forward, and the gradient to either side
     routing  (r - 1) b (4 K L d + 4 K d^2), then the last iteration with its gradients, b (6 K L d + 6 K d^2)
@@ -56,7 +56,7 @@ def step_work(workload: Workload) -> Work:
 
 
 def rows_touched(workload: Workload) -> float:
-    """Rows that a worker updates in a step, and those that it gathers and merges, each as a part of an update."""
+    """Count the rows that a worker updates in a step, and, as parts of an update, those that it gathers and merges."""
     gathering, merging = ROW_WORK[workload.config.optim.table_optimizer]
     own = distinct_items(workload, workload.rank_batch)
     if workload.workers == 1:
@@ -71,14 +71,14 @@ def rows_touched(workload: Workload) -> float:
 
 
 def compute_seconds(workload: Workload, machine: Machine, threads: float) -> float:
-    """Of a step, without the network: flop / f + cells / c + rows / r, by threads, and what any step takes."""
+    """Estimate a step without the network: flop / f + cells / c + rows / r, by threads, and what any step takes."""
     work = step_work(workload)
     busy = work.flop / machine.flop + work.cells / machine.cell + work.rows / machine.row
     return machine.step + busy / machine.threads(threads)
 
 
 def network_seconds(workload: Workload, machine: Machine, workers_a_node: float) -> float:
-    """Of a step: the bytes that a worker sends, at what a collective gets through or its part of the node's network.
+    """Estimate a step's network: the bytes that a worker sends, as fast as a collective or its part of the network is.
 
     Workers on one node do not use the network.
     """
@@ -89,7 +89,7 @@ def network_seconds(workload: Workload, machine: Machine, workers_a_node: float)
 
 
 def report_seconds(workload: Workload, machine: Machine) -> float:
-    """Of an epoch: a report every 50 steps and at a validation waits for Ray Train's poll.
+    """Estimate an epoch's reports: every 50 steps and at a validation, waiting for Ray Train's poll.
 
     Source: pipelines.training.worker.RayReporter.
     """
@@ -97,19 +97,19 @@ def report_seconds(workload: Workload, machine: Machine) -> float:
 
 
 def validation_seconds(workload: Workload, machine: Machine, threads: float) -> float:
-    """Of an epoch: the validation users ranked by all workers, in whole tiles, and a sharded table gathered."""
+    """Estimate an epoch's validations: users ranked by all workers, in whole tiles, and a sharded table gathered."""
     users = TILE_USERS * math.ceil(workload.validated / workload.workers / TILE_USERS)
     seconds = users * user_seconds(workload, machine) / machine.threads(threads)
     return workload.validations * (seconds + 8 * validation_received(workload) / machine.network)
 
 
 def checkpoint_bytes(workload: Workload) -> float:
-    """Table with its optimizer's state, and 12 P.  Source: pipelines.training.checkpoints."""
+    """Count the table with its optimizer's state, and 12 P.  Source: pipelines.training.checkpoints."""
     row = table_row_bytes(workload.config.model.dim, workload.config.optim.table_optimizer)
     return row * workload.items + 12 * workload.parameters
 
 
 def checkpoint_seconds(workload: Workload, machine: Machine) -> float:
-    """Of an epoch: written aside, then copied to home; by rank 0, or by all with a sharded table."""
+    """Estimate an epoch's checkpoints: written aside, copied to home; by rank 0, or by all with a sharded table."""
     writers = workload.workers if workload.config.train.shard_items else 1
     return workload.validations * 2 * checkpoint_bytes(workload) / writers / machine.disk

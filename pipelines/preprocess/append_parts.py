@@ -52,7 +52,7 @@ class Change:
     rare_after: pa.Array | None
 
     def numbers(self, part: int) -> Iterator[int]:
-        """Of the part's files, as the dataset was; then that of this append."""
+        """Yield the numbers of the part's files, as the dataset was; then that of this append."""
         return (generation * self.parts + part for generation in range(self.generation + 1))
 
 
@@ -74,7 +74,7 @@ class Touched:
 
 
 def part_of(number: int, layout: Layout, data: DataConfig) -> Part:
-    """A part with all its segments."""
+    """Open a part with all its segments."""
     files = listed(layout.events, f"part-{number:05d}-*.arrow")
     return Part(number, tuple(map(str, files)), data.events.duplicates == "drop")
 
@@ -88,7 +88,7 @@ def write_segment(layout: Layout, generation: int, data: DataConfig, number: int
 
 
 def touch_part(part: Part, change: Change) -> dict[str, Any]:
-    """Task: find a part's users that change, and what changes with them; nothing of the dataset is written."""
+    """As a task, find a part's users that change, and what changes with them; nothing of the dataset is written."""
     own = str(change.layout.events / segment_name(part.number, change.generation))
     new = [segment for segment in part.segments if segment == own]
     before = Part(part.number, tuple(segment for segment in part.segments if segment != own), part.drop)
@@ -128,7 +128,7 @@ def touch_part(part: Part, change: Change) -> dict[str, Any]:
 
 
 def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> dict[str, Any]:
-    """Task: write the rows of a part's users that change, and supersede their old ones.
+    """As a task, write the rows of a part's users that change, and supersede their old ones.
 
     first_new : index of the part's first new user.
     """
@@ -161,7 +161,7 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
 
 
 def changed_users(was: SortedEvents, now: SortedEvents) -> pa.Array:
-    """Ids of the users whose events are not the same in both."""
+    """Find the ids of the users whose events are not the same in both."""
     place = Lookup(was.users).places(now.users)
     before, after = _user_hashes(was), _user_hashes(now)
     same = place >= 0

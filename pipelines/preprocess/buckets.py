@@ -22,7 +22,7 @@ Run = tuple[int, int]  # of buckets: the first, and the last + 1
 
 
 def bucket_of(users: pa.Array) -> npt.NDArray[np.uint16]:
-    """Each id's bucket, (n,); the same for 7 and "7", as a text file's ids have no type until all are read."""
+    """Find each id's bucket, (n,); the same for 7 and "7", as a text file's ids have no type until all are read."""
     return (_hash(users) >> np.uint64(54)).astype(np.uint16)
 
 
@@ -52,6 +52,6 @@ def group(counts: Int64s, size: int) -> list[Run]:
 
 
 def part_of_users(users: pa.Array, runs: Sequence[Run]) -> npt.NDArray[np.int32]:
-    """The number of the run that each user's bucket lies in, (n,)."""
+    """Find the number of the run that each user's bucket lies in, (n,)."""
     part_of_bucket = np.repeat(np.arange(len(runs), dtype=np.int32), [stop - first for first, stop in runs])
     return part_of_bucket[bucket_of(users)]

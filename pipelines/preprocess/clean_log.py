@@ -55,7 +55,7 @@ class CleanLog:
 
 
 def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
-    """That of the settings, else from the first block with a time in it."""
+    """Take the time unit from the settings, else from the first block with a time in it."""
     if source.time_unit is not None:
         return "us"
     for piece in pieces:
@@ -177,7 +177,7 @@ def _lines(unreadable: tuple[str, ...]) -> pa.Table:
 
 
 def with_types(events: pa.Table, kinds: dict[str, pa.DataType]) -> pa.Table:
-    """Events with ids of the given types."""
+    """Cast the events' ids to the given types."""
     for side, kind in kinds.items():
         if events[side].type != kind:
             events = events.set_column(events.column_names.index(side), side, events[side].cast(kind))

@@ -77,7 +77,7 @@ def preprocess(config: Config, source: Source | None = None) -> Dataset:
 
 
 def made_before(config: Config, source: Source | None = None) -> Dataset | None:
-    """The dataset of `config` if `preprocess` made it of the files as they are now; a day that was appended stays in.
+    """Open the dataset of `config` if it was made of the files as they are now; a day that was appended stays in.
 
     Parameters
     ----------
@@ -116,13 +116,13 @@ class Source:
         )
 
     def key(self, config: Config) -> dict[str, object]:
-        """What unfinished work must have been begun with to be gone on with."""
+        """Return what unfinished work must have been begun with to be gone on with."""
         settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
         tables = [file for rows in (self.item_rows, self.profile_rows) if rows is not None for file in rows.files]
         return {"schema": SCHEMA_VERSION, "settings": settings, "files": identity(self.pieces), "tables": tables}
 
     def made_from(self, config: Config) -> str:
-        """Of the key, for the manifest."""
+        """Return a digest of the key, for the manifest."""
         return key_digest(self.key(config), 16)
 
 
@@ -173,12 +173,12 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
 
 
 def described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:
-    """A log column's name for an error, and whether its values are text without a type."""
+    """Name a log column for an error, and say whether its values are text without a type."""
     return f"column {column!r} of {source.path}", pieces[0].format in TEXT_FORMATS
 
 
 def cutoffs_of(data: DataConfig, unit: TimeUnit) -> tuple[int, int] | None:
-    """The temporal cut-offs in the unit of the dataset's times."""
+    """Return the temporal cut-offs in the unit of the dataset's times."""
     split = data.split
     if split.validation_from is None or split.test_from is None:
         return None

@@ -134,7 +134,7 @@ def write_parts(
 
 
 def cold_items(data: DataConfig, counted: pa.Table, rows: FeatureRows | None) -> pa.Array | None:
-    """Ids of the item table that the log never names, if the dataset is to have them."""
+    """Find the ids of the item table that the log never names, if the dataset is to have them."""
     if rows is None or data.items is None or not data.items.cold_start:
         return None
     return rows.ids.filter(pc.invert(pc.is_in(rows.ids, value_set=as_array(counted["id"]))))
@@ -237,7 +237,7 @@ def write_encoders(side: Side, encoders: list[FeatureEncoder], layout: Layout) -
 def item_table(
     vocabulary: pa.Table, train_count: Int64s, rows: FeatureRows | None, older: Sequence[FeatureEncoder] = ()
 ) -> tuple[pa.Table, list[FeatureEncoder]]:
-    """The item table of the dataset, and the encoders that its features went through.
+    """Make the item table of the dataset, and the encoders that its features went through.
 
     older : of the dataset that is appended to; their values keep their rows.
     """

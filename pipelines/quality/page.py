@@ -40,7 +40,7 @@ class Figure:
 
 
 def page(quality: Quality) -> str:
-    """The report as HTML."""
+    """Write the report as HTML."""
     time, popular = quality.time, quality.popularity
     figures = [
         Figure(f"Events per {_width_name(time)}", _over_time(time), legend=ROLES, wide=True),

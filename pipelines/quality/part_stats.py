@@ -86,7 +86,7 @@ def part_stats(histories: SortedEvents, stretches: dict[str, Stretches], unit: T
 
 
 def merge_stats(stats: Sequence[Stats]) -> Stats:
-    """Of all users, from those of parts that have no user in common; `stats` is not empty."""
+    """Add up the statistics of parts that have no user in common; `stats` is not empty."""
     level = _common_level([each["time"] for each in stats])
     return {
         "lengths": {
@@ -116,7 +116,7 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
 
 
 def without(stats: Stats) -> Stats:
-    """What takes users out again: ``merge_stats([all, without(some)])``; leasts and greatests stay as they are."""
+    """Make what takes users out again: ``merge_stats([all, without(some)])``; leasts and greatests stay as they are."""
 
     def turned(histogram: list[list[int]]) -> list[list[int]]:
         return [[row[0], *(-count for count in row[1:])] for row in histogram]
@@ -138,7 +138,7 @@ def without(stats: Stats) -> Stats:
 
 
 def bin_width(unit: TimeUnit, level: int) -> int:
-    """Of the time bins, in hours ("us": an hour, a day, 7, 28 or 364 days, ten times more, ...) or numbers (2^level).
+    """Size the time bins, in hours ("us": an hour, a day, 7, 28 or 364 days, ten times more, ...) or numbers (2^level).
 
     Bin n of hours begins at hour ``n * width - MONDAY`` after 1970-01-01 UTC, of numbers at ``n * width``.
     """
@@ -148,7 +148,7 @@ def bin_width(unit: TimeUnit, level: int) -> int:
 
 
 def tick(time: int, unit: TimeUnit) -> int:
-    """A time in what `bin_width` measures: hours since a Monday, or numbers."""
+    """Turn a time into what `bin_width` measures: hours since a Monday, or numbers."""
     return time // HOUR_US + MONDAY if unit == "us" else time
 
 

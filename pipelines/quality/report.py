@@ -56,13 +56,13 @@ class Quality:
 
     @classmethod
     def read(cls, layout: Layout) -> Quality | None:
-        """The report of a dataset; None where it has none of this version of the program."""
+        """Read the report of a dataset; None where it has none of this version of the program."""
         raw = raw_report(layout.quality)
         return None if raw is None else cls.from_dict(raw)
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Quality:
-        """The inverse of ``dataclasses.asdict`` and of `to_json`."""
+        """Make a report of what ``dataclasses.asdict`` or `to_json` gave."""
         checks = {
             name: None if raw[name] is None else tuple(Check(**each) for each in raw[name])
             for name in ("checks", "leakage", "drift")
@@ -70,7 +70,7 @@ class Quality:
         return cls(**(raw | checks))
 
     def to_json(self) -> str:
-        """The same text for the same content; without NaN."""
+        """Return the report as JSON: the same text for the same content; without NaN."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @property
@@ -80,7 +80,7 @@ class Quality:
         return [check for check in found if check.level in ("watch", "alarm")]
 
     def metrics(self) -> dict[str, float]:
-        """For the tracked run."""
+        """Return the numbers for the tracked run."""
         numbers = {
             "warnings": len(self.warnings),
             "alarms": sum(check.level == "alarm" for check in self.warnings),
@@ -102,7 +102,7 @@ def assemble(
     test_items: dict[str, int],
     previous: dict[str, Any] | None = None,
 ) -> Quality:
-    """The report.
+    """Put the report together.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def assemble(
 
 
 def unknown_test_items(train_count: Int64s, test_count: Int64s) -> dict[str, int]:
-    """Of the items that are test targets: how many, how often, and how many and how often train never saw.
+    """Count the items that are test targets and how often they are, and how many and how often train never saw.
 
     train_count, test_count : (items,) times that each item is in a train history, and a test target.
     """
@@ -156,7 +156,7 @@ def unknown_test_items(train_count: Int64s, test_count: Int64s) -> dict[str, int
 
 
 def quantiles(histogram: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The least value of the bin in which each quantile lies: exact where bins hold one value."""
+    """Find the least value of the bin in which each quantile lies: exact where bins hold one value."""
     if not histogram:
         return {f"p{q}": 0 for q in QUANTILES}
     bins = np.array(histogram)
@@ -166,7 +166,7 @@ def quantiles(histogram: Sequence[Sequence[int]]) -> dict[str, int]:
 
 
 def popularity(count: Int64s) -> dict[str, Any]:
-    """How the events are spread over the items, (items,) events of each.
+    """Say how the events are spread over the items, (items,) events of each.
 
     gini : 0 if all items are equally popular, near 1 if one has all events.
     lorenz : [share of the items, share of the events on them], the most popular first.
@@ -258,7 +258,7 @@ def _later_than_test(stats: Stats, protocol: str) -> Check:
 
 
 def raw_report(file: Path) -> dict[str, Any] | None:
-    """A report as a dict; None where there is none that this program can read."""
+    """Read a report as a dict; None where there is none that this program can read."""
     try:
         raw: dict[str, Any] = json.loads(fetch(file).read_text(encoding="utf-8"))
         return raw if raw.get("schema_version") == SCHEMA_VERSION else None

@@ -69,7 +69,7 @@ def bars(
     width: int = 520,
     height: int = 230,
 ) -> Markup:
-    """Bars side by side without space between bins, the series stacked.
+    """Draw bars side by side without space between bins, the series stacked.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def bars(
 
 
 def curve(points: Sequence[tuple[float, float]], axis: str, width: int = 520, height: int = 230) -> Markup:
-    """A curve from (0, 0) to (1, 1) of shares, with the diagonal of equal shares."""
+    """Draw a curve from (0, 0) to (1, 1) of shares, with the diagonal of equal shares."""
     wide, tall = width - LEFT - RIGHT, height - TOP - BOTTOM
     _, lines = _grid(1, height, percent=True)
     spots = [
@@ -114,7 +114,7 @@ def curve(points: Sequence[tuple[float, float]], axis: str, width: int = 520, he
 
 
 def short(number: float) -> str:
-    """A count in a few letters.
+    """Write a count in a few letters.
 
     >>> [short(n) for n in (0, 950, 1500, 20_000, 3_400_000)]
     ['0', '950', '1.5k', '20k', '3.4M']

@@ -28,7 +28,7 @@ _HINTS = {
 
 
 def open_filesystem(path: str) -> tuple[Any, str]:
-    """The pyarrow file system of `path`, and where on it the path leads.
+    """Open the pyarrow file system of `path`, and say where on it the path leads.
 
     The object can be sent to another process; S3 credentials of this process's environment go with it, those of
     ~/.aws or of the machine's role are looked up anew there.
@@ -55,13 +55,13 @@ def open_filesystem(path: str) -> tuple[Any, str]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, without what only the server's operator can use."""
+    """Return the first line of an error, without what only the server's operator can use."""
     text = redact(str(error).strip()) or type(error).__name__
     return _NOISE.sub("", text.splitlines()[0])
 
 
 def hint(path: str) -> str:
-    """The way out when a store refuses or does not answer: the environment variables to look at."""
+    """Name the way out when a store refuses or does not answer: the environment variables to look at."""
     return _HINTS.get(path.partition("://")[0].replace("gcs", "gs"), "")
 
 

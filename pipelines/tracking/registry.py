@@ -89,7 +89,7 @@ def register_model(uri: str, model_uri: str, name: str, alias: str, tags: Mappin
 
 
 def model_by_alias(uri: str, name: str, alias: str) -> RegisteredVersion | None:
-    """The version that an alias points at, None if there is none.
+    """Find the version that an alias points at, None if there is none.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class EarlyStopping:
         self.best = max(self.best, value)
 
     def should_stop(self) -> bool:
-        """Whether `patience` validations in a row were no better."""
+        """Say whether `patience` validations in a row were no better."""
         return self.patience is not None and self.stale >= self.patience
 
 

@@ -47,7 +47,7 @@ class Progress(Protocol):
     every_steps: int  # loss reports between validations
 
     def first_step(self) -> Metrics:
-        """Called after the first step of a new run: what to add to the next report."""
+        """Return, after the first step of a new run, what to add to the next report."""
         ...
 
     def progress(self, metrics: Metrics) -> None:
@@ -71,7 +71,7 @@ class Validation:
 def validation_metrics(
     retriever: Retriever, data: TrainData, users: torch.Tensor, cutoffs: list[int], exclude_seen: bool
 ) -> dict[str, float]:
-    """Full-ranking metrics, averaged over the `users` of all ranks; each rank passes its own share."""
+    """Compute full-ranking metrics, averaged over the `users` of all ranks; each rank passes its own part."""
     sums: dict[str, float] = {}
     counted = 0
     for chunk in users.split(USERS_PER_CHUNK):
@@ -88,7 +88,7 @@ def validation_metrics(
 def build_trainer(
     config: Config, dataset: Dataset, data: TrainData, given: TrainInput, device: torch.device, rank: int, ranks: int
 ) -> Trainer:
-    """A fresh model with its optimisers and negatives, the same on every rank."""
+    """Build a fresh model with its optimisers and negatives, the same on every rank."""
     labels = given.label_counts(len(data.counts)) if config.loss.in_batch else None
     shard = Shard(rank, ranks) if config.train.shard_items else WHOLE
     return Trainer(

@@ -26,7 +26,7 @@ class Scaling:
     joined: bool
 
     def to_ray(self, config: Config, given: str) -> ScalingConfig:
-        """Ray Train's own terms.
+        """Say the same in Ray Train's own terms.
 
         given : how the workers hold the data, memory or stream: Ray Data needs a CPU to read with, or waits for ever.
 
@@ -55,7 +55,7 @@ class Scaling:
 
 
 def scaling_of(config: Config, resources: Mapping[str, float]) -> Scaling:
-    """What workers get on a cluster of so many ``CPU`` and ``GPU``.
+    """Say what workers get on a cluster of so many ``CPU`` and ``GPU``.
 
     Raises
     ------

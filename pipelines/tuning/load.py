@@ -91,7 +91,7 @@ def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None)
 
 
 def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
-    """The campaign as it was last started, with `sets` on top.
+    """Load the campaign as it was last started, with `sets` on top.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
 
 
 def plain(campaign: Campaign, only_given: bool = False) -> dict[str, Any]:
-    """A campaign as plain values, passwords removed; pydantic's own JSON would make infinite numbers null.
+    """Return a campaign as plain values, passwords removed; pydantic's own JSON would make infinite numbers null.
 
     only_given : without the defaults.
     """

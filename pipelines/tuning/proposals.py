@@ -39,7 +39,7 @@ ENUMERATED = 10_000  # a discrete space of up to so many points is searched for 
 
 
 def propose(campaign: Campaign, history: Sequence[TrialRecord], metric: str) -> Point | None:
-    """The values of the next new point.
+    """Choose the values of the next new point.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def propose(campaign: Campaign, history: Sequence[TrialRecord], metric: str) -> 
 
 
 def points_of(history: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-    """The trials of each point, points in the order of drawing."""
+    """Group the trials by point, points in the order of drawing."""
     points: dict[int, list[TrialRecord]] = {}
     for record in sorted(history, key=lambda record: (record.point, record.number)):
         points.setdefault(record.point, []).append(record)
@@ -72,7 +72,7 @@ def points_of(history: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 
 
 def point_scores(trials: Sequence[TrialRecord], *keys: str) -> list[float] | None:
-    """The mean over the seeds of each key of their best report by the first, ``validation/<metric>``.
+    """Average over the seeds of each key their best report by the first, ``validation/<metric>``.
 
     A trial that failed or never validated says nothing; None where all are such.
     """

@@ -177,7 +177,7 @@ def _run(loaded: Loaded, trials: Trials, trainable: Any, concurrent: int, finali
 
 
 def planned_trials(campaign: Campaign) -> int:
-    """How many trainings a campaign is, unless a discrete space is exhausted before."""
+    """Say how many trainings a campaign is, unless a discrete space is exhausted before."""
     search = campaign.search
     points = len(grid_points(campaign.space)) * (1 if search.method == "grid" else search.trials)
     return points * search.seeds if search.finalists is None else points + search.finalists * (search.seeds - 1)

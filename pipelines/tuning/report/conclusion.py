@@ -15,7 +15,7 @@ NAMED_SETTINGS = 3
 
 
 def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) -> list[str]:
-    """What was found, in a few plain sentences, the decision first."""
+    """Say what was found, in a few plain sentences, the decision first."""
     rows = leaderboard(records, metric, campaign)
     first = winner(rows, campaign.finish)
     if first is None:

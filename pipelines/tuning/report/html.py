@@ -75,7 +75,7 @@ def campaign_html(
     after: Sequence[str] = (),
     table: Table | None = None,
 ) -> str:
-    """The report as HTML.
+    """Write the report as HTML.
 
     Parameters
     ----------
