@@ -33,7 +33,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a step: d, L, K, r, B; the negatives are the default recipe's 512 uniform and 512 popular ones."""
+    """The shape of a step: d, L, K, r, B; the negatives are the default recipe's 512 uniform and 512 popular ones."""
 
     dim: int = 64
     history: int = 20

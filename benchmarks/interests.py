@@ -47,7 +47,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one model: adjusted Rand index, mean cosine between a user's interests, Recall@20."""
+    """The figures of one model: adjusted Rand index, mean cosine between a user's interests, Recall@20."""
 
     agreement: float
     cosine: float

@@ -36,7 +36,7 @@ WARM_UP = 10
 
 @dataclass(frozen=True)
 class Speeds:
-    """Of the device, measured: bytes/s of a copy (read and write counted), operations/s of a product by precision."""
+    """The device's, measured: bytes/s of a copy (read and write counted), operations/s of a product by precision."""
 
     bytes_per_second: float
     float32: float

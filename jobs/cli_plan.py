@@ -69,7 +69,7 @@ def plan(
 
 
 def _config(conf: Path | None, sets: list[str], preset: str | None) -> Config:
-    """Of the file, or the defaults with the name ``plan``."""
+    """Load the file, or the defaults with the name ``plan``."""
     if conf is not None:
         return loaded_config(conf, sets, preset, None)
     return loaded_config(Path(os.devnull), ["name=plan", "data.events.path=none", *sets], preset, None)

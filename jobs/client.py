@@ -284,7 +284,7 @@ class Cluster:
             raise self._failure(str(error), job_id) from None
 
     def _failure(self, text: str, job_id: str) -> UserError:
-        """Of a RuntimeError, whose text is all that Ray's client gives."""
+        """Say in our words what a RuntimeError means, whose text is all that Ray's client gives."""
         address = redact(self.address)
         if "returned 404" in text:
             return _no_dashboard(address)
@@ -312,7 +312,7 @@ def _no_dashboard(address: str) -> UserError:
 
 
 def _refusal(text: str) -> str:
-    """Of Ray's many lines about tokens, what to do."""
+    """Say, of Ray's many lines about tokens, what to do."""
     if "couldn't find" in text:
         return f"RAY_AUTH_MODE=token, but there is no token; give the cluster's by {_TOKEN}"
     if "cannot be opened" in text:

@@ -170,7 +170,7 @@ def _entries(column: FeatureColumn) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _trained(entries: tuple[Tensor, Tensor, Tensor], cold: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The entries without those of rows that only `cold` entities (n,) have."""
+    """Return the entries without those of rows that only `cold` entities (n,) have."""
     if not cold.any():
         return entries
     entity, row, weight = entries

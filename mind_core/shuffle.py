@@ -35,7 +35,7 @@ class Permutation:
         return self.size
 
     def __getitem__(self, places: Tensor) -> Tensor:
-        """What stands at `places` (any shape, int64, from 0 to size - 1)."""
+        """Look up what stands at `places` (any shape, int64, from 0 to size - 1)."""
         values = self._through_network(places)
         while len(outside := (values.flatten() >= self.size).nonzero().squeeze(1)):
             values.view(-1)[outside] = self._through_network(values.view(-1)[outside])
@@ -58,7 +58,7 @@ def draw(numbers: Tensor, below: int | Tensor, *key: object) -> Tensor:
 
 
 def _bits(numbers: Tensor, word: int) -> Tensor:
-    """The output of SplitMix64, seeded with `word`, at `numbers`: 62 random bits of it."""
+    """Compute the output of SplitMix64, seeded with `word`, at `numbers`: 62 random bits of it."""
     x = numbers * _GOLDEN + word
     x = (x ^ _shifted(x, 30)) * _FIRST
     x = (x ^ _shifted(x, 27)) * _SECOND
@@ -67,7 +67,7 @@ def _bits(numbers: Tensor, word: int) -> Tensor:
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    """As if the integers had no sign."""
+    """Shift right as if the integers had no sign."""
     shifted: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
     return shifted
 

@@ -62,7 +62,7 @@ class FeatureInfo:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Of one split."""
+    """The counts of one split."""
 
     users: int
     events: int  # in histories

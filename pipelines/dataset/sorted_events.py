@@ -151,7 +151,7 @@ def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[SortedEvents, 
 
 
 def _order(user: Int32s, time: Int64s, minor: list[Any]) -> tuple[Rows, Rows]:
-    """The rows by (user, time, *minor), and the number of each one's (user, time) run, in that order.
+    """Sort the rows by (user, time, *minor); with the number of each one's (user, time) run, in that order.
 
     User and time share one 64-bit key where they fit, which sorts several times faster than two keys; only the rows of
     equal keys are then sorted by the rest.

@@ -92,7 +92,7 @@ def stretches(rows: dict[str, SplitRows]) -> dict[str, Stretches]:
 
 
 def _behaviours(histories: SortedEvents, data: DataConfig, unit: TimeUnit) -> dict[str, npt.NDArray[Any]]:
-    """What the configuration wants to know of each event beside its item and time."""
+    """Find what the configuration wants to know of each event beside its item and time."""
     second = 1e6 if unit == "us" else 1
     found: dict[str, npt.NDArray[Any]] = {}
     if data.events.type_weights is not None:

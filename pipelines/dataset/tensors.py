@@ -64,7 +64,7 @@ def _feature_column(column: pa.ChunkedArray, spec: FeatureSpec) -> FeatureColumn
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
-    """A list column as (values int32, offsets int64)."""
+    """Turn a list column into (values int32, offsets int64)."""
     offsets = torch.zeros(len(column) + 1, dtype=torch.int64)
     torch.cumsum(to_tensor(pc.list_value_length(column), np.int64), 0, out=offsets[1:])
     return to_tensor(pc.list_flatten(column), np.int32), offsets

@@ -199,7 +199,7 @@ def encode_columns(encoders: list[FeatureEncoder], table: pa.Table, prefix: str)
 
 
 def _numbers(array: pa.Array, name: str) -> npt.NDArray[np.float64]:
-    """As float64; missing, infinite and unparseable values are NaN."""
+    """Read values as float64; missing, infinite and unparseable ones are NaN."""
     if pa.types.is_string(array.type):
         array = text_numbers(array)
     try:

@@ -56,7 +56,7 @@ class LogDatasource(Datasource):
 
 
 def _rows(number: int, piece: Fragment, source: TableSource, columns: list[str]) -> Iterator[pa.Table]:
-    """One row for each block that holds anything; the last one is known as such, so that a torn read shows."""
+    """Yield a row for each block that holds anything; the last one is known as such, so that a torn read shows."""
     count, held = 0, None
     for block in read_blocks(piece, source, columns):
         if block.table.num_rows or block.unreadable:

@@ -151,7 +151,7 @@ def _parquet_blocks(fragment: Fragment, columns: list[str]) -> Iterator[Block]:
 
 @contextmanager
 def _stream(fragment: Fragment) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed by its suffix (.gz, .zst, .bz2, .lz4)."""
+    """Open the file's bytes, decompressed by its suffix (.gz, .zst, .bz2, .lz4)."""
     with fragment.filesystem.open_input_stream(fragment.path, compression="detect") as raw:
         yield raw
 

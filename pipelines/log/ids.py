@@ -88,7 +88,7 @@ def canonical(column: Any, where: str) -> pa.Array:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    """Whether values are bytes, of whatever layout."""
+    """Say whether values are bytes, of whatever layout."""
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
     return any(test(kind) for test in tests)
 

@@ -163,7 +163,7 @@ def _microseconds(whole: pa.Array, fraction: pa.Array | None, epoch: EpochUnit |
 
 
 def _times(whole: pa.Array, scale: int) -> pa.Array:
-    """The product, null where int64 cannot hold it and a fraction besides."""
+    """Multiply, null where int64 cannot hold the product and a fraction besides."""
     limit = _LAST // scale - 1
     fits = pc.and_(pc.less_equal(whole, limit), pc.greater_equal(whole, -limit))
     return pc.multiply(pc.if_else(fits, whole, pa.scalar(None, pa.int64())), scale)
@@ -186,7 +186,7 @@ def _strict_iso(text: pa.Array) -> pa.Array:
 
 
 def _tidy(text: pa.Array) -> pa.Array:
-    """What writers of ISO text do otherwise than pandas reads it."""
+    """Undo what writers of ISO text do otherwise than pandas reads it."""
     text = pc.ascii_upper(pc.utf8_trim_whitespace(text))
     text = pc.replace_substring_regex(text, r" UTC$", "Z")  # BigQuery
     return pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]+", r"\1")  # among nanoseconds, pandas ends in 2262
@@ -252,7 +252,7 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
 
 
 def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:
-    """The rows as text, block by block in the order of the reasons."""
+    """Write the rows as text, block by block in the order of the reasons."""
     rows = pa.array(np.concatenate([np.zeros(0, np.int64), *(found for _, found in bad)]))
     reasons = pa.concat_arrays([pa.array([], pa.string()), *(pa.array([reason] * len(found)) for reason, found in bad)])
     texts = {name: as_text(as_array(block[name]).take(rows)) for name in block.column_names}

@@ -112,7 +112,7 @@ def read_source(source: TableSource, columns: list[str]) -> tuple[pa.Table, list
 
 
 def _widened(schema: pa.Schema, other: pa.Schema, path: str) -> pa.Schema:
-    """The schema that holds both, e.g. int64 for int32 and int64."""
+    """Find the schema that holds both, e.g. int64 for int32 and int64."""
     fields = []
     for before, field in zip(schema, other, strict=True):
         try:
@@ -150,7 +150,7 @@ def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, A
 
 
 def _find(path: str) -> tuple[Any, list[Any]]:
-    """The file system of `path`, and the sorted file infos it stands for."""
+    """Find the file system of `path`, and the sorted file infos it stands for."""
     filesystem, where = open_filesystem(path)
     try:
         found = _list(filesystem, where)

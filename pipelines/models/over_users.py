@@ -68,7 +68,7 @@ class UserWorker:
         self.arguments = arguments
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """What the rows of a slice come to. Safe to run twice, as Ray retries after a crash."""
+        """Return what the rows of a slice come to. Safe to run twice, as Ray retries after a crash."""
         if self.mistake is not None:
             raise self.mistake
         return self.work(table, **self.arguments)

@@ -107,7 +107,7 @@ def _time_change(plan: Plan, stage: str, kind: str) -> str:
 
 
 def _workers_for_a_day(plan: Plan) -> str:
-    """The fewest workers, a power of two times today's with the batch grown alike, that train in a day."""
+    """Find the fewest workers, a power of two times today's with the batch grown alike, that train in a day."""
     train = plan.workload.config.train
     for factor in (2**n for n in range(1, 16)):
         grown = _with_train(plan.workload, workers=factor * train.workers, batch_size=factor * train.batch_size)

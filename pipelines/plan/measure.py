@@ -87,7 +87,7 @@ def measured(machine: Machine, config: Config) -> Machine:
 
 
 def _workload(config: Config, shape: tuple[int, ...]) -> Workload:
-    """The planned workload with another shape, and users of LENGTH events."""
+    """Make a workload of another shape, and with users of LENGTH events."""
     batch, history, interests, drawn, items = shape
     model = replace(config.model, max_history=history, interests=interests, encoder="mind")
     loss = replace(config.loss, kind="sampled", uniform_negatives=drawn, popularity_negatives=drawn, in_batch=False)
@@ -241,7 +241,7 @@ def _gather(rank: int, folder: str) -> None:
 
 
 def _least_seconds(work: Callable[[], object]) -> float:
-    """Of REPEATS, after one that does not count: what else runs on the machine only adds."""
+    """Return the least of REPEATS, after one that does not count: what else runs on the machine only adds."""
     found: list[float] = []
     for _ in range(1 + REPEATS):
         started = time.perf_counter()

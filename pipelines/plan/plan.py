@@ -44,7 +44,7 @@ class Process:
 
     @property
     def node_bytes(self) -> float:
-        """Of all such processes of a node."""
+        """Bytes of all such processes of a node."""
         return self.a_node * self.bytes + self.shared
 
 
@@ -162,6 +162,6 @@ def _train(workload: Workload, machine: Machine, epoch: Stage) -> Stage:
 
 
 def _ranking(workload: Workload, machine: Machine, name: str, seconds: float) -> Stage:
-    """A stage whose actors load the model and rank."""
+    """Plan a stage whose actors load the model and rank."""
     loaded = memory.model_bytes(workload) / machine.disk
     return Stage(name, {"start": machine.start_evaluate, "compute": seconds, "disk": loaded})

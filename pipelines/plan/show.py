@@ -118,7 +118,7 @@ def _add(table: Table, parts: Parts) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    """The first column and one without a name hold text, the others numbers."""
+    """Make a table whose first column and those without a name hold text, the others numbers."""
     table = Table(title=title, title_justify="left", caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number and column else "left")

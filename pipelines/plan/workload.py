@@ -119,7 +119,7 @@ class Workload:
 
     @property
     def steps(self) -> int:
-        """Of an epoch.  Source: pipelines.training.memory_input.epoch_steps."""
+        """Steps of an epoch.  Source: pipelines.training.memory_input.epoch_steps."""
         return max(1, math.ceil(self.samples / (self.workers * self.rank_batch)))
 
     @property
@@ -160,7 +160,7 @@ class Workload:
 
     @property
     def mlp_widths(self) -> list[int]:
-        """Of [u ; p], the hidden layers, and an interest."""
+        """Widths of [u ; p], the hidden layers, and an interest."""
         model = self.config.model
         return [model.dim + self.profile_features * model.profile_dim, *model.hidden, model.dim]
 

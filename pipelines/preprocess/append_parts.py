@@ -185,7 +185,7 @@ def _user_hashes(histories: SortedEvents) -> UInt64s:
 
 
 def _vocabulary(number: int, change: Change) -> dict[str, Any]:
-    """The part's users as the dataset was: id, index."""
+    """Read the part's users as the dataset was: id, index."""
     *old_files, _ = change.numbers(number)
     files = [change.layout.users(old) for old in old_files]
     table = pa.concat_tables([read_table(file) for file in files if exists(file)])

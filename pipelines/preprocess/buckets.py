@@ -27,7 +27,7 @@ def bucket_of(users: pa.Array) -> npt.NDArray[np.uint16]:
 
 
 def _hash(ids: pa.Array) -> UInt64s:
-    """A whole number is hashed as such, of at most 18 digits; every other id as its text."""
+    """Hash a whole number as such, of at most 18 digits; every other id as its text."""
     hashes = hash64(ids)
     if pa.types.is_string(ids.type):
         whole = pc.match_substring_regex(ids, WHOLE_NUMBER)

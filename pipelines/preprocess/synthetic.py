@@ -124,7 +124,7 @@ def _write_events(
 def _block(
     rng: np.random.Generator, users: Int64s, lengths: Int64s, interests: Int64s, members: Int64s, starts: Int64s
 ) -> pa.Table:
-    """The events of some users, in random order as a log of many users would have them."""
+    """Draw the events of some users, in random order as a log of many users would have them."""
     row = np.repeat(np.arange(len(users)), lengths)  # (E,)
     count = len(row)
     new_user = np.r_[True, row[1:] != row[:-1]]

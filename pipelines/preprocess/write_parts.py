@@ -161,7 +161,7 @@ def _fit_profile(
 
 
 def _profile_rows(part: Part, data: DataConfig, rare: pa.Array | None, rows: FeatureRows) -> Int64s:
-    """The profile table's rows of a part's users."""
+    """Look up the profile table's rows of a part's users."""
     histories, _ = settled(part.read(), rare, data)
     return np.asarray(rows.find(histories.users).drop_null().to_numpy(), np.int64)
 

@@ -219,7 +219,7 @@ def _binned(values: Int64s, bin_of: Callable[[Int64s], npt.NDArray[Any]], bins: 
 
 
 def _outside(own: Range, part: Range) -> tuple[Range, Range]:
-    """What of the users' own events lies before and after a part of them."""
+    """Count what of the users' own events lies before and after a part of them."""
     there = part[0] < part[1]
     start = np.where(there, part[0].clip(*own), own[1])
     stop = np.where(there, part[1].clip(*own), own[1])
@@ -227,7 +227,7 @@ def _outside(own: Range, part: Range) -> tuple[Range, Range]:
 
 
 def _level(first: int, last: int, unit: TimeUnit) -> int:
-    """The finest at which the ticks from `first` to `last` lie in MAX_TIME_BINS bins."""
+    """Find the finest level at which the ticks from `first` to `last` lie in MAX_TIME_BINS bins."""
     level = 0
     while last // bin_width(unit, level) - first // bin_width(unit, level) >= MAX_TIME_BINS:
         level += 1
@@ -244,13 +244,13 @@ def _common_level(times: list[Stats]) -> int:
 
 
 def _coarser(time: Stats, level: int) -> list[list[int]]:
-    """The bins at a coarser level; they nest."""
+    """Join the bins to those of a coarser level; they nest."""
     times = bin_width(time["unit"], level) // bin_width(time["unit"], time["level"])
     return [[row[0] // times, *row[1:]] for row in time["bins"]]
 
 
 def _rows(start: Int64s, stop: Int64s) -> Int64s:
-    """The rows of all ranges, one after the other."""
+    """List the rows of all ranges, one after the other."""
     length = stop - start
     end = np.cumsum(length)
     rows: Int64s = np.arange(end[-1] if len(end) else 0) + np.repeat(start - end + length, length)
@@ -291,7 +291,7 @@ def _overlaps(one: Range, other: Range) -> int:
 
 
 def _split_numbers(histories: SortedEvents, stretches: dict[str, Stretches], test_known: Range) -> Stats:
-    """What a split may give away across users, which is the protocol's to decide."""
+    """Count what a split may give away across users, which is the protocol's to decide."""
     time, train, test = histories.time, stretches["train"], stretches["test"]
     in_train = np.zeros(len(histories.users), bool)
     in_train[train.user] = True

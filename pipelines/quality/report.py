@@ -199,7 +199,7 @@ def popularity(count: Int64s) -> dict[str, Any]:
 
 
 def _row_checks(manifest: Manifest, gaps: Stats) -> Iterator[Check]:
-    """What is said of the rows themselves."""
+    """Yield what is said of the rows themselves."""
     accounted = manifest.events + sum(manifest.set_aside.values())
     yield Check(
         "Every row is accounted for",
@@ -243,7 +243,7 @@ def _leak_checks(stats: Stats, test_items: dict[str, int], protocol: str) -> Ite
 
 
 def _later_than_test(stats: Stats, protocol: str) -> Check:
-    """Whether the model learns from what happened after the first thing it is to foretell."""
+    """Say whether the model learns from what happened after the first thing it is to foretell."""
     name = "Train events later than the earliest test target"
     time, split = stats["time"], stats["split"]
     if split["train_last"] is None or split["test_first"] is None or split["train_last"] <= split["test_first"]:

@@ -126,7 +126,7 @@ def short(number: float) -> str:
 
 
 def _grid(highest: float, height: int, percent: bool = False) -> tuple[float, list[tuple[float, str]]]:
-    """The value at the top, and lines at round values: y and text."""
+    """Choose the value at the top, and lines at round values: y and text."""
     step = 10 ** math.floor(math.log10(highest / Y_TICKS)) if highest else 1.0
     step *= next(factor for factor in (1, 2, 2.5, 5, 10) if factor * step * Y_TICKS >= highest)
     if not percent and step < 1:
@@ -140,7 +140,7 @@ def _grid(highest: float, height: int, percent: bool = False) -> tuple[float, li
 
 
 def _apart(ticks: Sequence[tuple[float, str]], width: int) -> list[tuple[float, str]]:
-    """The ticks, x and text, without those that would overlap the one before or leave the plot."""
+    """Drop the ticks, x and text, that would overlap the one before or leave the plot."""
     kept, free = [], -math.inf
     for x, text in ticks:
         half = len(text) * LETTER / 2

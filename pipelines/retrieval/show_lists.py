@@ -72,7 +72,7 @@ def _text(value: object) -> str:
 
 
 def _headings(model: SavedModel, sequences: Sequences, user: int, names: dict[int, str]) -> list[str]:
-    """What each own interest is about: the behaviours that went to it, the weightiest names first.
+    """Say what each own interest is about: the behaviours that went to it, the weightiest names first.
 
     A behaviour belongs to the interest with its largest coupling coefficient; an interest that none belongs to can
     still find items, as every behaviour gives it a little.

@@ -74,7 +74,7 @@ def _inside_package(path: str) -> str:
 
 
 def _open_s3(uri: str) -> tuple[Any, str]:
-    """As FileSystem.from_uri, but with timeouts, with credentials that travel, and with the key taken as it stands."""
+    """Open as FileSystem.from_uri, but with timeouts, with credentials that travel, and the key taken as it stands."""
     found = _S3_URI.fullmatch(uri)
     if found is None or not found[2].strip("/"):
         raise ValueError("must be s3://bucket/key")

@@ -234,7 +234,7 @@ def storage(folder: Path) -> dict[str, Any]:
 
 
 def _mirrored(folder: Path, uri: str, where: str) -> Path:
-    """The path here of what lies at `where` on the file system of the folder's URI."""
+    """Return the path here of what lies at `where` on the file system of the folder's URI."""
     return folder / Path(where).relative_to(_open(uri)[1])
 
 
@@ -274,7 +274,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
-    """A store's refusal is one line with the URI in it."""
+    """Tell a store's refusal in one line with the URI in it."""
     try:
         yield
     except FileNotFoundError:

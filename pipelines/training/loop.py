@@ -210,7 +210,7 @@ class _Meter:
         self.started = time.perf_counter()
 
     def waits(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The same steps, measuring how long each is waited for."""
+        """Yield the same steps, measuring how long each is waited for."""
         while True:
             started = time.perf_counter()
             with nullcontext() if self.times is None else self.times.phase("wait"):
@@ -225,7 +225,7 @@ class _Meter:
         self.samples += step.size
 
     def mean_loss(self) -> float:
-        """The mean of the steps since the last report, over all ranks."""
+        """Average the steps since the last report, over all ranks."""
         means = sum_over_ranks(torch.stack([torch.stack(self.losses).mean(), torch.ones_like(self.losses[0])]))
         return float(means[0] / means[1])
 

@@ -101,7 +101,7 @@ class MemoryInput:
             done = 0
 
     def _epoch_steps(self, epoch: int, done: int) -> Iterator[Step]:
-        """The steps of an epoch but for the first `done`.
+        """Yield the steps of an epoch but for the first `done`.
 
         At most ranks - 1 samples come twice, so that all ranks do the same number of steps on equally many samples.
         """
@@ -140,6 +140,6 @@ def count_labels(sequences: Sequences, drawn: bool, items: int) -> Tensor:
 
 
 def _ranges(first: int, stop: int, size: int, device: torch.device) -> Iterator[Tensor]:
-    """The numbers from `first` to `stop` - 1, so many at a time."""
+    """Yield the numbers from `first` to `stop` - 1, so many at a time."""
     for start in range(first, stop, size):
         yield torch.arange(start, min(start + size, stop), device=device)

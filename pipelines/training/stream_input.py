@@ -129,7 +129,7 @@ class StreamInput:
                 yield from self._epoch_steps((chunk for _, chunk in windows), done if epoch == start else 0)
 
     def _skip(self, done: int) -> int:
-        """How many of its samples this rank has used after `done` steps of an epoch.
+        """Count how many of its samples this rank has used after `done` steps of an epoch.
 
         One always remains, for the steps in which only other ranks have any left.
         """

@@ -184,7 +184,7 @@ def write_state(folder: Path, values: dict[str, Any]) -> None:
 
 
 def _identity(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
-    """What makes trials of two starts comparable; by the name that a message gives it."""
+    """Return what makes trials of two starts comparable; by the name that a message gives it."""
     campaign = plain(loaded.campaign)
     search = {key: value for key, value in campaign["search"].items() if key not in EXTENSIBLE}
     return {

@@ -90,7 +90,7 @@ def _next_of_grid(space: Space, points: Sequence[Sequence[TrialRecord]]) -> Poin
 
 
 def _next_of_draws(campaign: Campaign, points: Sequence[Sequence[TrialRecord]]) -> Point | None:
-    """The next repetition of the cell (point of the grids) that has the fewest, so that `trials` more only append."""
+    """Draw the next repetition of the cell (point of the grids) with the fewest, so that more `trials` only append."""
     space, seen = campaign.space, _seen(points)
     cells = grid_points(space)
     index = {identity(cell): number for number, cell in enumerate(cells)}
@@ -111,7 +111,7 @@ def _next_of_draws(campaign: Campaign, points: Sequence[Sequence[TrialRecord]]) 
 def _unseen(
     space: Space, cell: Mapping[str, Any], generator: np.random.Generator, seen: AbstractSet[Any]
 ) -> Point | None:
-    """A random point of the cell that is not in `seen`; of a small discrete space one is found if there is one."""
+    """Draw a point of the cell that is not in `seen`; of a small discrete space one is found if there is one."""
     for _ in range(REDRAWS):
         point = draw(space, cell, generator)
         if identity(point) not in seen:
@@ -164,7 +164,7 @@ def _next_of_optuna(campaign: Campaign, points: Sequence[Sequence[TrialRecord]],
 def _as_optuna(
     space: Space, points: Sequence[Sequence[TrialRecord]], keys: Sequence[str]
 ) -> list[optuna.trial.FrozenTrial]:
-    """The points as optuna's trials; those drawn before the space was changed say nothing about this one."""
+    """Turn the points into optuna's trials; those drawn before the space was changed say nothing about this one."""
     from optuna.trial import TrialState, create_trial
 
     domains = distributions(space)

@@ -157,14 +157,14 @@ def holds(value: Any, wanted: Value | Sequence[Value]) -> bool:
 
 
 def _options(domain: Domain) -> Sequence[Value] | None:
-    """What there is to choose from; None where there is a continuum."""
+    """List what there is to choose from; None where there is a continuum."""
     if domain.integer is not None:
         return range(domain.integer[0], domain.integer[1] + 1, domain.step)
     return domain.grid or domain.choice
 
 
 def _last(ends: tuple[int, int], step: int) -> int:
-    """The highest number that whole steps from the lower end come to."""
+    """Find the highest number that whole steps from the lower end come to."""
     return ends[1] - (ends[1] - ends[0]) % step
 
 

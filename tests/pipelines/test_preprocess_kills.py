@@ -67,7 +67,7 @@ def start(log: Path, home: Path) -> subprocess.Popen[str]:
 
 
 def finished(command: subprocess.Popen[str], home: Path) -> dict[str, str]:
-    """Of every file of the dataset, what is in it."""
+    """Wait for the command; return what is in every file of the dataset."""
     _, complaint = command.communicate(timeout=120)
     assert command.returncode == 0, complaint
     folder = home / "datasets" / "log"

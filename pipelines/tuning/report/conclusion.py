@@ -106,7 +106,7 @@ class _Winner:
         return sum(values) / len(values) if values else 0.0
 
     def beside(self, row: Row) -> str:
-        """How a row's metric relates to it, in brackets."""
+        """Say how a row's metric relates to it, in brackets."""
         if row.point == self.row.point:
             return ""
         value = self.after(row.epochs) if row.cut_short else self.row.metric

@@ -312,7 +312,7 @@ def _outline(axes: Axes, cells: Any) -> None:
 
 
 def _by_steps(domain: Domain, values: Sequence[Any]) -> bool:
-    """Whether a setting's values stand on its axis one after the other, evenly, instead of to scale."""
+    """Say whether a setting's values stand on its axis one after the other, evenly, instead of to scale."""
     return domain.kind in ("grid", "choice") or len(values) <= 6
 
 

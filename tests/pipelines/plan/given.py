@@ -14,5 +14,5 @@ def config(**sections: Any) -> Config:
 
 
 def workload(events: float = 1e6, items: float = 20_000, users: float = 10_000, **sections: Any) -> Workload:
-    """Of a log, with other settings by section."""
+    """Make the workload of a log, with other settings by section."""
     return Workload(events, items, users, config(**sections))
