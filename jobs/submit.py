@@ -40,7 +40,7 @@ OWN_METADATA = "mind_"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of the cluster beside the stage's own. `env` : NAME or NAME=VALUE. `metadata` : KEY=VALUE."""
+    """What a cluster is asked beside the stage's command line. `env` : NAME or NAME=VALUE. `metadata` : KEY=VALUE."""
 
     env: Sequence[str] = ()
     metadata: Sequence[str] = ()

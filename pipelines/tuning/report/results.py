@@ -124,7 +124,7 @@ class Savings:
 
     @property
     def saved_share(self) -> float:
-        """Of the seconds that all trials would have taken, the part saved."""
+        """The part saved of the seconds that all trials would have taken."""
         total = self.seconds + self.saved_seconds
         return self.saved_seconds / total if total else 0.0
 
