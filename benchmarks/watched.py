@@ -51,7 +51,7 @@ def watch(command: Sequence[str], environment: dict[str, str] | None = None) -> 
 
 
 def tree_bytes(root: int) -> int:
-    """Of the process and all below it."""
+    """Add up the bytes of the process and all below it."""
     held = 0
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(root)
