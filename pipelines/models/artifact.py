@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 
 from mind_core.config import ModelConfig
 from mind_core.diagnostics import all_finite
-from mind_core.features import FIRST_ITEM, UNKNOWN
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
+from mind_core.special_rows import FIRST_ITEM, UNKNOWN
 from pipelines.config.home_location import shown
 from pipelines.config.names import ALLOWED, file_name, is_name
 from pipelines.config.schema import Config
@@ -115,7 +115,7 @@ class SavedModel:
         return as_array(self.items["id"])
 
     def encode_items(self, ids: pa.Array) -> pa.Array:
-        """Raw item ids to int32 item indices; an id that the model does not know becomes the unknown item."""
+        """Encode raw item ids as int32 item indices; an id that the model does not know becomes the unknown item."""
         try:
             place = pc.index_in(ids.cast(self.item_ids.type), value_set=self.item_ids)
         except pa.ArrowInvalid as error:
@@ -123,7 +123,7 @@ class SavedModel:
         return pc.fill_null(pc.add(place, FIRST_ITEM), UNKNOWN).cast(pa.int32())
 
     def encode(self, histories: pa.Array, profile: pa.Table | None = None) -> Sequences:
-        """Raw histories (a list array, oldest first) and raw profile columns to model input.
+        """Encode raw histories (a list array, oldest first) and raw profile columns as model input.
 
         Profile columns that are absent count as missing.
         """
@@ -135,11 +135,11 @@ class SavedModel:
         return to_sequences(pa.table(columns), feature_specs(self.card.profile_features))
 
     def sequences(self, rows: pa.Table, latest: bool = False) -> Sequences:
-        """Rows of a split as the model reads them; `latest`: with the held-out items at the end of the histories."""
+        """Read rows of a split as the model does; `latest`: with the held-out items at the end of the histories."""
         return to_sequences(with_held_out(rows) if latest else rows, feature_specs(self.card.profile_features))
 
     def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool) -> pa.Table:
-        """Top-n lists as a table, one row per user and place.
+        """Make top-n lists as a table, one row per user and place.
 
         Returns
         -------
@@ -164,7 +164,7 @@ TRAINING = ("loss", "optim", "train")  # sections of settings that a card does n
 
 
 def described(config: Config, card: ModelCard) -> Config:
-    """The settings of a command with those of the model that it works on in their place."""
+    """Put the settings of the model that a command works on in place of the command's."""
     return config.model_copy(update={"preset": card.preset, "model": card.config})
 
 
