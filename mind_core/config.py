@@ -78,7 +78,10 @@ class ModelConfig:
         )
         _check(0 <= self.context_dropout < 1, "context_dropout", self.context_dropout, "a number from 0 to below 1")
         _check(
-            self.dim % (2 * self.heads) == 0, "heads", self.heads, f"half of a divisor of dim ({self.dim}): widths are even"
+            self.dim % (2 * self.heads) == 0,
+            "heads",
+            self.heads,
+            f"half of a divisor of dim ({self.dim}): widths are even",
         )
         _check(
             self.context == "none" or self.history == "newest",

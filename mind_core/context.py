@@ -30,6 +30,7 @@ class ContextEncoder(nn.Module):
 
     def __init__(self, dim: int, layers: int, heads: int, dropout: float):
         super().__init__()
+        self.width = dim // heads
         self.first = nn.LayerNorm(dim)
         self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(layers))
         self.last = nn.LayerNorm(dim)
@@ -38,10 +39,11 @@ class ContextEncoder(nn.Module):
     def forward(self, behaviours: Tensor) -> Tensor:
         """Read the behaviours (B, L, d), oldest first: a * h (B, L, d), of each what it and older ones say."""
         x = self.first(behaviours)
-        turn = rotation(x.shape[1], self.blocks[0].width if len(self.blocks) else 2, x)
+        turn = rotation(x.shape[1], self.width, x)
         for block in self.blocks:
             x = block(x, turn)
-        return self.gate * self.last(x)
+        said: Tensor = self.gate * self.last(x)
+        return said
 
 
 class Block(nn.Module):

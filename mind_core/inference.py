@@ -14,13 +14,9 @@ from torch import Tensor, nn
 from mind_core.embeddings import pool_all
 from mind_core.features import Bags
 from mind_core.model import MIND
-<<<<<<< HEAD
 from mind_core.repeats import TRAITS
 from mind_core.sequences import Histories, Sequences, View, full_histories
-=======
-from mind_core.sequences import Histories, Sequences, full_histories
 from mind_core.special_rows import FIRST_ITEM
->>>>>>> main
 
 TILE_USERS = 128
 

@@ -9,7 +9,6 @@ is scored exactly, in training (mind_core.loss) as in serving.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,4 +49,5 @@ class RepeatMemory(nn.Module):
         """
         traits = traits.to(behaviours.dtype)
         learned = (self.linear(traits) + self.output(functional.relu(self.hidden(traits)))).squeeze(-1)
-        return learned + self.item(behaviours).squeeze(-1).repeat_interleave(len(traits) // len(behaviours), 0)
+        item: Tensor = self.item(behaviours).squeeze(-1).repeat_interleave(len(traits) // len(behaviours), 0)
+        return learned + item

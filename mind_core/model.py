@@ -20,17 +20,12 @@ from torch.nn import functional
 from mind_core.config import ModelConfig
 from mind_core.context import ContextEncoder
 from mind_core.embeddings import WHOLE, EmbeddingTable, Shard
-<<<<<<< HEAD
-from mind_core.features import UNKNOWN, FeatureSpec, unknown_rows
+from mind_core.features import FeatureSpec, unknown_rows
 from mind_core.memory import RepeatMemory
 from mind_core.repeats import TRAITS
 from mind_core.routing import adaptive_interest_count, b2i_routing, item_logits, taken_in
 from mind_core.sequences import View
-=======
-from mind_core.features import FeatureSpec, unknown_rows
-from mind_core.routing import adaptive_interest_count, b2i_routing
 from mind_core.special_rows import UNKNOWN
->>>>>>> main
 
 SHARED_GATE = 0.5  # g_j at the start: an interest is two parts of what the user's interests share, one of its own
 PROFILE_STD = 0.1  # of the profile rows: they enter an MLP, not the routing, so their scale hardly matters
@@ -132,7 +127,8 @@ class UserEncoder(nn.Module):
         place = torch.arange(mask.shape[1], device=mask.device)
         newest = (mask * place).amax(1)
         window = torch.arange(len(mask), device=mask.device).div(len(mask) // len(behaviours), rounding_mode="floor")
-        return said[window, newest] * mask.any(1, keepdim=True)
+        at_newest: Tensor = said[window, newest] * mask.any(1, keepdim=True)
+        return at_newest
 
     def _importance(self, mask: Tensor, traits: Tensor | None) -> Tensor | None:
         """(B, L) g, how much of a behaviour is taken in; None: equally much of each."""

@@ -74,7 +74,8 @@ def item_logits(behaviours: Tensor, directions: Tensor, sigma: float) -> Tensor:
              [0.0000, 0.7071]]])
     """
     unit = torch.nn.functional.normalize(behaviours.detach(), dim=-1)
-    return sigma * behaviours.shape[-1] ** 0.5 * directions @ unit.transpose(1, 2)
+    logits: Tensor = sigma * behaviours.shape[-1] ** 0.5 * directions @ unit.transpose(1, 2)
+    return logits
 
 
 def coupling(logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:

@@ -174,7 +174,6 @@ class TrainConfig(Section):
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
     seed: int = 0
 
-
     @property
     def samples_per_step(self) -> int:
         """Over all workers: of `batch_size` labels, so many lie in each sample."""

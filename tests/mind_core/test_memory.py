@@ -89,9 +89,7 @@ def test_the_loss_with_own_items_is_a_softmax_in_which_each_of_them_stands_once(
     negatives = torch.randint(2, catalogue, (7,), generator=g)
     expected = torch.randn(7, generator=g, dtype=torch.float64)
     remembered = OwnItems(own, products(vectors, table[own]).amax(1), memory)
-    found = sampled_softmax_loss(
-        vectors, table[labels], table[negatives], labels, negatives, expected, 0.5, remembered
-    )
+    found = sampled_softmax_loss(vectors, table[labels], table[negatives], labels, negatives, expected, 0.5, remembered)
     assert found.item() == pytest.approx(
         bare_loop(vectors, table, labels, negatives, expected, own, memory, temperature=0.5), rel=1e-6
     )

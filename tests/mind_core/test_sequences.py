@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mind_core.features import profile_bags
+from mind_core.repeats import MEMORIES
 from mind_core.sequences import (
     REACH,
     AllTargets,
@@ -73,6 +74,7 @@ def test_windows_equal_slices(lists: list[list[int]], longest: int, extra: int, 
     assert histories.items.tolist() == [x + [0] * (width - len(x)) for x in slices]
     assert histories.mask.tolist() == [[True] * len(x) + [False] * (width - len(x)) for x in slices]
 
+
 @settings(deadline=None, max_examples=80)
 @given(lists=lists_of_repeats, longest=st.integers(1, 5), data=st.data())
 def test_distinct_windows_hold_each_item_at_its_newest_event_with_what_came_before(
@@ -97,6 +99,8 @@ def test_distinct_windows_hold_each_item_at_its_newest_event_with_what_came_befo
             gap = (last - before.index(item)) / (count - 1) if count > 1 else 0
             overdue = math.log(age / gap) if count > 1 else 0
             traits = [math.log(count), math.log(age), math.log(count / end), float(count > 1), overdue]
+            ages = [end - 1 - place for place, other in enumerate(before) if other == item]
+            traits += [math.log1p(sum(math.exp(-each / memory) for each in ages)) for memory in MEMORIES]
             assert found.traits[row, column].tolist() == pytest.approx(traits, abs=1e-5)
 
 
@@ -120,7 +124,6 @@ def test_what_comes_later_is_not_seen_in_a_window_before_it() -> None:
     assert found.items.tolist() == [[5, 6]]
     assert found.traits is not None
     assert found.traits[0, :, 0].tolist() == [0.0, 0.0]  # log of a count of 1
-
 
 
 def test_profiles_follow_their_users() -> None:
