@@ -235,7 +235,8 @@ class Trainer:
             positions, real = seen.positions, seen.real
         labels = sequences.items[positions].long()
         # the same draw on every rank, as if one worker had taken the whole batch: fewer rows to exchange and to update
-        negatives = self.sampler.draw(labels, seeded(self.device, self.seed, "negatives", self.step))
+        counted = labels if real is None else labels[real]
+        negatives = self.sampler.draw(counted, seeded(self.device, self.seed, "negatives", self.step))
         mask = seen.mask
         if self.behaviour_dropout:
             generator = seeded(self.device, self.seed, "dropout", self.step, self.rank)
@@ -251,7 +252,7 @@ class Trainer:
         else:
             distinct, index = ids.unique(return_inverse=True)
         history, label, negative = index.split([seen.items.numel(), len(labels), len(negatives)])
-        log_expected = self.sampler.log_expected_count(distinct, len(labels))
+        log_expected = self.sampler.log_expected_count(distinct, len(counted))
         batch = StepBatch(
             distinct,
             history.view(seen.items.shape),
