@@ -102,6 +102,11 @@ class ModelConfig:
             "> 0 with several interests: equal logits give equal capsules for ever",
         )
 
+    @property
+    def uses_traits(self) -> bool:
+        """Whether behaviours come with what is known of their repeats (mind_core.repeats)."""
+        return self.history == "distinct" or self.repeat == "memory"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:

@@ -206,8 +206,7 @@ class MIND(nn.Module):
     @property
     def view(self) -> View:
         """What of a sequence this model sees."""
-        distinct = self.config.history == "distinct"
-        return View(self.config.max_history, distinct, traits=distinct or self.config.repeat == "memory")
+        return View(self.config.max_history, self.config.history == "distinct", self.config.uses_traits)
 
     def score_vectors(self, item_vectors: Tensor) -> Tensor:
         """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""

@@ -21,9 +21,13 @@ from pipelines.dataset.dataset import SplitCounts
 MEMORY_SHARE = 0.5  # of a worker's part of its node's memory that the train split may take
 # measured: how resident memory grows while 20 M and 50 M events of 0.2 M to 5 M users are read and trained on
 EVENT_BYTES = 14  # item 4, and what reading it leaves to Arrow's pool; steps add some 20 MB, however many events
+REPEATS_BYTES = 20  # of it and of each event, where a model asks for traits: mind_core.repeats
 USER_BYTES = 24  # where a sequence begins 8, where its samples begin 8, and while those are found 8
 PROFILE_BYTES = 20  # per user and feature: an offset, a row, a weight
 CHUNK = 2**16  # samples whose places are computed together
+
+
+SamplesByNumber = AllTargets | DrawnTargets | WindowEnds
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,21 @@ class TrainInput(Protocol):
         ...
 
 
-def memory_bytes(counts: SplitCounts, profile_features: int) -> int:
+def memory_bytes(counts: SplitCounts, profile_features: int, *, traits: bool = False) -> int:
     """Say what holding the split in memory takes a worker, at the peak."""
-    return counts.events * EVENT_BYTES + counts.users * (USER_BYTES + profile_features * PROFILE_BYTES)
+    event = EVENT_BYTES + REPEATS_BYTES * traits
+    return counts.events * event + counts.users * (USER_BYTES + profile_features * PROFILE_BYTES)
 
 
 def choose_input(
-    config: TrainConfig, counts: SplitCounts, profile_features: int, node_memory: float
+    config: TrainConfig, counts: SplitCounts, profile_features: int, node_memory: float, *, traits: bool = False
 ) -> Literal["memory", "stream"]:
     """Say what `train.input: auto` means for a train split, all workers on one node of `node_memory` bytes."""
     if config.input != "auto":
         return config.input
     if config.include_validation:  # the streamed files have none of it
         return "memory"
-    fits = memory_bytes(counts, profile_features) <= MEMORY_SHARE * node_memory / config.workers
+    fits = memory_bytes(counts, profile_features, traits=traits) <= MEMORY_SHARE * node_memory / config.workers
     return "memory" if fits else "stream"
 
 
@@ -76,26 +81,17 @@ class MemoryInput:
     """All sequences in memory: every worker knows the same global batches and takes every W-th sample of each.
 
     Nothing else here grows with the number of events: which samples a step has is computed from its number.
+    `max_history` is the model's; windows of `train.labels_per_window` are as long.
     """
 
-    def __init__(
-        self, config: TrainConfig, sequences: Sequences, rank: int = 0, ranks: int = 1, max_history: int | None = None
-    ):
+    def __init__(self, config: TrainConfig, sequences: Sequences, rank: int = 0, ranks: int = 1, max_history: int = 1):
         self.config, self.sequences, self.rank, self.ranks = config, sequences, rank, ranks
-        self.every: AllTargets | WindowEnds | None = None
-        if config.labels_per_window is not None:
-            assert max_history is not None, "windows are as long as the model's history"
-            self.every = WindowEnds(sequences, max_history)
-        elif config.targets_per_user is None:
-            self.every = AllTargets(sequences)
+        self.max_history = max_history
         self.size = len(self.samples(0))  # of every epoch
 
-    def samples(self, epoch: int) -> AllTargets | DrawnTargets | WindowEnds:
+    def samples(self, epoch: int) -> SamplesByNumber:
         """Return the samples of an epoch, in file order."""
-        if self.every is not None:
-            return self.every
-        assert self.config.targets_per_user is not None
-        return DrawnTargets(self.sequences, self.config.targets_per_user, self.config.seed, "targets", epoch)
+        return samples_of(self.config, self.sequences, self.max_history, self.config.seed, "targets", epoch)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -122,6 +118,15 @@ class MemoryInput:
 
     def label_counts(self, items: int) -> Tensor:
         return count_labels(self.sequences, self.config.targets_per_user is not None, items)
+
+
+def samples_of(config: TrainConfig, sequences: Sequences, max_history: int, *key: object) -> SamplesByNumber:
+    """Choose what a sample is: an event, one of `targets_per_user` drawn by `key`, or a window of `max_history`."""
+    if config.labels_per_window is not None:
+        return WindowEnds(sequences, max_history)
+    if config.targets_per_user is not None:
+        return DrawnTargets(sequences, config.targets_per_user, *key)
+    return AllTargets(sequences)
 
 
 def epoch_steps(samples: int, batch_size: int, ranks: int) -> int:

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from mind_core.distributed import sum_over_ranks
 from mind_core.features import Bags, FeatureSpec
-from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
+from mind_core.sequences import Samples, Sequences
 from mind_core.training import seeded
 from pipelines.config.schema import TrainConfig
 from pipelines.dataset.part_files import part_size, read_part
 from pipelines.dataset.tensors import to_sequences
-from pipelines.training.memory_input import Step, count_labels, epoch_steps, rank_batch
+from pipelines.training.memory_input import Step, count_labels, epoch_steps, rank_batch, samples_of
 
 T = TypeVar("T")
 
@@ -97,6 +97,7 @@ class StreamInput:
     files : of the train split.
     read : `RayReader`, or in tests anything else.
     profile : the profile features.
+    max_history : of the model; windows of `train.labels_per_window` are as long.
     """
 
     def __init__(
@@ -108,19 +109,21 @@ class StreamInput:
         device: torch.device,
         rank: int = 0,
         ranks: int = 1,
+        max_history: int = 1,
     ):
+        self.max_history = max_history
         self.config, self.read, self.profile, self.device = config, read, profile, device
         self.rank, self.ranks = rank, ranks
         self.parts = [part_of(number, file) for number, file in enumerate(files)]
-        if config.targets_per_user is not None:
-            self.parts = self._with_drawn_samples(config.targets_per_user)
+        if config.targets_per_user is not None or config.labels_per_window is not None:
+            self.parts = self._with_counted_samples()
         self.size = sum(part.samples for part in self.parts)
         self.rank_samples = [stop - start for start, stop in (sample_range(self.size, r, ranks) for r in range(ranks))]
-        self.batch = rank_batch(config.batch_size, ranks)
+        self.batch = rank_batch(config.samples_per_step, ranks)
 
     @property
     def steps_per_epoch(self) -> int:
-        return epoch_steps(self.size, self.config.batch_size, self.ranks)
+        return epoch_steps(self.size, self.config.samples_per_step, self.ranks)
 
     def steps(self, first: int) -> Generator[Step]:
         start, done = divmod(first, self.steps_per_epoch)
@@ -178,19 +181,18 @@ class StreamInput:
 
     def _filled_piece(self, epoch: int, piece: Piece, table: pa.Table) -> Chunk:
         sequences = to_sequences(table, self.profile)
-        samples: AllTargets | DrawnTargets = AllTargets(sequences)
-        if self.config.targets_per_user is not None:  # the key names the part: two ranks that share it draw the same
-            key = self.config.seed, "targets", epoch, piece.part.number
-            samples = DrawnTargets(sequences, self.config.targets_per_user, *key)
+        # the key names the part: two ranks that share it draw the same
+        key = self.config.seed, "targets", epoch, piece.part.number
+        samples = samples_of(self.config, sequences, self.max_history, *key)
         return Chunk(sequences, samples[torch.arange(piece.first, piece.stop)])
 
-    def _with_drawn_samples(self, per_user: int) -> list[PartFile]:
-        """Count the users that have a target: one pass over the log, each rank over its parts."""
-        users = torch.zeros(len(self.parts), dtype=torch.int64)
+    def _with_counted_samples(self) -> list[PartFile]:
+        """Count the samples that no footer tells: one pass over the log, each rank over its parts."""
+        counts = torch.zeros(len(self.parts), dtype=torch.int64)
         for part, sequences in self._own_sequences():
-            users[part.number] = (sequences.lengths >= 2).sum()
-        total = sum_over_ranks(users.to(self.device)).tolist()
-        return [replace(part, samples=per_user * total[part.number]) for part in self.parts]
+            counts[part.number] = len(samples_of(self.config, sequences, self.max_history))
+        total = sum_over_ranks(counts.to(self.device)).tolist()
+        return [replace(part, samples=total[part.number]) for part in self.parts]
 
     def label_counts(self, items: int) -> Tensor:
         drawn = self.config.targets_per_user is not None

@@ -206,7 +206,8 @@ def _input(config: Config, dataset: Dataset, folder: Path) -> str:
     if not chosen.is_file():
         manifest = dataset.manifest
         memory = min(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
-        kind = choose_input(config.train, manifest.splits["train"], len(manifest.profile_features), memory)
+        features, traits = len(manifest.profile_features), config.model.uses_traits
+        kind = choose_input(config.train, manifest.splits["train"], features, memory, traits=traits)
         write_text(kind, chosen)
         if kind != config.train.input and kind == "stream":
             console.print("The train split is streamed: it does not fit the workers' memory (docs/design.md)")

@@ -86,4 +86,5 @@ def _input(
         return MemoryInput(config.train, data.train, rank, ranks, config.model.max_history)
     reader = RayReader(columns_to_train(dataset))
     profile = feature_specs(dataset.manifest.profile_features)
-    return StreamInput(config.train, dataset.split_files("train"), reader, profile, device, rank, ranks)
+    files, history = dataset.split_files("train"), config.model.max_history
+    return StreamInput(config.train, files, reader, profile, device, rank, ranks, history)

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -44,6 +45,7 @@ from pipelines.training.stream_input import (
 CPU = torch.device("cpu")
 PROFILE = [FeatureSpec("group", "categorical", 1000)]
 COLUMNS = ["items", "profile_group"]
+LONGEST = 3  # events of a window
 Log = list[list[int]]  # of each part, its users' numbers of events
 
 logs = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=6), min_size=1, max_size=6).filter(
@@ -80,7 +82,19 @@ def whole(files: list[str]) -> Sequences:
 
 
 def stream(files: list[str], config: TrainConfig, rank: int = 0, ranks: int = 1) -> StreamInput:
-    return StreamInput(config, files, read, PROFILE, CPU, rank, ranks)
+    return StreamInput(config, files, read, PROFILE, CPU, rank, ranks, LONGEST)
+
+
+@contextmanager
+def counted_by_one_rank() -> Iterator[None]:
+    """Every rank counts the samples of all parts, as if the others had told it theirs."""
+
+    def everything(given: StreamInput) -> Iterator[tuple[PartFile, Sequences]]:
+        own = [part for part in given.parts if part.users]
+        return ((part, to_sequences(table, [])) for part, table in zip(own, given.read(own), strict=True))
+
+    with mock.patch.object(StreamInput, "_own_sequences", everything):
+        yield
 
 
 def labels(step: Step) -> list[int]:
@@ -98,18 +112,19 @@ def trained_labels(given: TrainInput, number: int = 0) -> Counter[int]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(logs, st.integers(1, 3), st.integers(1, 12), st.integers(1, 30), st.integers(0, 1))
+@given(logs, st.integers(1, 3), st.integers(1, 12), st.integers(1, 30), st.integers(0, 1), st.none() | st.just(2))
 def test_both_inputs_have_the_same_samples_in_an_epoch_each_once(
-    log: Log, ranks: int, batch_size: int, shuffle_events: int, number: int
+    log: Log, ranks: int, batch_size: int, shuffle_events: int, number: int, per_window: int | None
 ) -> None:
-    config = TrainConfig(batch_size=batch_size, shuffle_events=shuffle_events, epochs=2)
-    with tempfile.TemporaryDirectory() as folder:
+    """Samples are events, or windows of LONGEST of them."""
+    config = TrainConfig(batch_size=batch_size, shuffle_events=shuffle_events, epochs=2, labels_per_window=per_window)
+    with tempfile.TemporaryDirectory() as folder, counted_by_one_rank():
         files = written(log, Path(folder))
         sequences = whole(files)
         streamed, from_memory = Counter[int](), Counter[int]()
         for rank in range(ranks):
             streamed += trained_labels(stream(files, config, rank, ranks), number)
-            from_memory += trained_labels(MemoryInput(config, sequences, rank, ranks), number)
+            from_memory += trained_labels(MemoryInput(config, sequences, rank, ranks, LONGEST), number)
     assert set(streamed.values()) == {1}
     assert set(streamed) == set(from_memory)
     assert from_memory.total() - streamed.total() == -streamed.total() % ranks, (
@@ -293,7 +308,7 @@ def test_drawn_targets_are_equally_many_per_user(tmp_path: Path, ranks: int, mon
     # given users of 0 to 5 events, of whom 2, 0 and 3 have a target
     log = [[3, 1, 5], [0, 1], [2, 2, 4]]
     files = written(log, tmp_path)
-    monkeypatch.setattr(train_stream, "sum_over_ranks", lambda own: torch.tensor([2, 0, 3]))  # each rank knows its own
+    monkeypatch.setattr(train_stream, "sum_over_ranks", lambda own: torch.tensor([6, 0, 9]))  # each rank knows its own
     config = TrainConfig(batch_size=4, shuffle_events=4, epochs=2, targets_per_user=3)
     streams = [stream(files, config, rank, ranks) for rank in range(ranks)]
     offsets = whole(files).offsets
