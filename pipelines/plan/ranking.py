@@ -8,6 +8,7 @@ from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import Parts
 
+BASELINES = 4  # that mind evaluate ranks beside a model; pipelines.evaluation.baselines
 LIST_ROW_BYTES = 28  # of a list's row before compression: user 8, rank 4, id 8, score 4, interest 4
 
 
@@ -35,9 +36,13 @@ def ranking_actors(job: Job, cores: float) -> float:
 
 
 def evaluation_seconds(job: Job, machine: Machine, cores: float) -> float:
-    """Of `mind evaluate` beside its start: all test users, by the model and by popularity (K = d = 1)."""
-    each = user_seconds(job, machine) + search_seconds(job.items, 1, 1, machine)
-    return job.held_out * each / ranking_actors(job, cores)
+    """Of `mind evaluate` beside its start: all test users, by the model and by four baselines (as of K = d = 1).
+
+    Where seen items are kept each of them makes three lists of a user: V / rank for each beyond the first.
+    """
+    more_lists = 2 * job.items / machine.rank if job.config.evaluate.seen == "keep" else 0.0
+    baselines = BASELINES * (search_seconds(job.items, 1, 1, machine) + more_lists)
+    return job.held_out * (user_seconds(job, machine) + more_lists + baselines) / ranking_actors(job, cores)
 
 
 def export_seconds(job: Job, machine: Machine, cores: float) -> float:
