@@ -1,12 +1,18 @@
 """The fixed model: what training-time evaluation, `mind evaluate`, `mind recommend` and the MLflow model all call.
 
+    histories -> interests -> scores of a tile (B, V) -> top lists of `all | again | new` items
+
+A user is scored once; each list is a choice among the same scores (Shelf).
+
 A user's vectors must not depend on the batch the user sits in. Matrix kernels round differently for different shapes,
 so users always pass through in tiles of one fixed shape (TILE_USERS, max_history), padded where needed.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +26,52 @@ from mind_core.special_rows import FIRST_ITEM
 
 TILE_USERS = 128
 
+Shelf = Literal["all", "again", "new"]
+"""Which items may stand in a list: all of them, those of the user's whole history, or those that are not in it."""
 
-class Retriever(Protocol):
+Pairs = tuple[Tensor, Tensor]  # (row, item): row counts the users of a tile from 0
+
+
+class TopList(NamedTuple):
+    """The best n items of B users.
+
+    items : (B, n) int64 by falling score, ties by item index; 0 where the candidates ran out.
+    scores : (B, n) float32; -inf where the candidates ran out.
+    interest : (B, n) int64, which interest found the item.
+    """
+
+    items: Tensor
+    scores: Tensor
+    interest: Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the B users of a tile give to every item.
+
+    values : (B, V).
+    by_interest : (B, K, V), what each interest gives, -inf if it is not the user's own; None for a rule without any.
+    """
+
+    values: Tensor
+    by_interest: Tensor | None = None
+
+    def interest_of(self, items: Tensor) -> Tensor:
+        """Which interest scores each of `items` (B, n) highest: (B, n) int64."""
+        if self.by_interest is None:
+            return torch.zeros_like(items)
+        index = items.unsqueeze(1).expand(-1, self.by_interest.shape[1], -1)
+        return self.by_interest.gather(2, index).argmax(1)
+
+
+class Scorer(Protocol):
+    """Whatever can rank: a trained model, or a rule (mind_core.baselines)."""
+
+    def score(self, sequences: Sequences, users: Tensor) -> Scores:
+        """Scores of a tile, `users` (B,) rows of `sequences`, B <= TILE_USERS."""
+
+
+class Retriever(Scorer, Protocol):
     """Interest vectors for users, one vector per item; score = best match."""
 
     view: View
@@ -56,6 +106,15 @@ class MINDRetriever:
     def of(cls, model: MIND, item_bags: Bags) -> MINDRetriever:
         """Compute the item vectors from the table, as it is now."""
         return cls(model, pool_all(model.item_table, item_bags))
+
+    def score(self, sequences: Sequences, users: Tensor) -> Scores:
+        histories = full_histories(sequences, users, self.view)
+        scores = best_match(self.item_vectors, *self.interests(histories))
+        if (memory := self.memory(histories)) is not None:
+            assert histories.newest is not None
+            row, column = histories.newest.nonzero(as_tuple=True)  # each item of a user once
+            scores.values[row, histories.items[row, column]] += memory[row, column]
+        return scores
 
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         vectors, own, _ = self.route(histories)
@@ -118,6 +177,10 @@ class PopularityRetriever:
         self.view = View(max_history)
         self.item_vectors = torch.log1p(counts.double()).float().unsqueeze(1)
 
+    def score(self, sequences: Sequences, users: Tensor) -> Scores:
+        vectors, own = self.interests(full_histories(sequences, users, self.view))
+        return best_match(self.item_vectors, vectors, own)
+
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         ones = self.item_vectors.new_ones(len(histories), 1, 1)
         return ones, ones[:, :, 0].bool()
@@ -134,94 +197,133 @@ def _padded(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return out
 
 
-def recommend(
-    retriever: Retriever, sequences: Sequences, users: Tensor, n: int, *, exclude_seen: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Top-n items of `users` by the best match over their own interests, from the full catalogue.
+def recommend(scorer: Scorer, sequences: Sequences, users: Tensor, n: int, *, exclude_seen: bool) -> TopList:
+    """Top-n items of `users` from the full catalogue.
 
     Parameters
     ----------
     sequences : histories; the newest `max_history` items infer, all of them are "seen".
     users : (B,) rows of `sequences`.
-
-    Returns
-    -------
-    items : (B, n) int64 by falling score, ties by item index; 0 where the catalogue ran out.
-    scores : (B, n) float32; -inf where the catalogue ran out.
-    interest : (B, n) int64, which interest found the item.
+    exclude_seen : whether the list is the shelf `new` or `all`.
     """
-    parts = []
-    for tile in users.split(TILE_USERS):
-        histories = full_histories(sequences, tile, retriever.view)
-        vectors, own = retriever.interests(histories)
-        bonus = _bonus(histories, retriever.memory(histories))
-        seen = None
-        if exclude_seen:
-            sizes = sequences.lengths[tile]
-            place = torch.arange(int(sizes.sum()), device=tile.device)
-            start = sequences.offsets[tile] - (sizes.cumsum(0) - sizes)
-            row = torch.repeat_interleave(torch.arange(len(tile), device=tile.device), sizes)
-            seen = (row, sequences.items[place + start[row]].long())
-        parts.append(search(retriever.item_vectors, vectors, own, n, seen, bonus))
-    items, scores, interest = (torch.cat(column) for column in zip(*parts, strict=True))
-    return items, scores, interest
+    shelf: Shelf = "new" if exclude_seen else "all"
+    return recommend_shelves(scorer, sequences, users, {shelf: n})[shelf]
 
 
 @torch.no_grad()
-def search(
-    item_vectors: Tensor,
-    interests: Tensor,
-    own: Tensor,
-    n: int,
-    seen: tuple[Tensor, Tensor] | None = None,
-    bonus: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Exact maximum-inner-product search: f(u, i) = max_j v_j . e_i over the user's own interests.
+def recommend_shelves(
+    scorer: Scorer, sequences: Sequences, users: Tensor, sizes: Mapping[Shelf, int]
+) -> dict[Shelf, TopList]:
+    """One list of each shelf in `sizes`, so many items long, for `users` (B,), who are scored once."""
+    tiles = [
+        top_lists(scorer.score(sequences, tile), history_pairs(sequences, tile), sizes)
+        for tile in users.split(TILE_USERS)
+    ]
+    return {shelf: TopList(*map(torch.cat, zip(*(tile[shelf] for tile in tiles), strict=True))) for shelf in sizes}
+
+
+def history_pairs(sequences: Sequences, users: Tensor) -> Pairs:
+    """Every behaviour of `users` (B,) as (row, item), oldest first within a user."""
+    sizes = sequences.lengths[users]
+    row = torch.repeat_interleave(torch.arange(len(users), device=users.device), sizes)
+    start = sequences.offsets[users] - (sizes.cumsum(0) - sizes)
+    place = torch.arange(len(row), device=users.device) + start[row]
+    return row, sequences.items[place].long()
+
+
+@torch.no_grad()
+def best_match(item_vectors: Tensor, interests: Tensor, own: Tensor) -> Scores:
+    """Score every item for the users of a tile: f(u, i) = max_j v_j . e_i over the user's own interests.
 
     Parameters
     ----------
     item_vectors : (V, d).  interests : (B, K, d).  own : (B, K) bool.
-    seen : (row, item) index pairs to leave out, or None.
-    bonus : (row, item, r), what items score on top of the best match, or None.
-
-    Returns
-    -------
-    items, scores, interest : (B, n) each, as in `recommend`.
     """
     batch, count, dim = interests.shape
     tile = interests.new_zeros(max(batch, TILE_USERS), count, dim)  # one shape for every call: one rounding
     tile[:batch] = interests
-    catalogue = len(item_vectors)
-    by_interest = (tile.view(-1, dim) @ item_vectors.T).view(len(tile), count, catalogue)[:batch]  # (B, K, V)
+    by_interest = (tile.view(-1, dim) @ item_vectors.T).view(len(tile), count, len(item_vectors))[:batch]  # (B, K, V)
     if count > 1:
         by_interest = by_interest.masked_fill_(~own.unsqueeze(-1), float("-inf"))
-    scores = by_interest.amax(1)  # (B, V)
-    if bonus is not None:
-        scores[bonus[0], bonus[1]] += bonus[2]
-    scores[:, :FIRST_ITEM] = float("-inf")
-    if seen is not None:
-        scores[seen] = float("-inf")
-    items = _top_items(scores, min(n, scores.shape[1]))
-    top, by_score = torch.sort(scores.gather(1, items), dim=1, descending=True, stable=True)
-    items = items.gather(1, by_score)
-    interest = by_interest.gather(2, items.unsqueeze(1).expand(-1, count, -1)).argmax(1)
+    return Scores(by_interest.amax(1), by_interest)
+
+
+def search(item_vectors: Tensor, interests: Tensor, own: Tensor, n: int, seen: Pairs | None = None) -> TopList:
+    """Exact maximum-inner-product search: the n best of `best_match`.
+
+    Parameters
+    ----------
+    seen : (row, item) index pairs to leave out, or None.
+    """
+    shelf: Shelf = "all" if seen is None else "new"
+    nobody = torch.zeros(0, dtype=torch.int64, device=interests.device)
+    return top_lists(best_match(item_vectors, interests, own), seen or (nobody, nobody), {shelf: n})[shelf]
+
+
+@torch.no_grad()
+def top_lists(scores: Scores, history: Pairs, sizes: Mapping[Shelf, int]) -> dict[Shelf, TopList]:
+    """Choose the best items of each shelf in `sizes` from the same scores. Padding and unknown items are in none.
+
+    Parameters
+    ----------
+    scores : their values are overwritten, so that a tile's scores are held once.
+    history : whose items are on the shelf `again`; `new` is the rest.
+
+    Examples
+    --------
+    Items 2, 3, 4 of one user, who has 4 in the history:
+
+    >>> scores = Scores(torch.tensor([[9.0, 9.0, 1.0, 2.0, 3.0]]))
+    >>> history = torch.tensor([0]), torch.tensor([4])
+    >>> lists = top_lists(scores, history, {"all": 2, "again": 2, "new": 2})
+    >>> {shelf: found.items.tolist() for shelf, found in lists.items()}
+    {'all': [[4, 3]], 'again': [[4, 0]], 'new': [[3, 2]]}
+    """
+    values = scores.values
+    values[:, :FIRST_ITEM] = float("-inf")
+    lists: dict[Shelf, TopList] = {}
+    if "all" in sizes:
+        lists["all"] = _top_list(scores, values, None, sizes["all"])
+    if "again" in sizes:
+        candidates = _own_items(history, *values.shape)
+        theirs = values.gather(1, candidates)  # an empty place is padding's, -inf
+        lists["again"] = _top_list(scores, theirs, candidates, sizes["again"])
+    if "new" in sizes:  # last, as it overwrites
+        values[history] = float("-inf")
+        lists["new"] = _top_list(scores, values, None, sizes["new"])
+    return lists
+
+
+def _own_items(history: Pairs, users: int, catalogue: int) -> Tensor:
+    """(B, H) distinct items of each user's history by rising index, then 0: H is the largest number of them."""
+    row, item = history
+    pairs = (row * catalogue + item).unique()  # sorted: by row, then by item
+    row, item = pairs.div(catalogue, rounding_mode="floor"), pairs % catalogue
+    sizes = torch.bincount(row, minlength=users)
+    place = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
+    items: Tensor = item.new_zeros(users, int(sizes.max()) if users else 0)
+    items[row, place] = item
+    return items
+
+
+def _top_list(scores: Scores, values: Tensor, candidates: Tensor | None, n: int) -> TopList:
+    """The n best of `values` (B, C), of the items `candidates` (B, C), or of all items, C = V."""
+    places = _top_items(values, min(n, values.shape[1]))
+    top, by_score = torch.sort(values.gather(1, places), dim=1, descending=True, stable=True)
+    places = places.gather(1, by_score)
+    items = places if candidates is None else candidates.gather(1, places)
+    interest = scores.interest_of(items)
     items = items.masked_fill(top == float("-inf"), 0)
     missing = n - items.shape[1]
     pad = nn.functional.pad
-    return pad(items, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(interest, (0, missing))
-
-
-def _bonus(histories: Histories, memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
-    """(row, item, r) of the items that a memory holds, each item of a user once."""
-    if memory is None or histories.newest is None:
-        return None
-    row, column = histories.newest.nonzero(as_tuple=True)
-    return row, histories.items[row, column], memory[row, column]
+    return TopList(pad(items, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(interest, (0, missing)))
 
 
 def _top_items(scores: Tensor, n: int) -> Tensor:
     """(B, n) indices of the n highest scores by rising index; among equal scores the lowest indices are taken."""
     places = min(n + 1, scores.shape[1])
+    if n == 0:  # no candidates at all
+        return torch.zeros(len(scores), 0, dtype=torch.int64, device=scores.device)
     top, items = scores.topk(places, dim=1)
     items = items[:, :n].sort(dim=1).values
     if places > n:  # topk leaves open which of several equal scores it takes: settle that where it matters
@@ -233,7 +335,7 @@ def _top_items(scores: Tensor, n: int) -> Tensor:
     return items
 
 
-def merge_interests(items: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+def merge_interests(items: Tensor, scores: Tensor, n: int) -> TopList:
     """Merge one candidate list per interest (as an ANN index returns them) into one list per user.
 
     De-duplicates by item **id**: an item found by several interests appears once, with its best score.
@@ -243,9 +345,6 @@ def merge_interests(items: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tens
     items : (B, K, M) int64; 0 or less marks an empty place.
     scores : (B, K, M); -inf for interests that are not the user's own.
 
-    Returns
-    -------
-    items, scores, interest : (B, n) each, as in `recommend`.
     """
     batch, count, depth = items.shape
     flat_items, flat_scores = items.reshape(batch, -1), scores.reshape(batch, -1)
@@ -264,4 +363,4 @@ def merge_interests(items: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tens
     found_by = interest.gather(1, order).gather(1, place)
     missing = n - merged.shape[1]
     pad = nn.functional.pad
-    return pad(merged, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(found_by, (0, missing))
+    return TopList(pad(merged, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(found_by, (0, missing)))

@@ -2,6 +2,9 @@
 
 Targets of a batch are flat: target t belongs to user row[t]. Metrics are per user, so that they can be averaged over
 any group of users, on any number of workers.
+
+A target lies in one of two groups: `again`, an item of the user's history, and `new`. Their metrics look at the same
+list of all items; those of a shelf (`shelf_again`, `shelf_new`) at a list of the group's candidates alone.
 """
 
 from __future__ import annotations
@@ -79,6 +82,47 @@ def user_metrics(ranks: Tensor, row: Tensor, users: int, cutoffs: list[int]) -> 
         result[f"recall@{n}"] = hits / totals
         result[f"ndcg@{n}"] = gains / ideal
         result[f"mrr@{n}"] = torch.where(first <= n, 1 / first, 0.0)
+    return result
+
+
+def group_metrics(
+    ranks: Tensor, shelf_ranks: Tensor, again: Tensor, row: Tensor, users: int, cutoffs: list[int]
+) -> dict[str, Tensor]:
+    """Compute `user_metrics` of all targets, and beside them of each group, in the whole list and on its own shelf.
+
+    Parameters
+    ----------
+    ranks : (T,) among all items.
+    shelf_ranks : (T,) among the items of the target's own group: those of the history, or all others.
+    again : (T,) bool, the target lies in its user's history.
+
+    Returns
+    -------
+    name -> (B,) float64: ``recall@20``, ``again/recall@20``, ``new/recall@20``, ``shelf_again/recall@20``,
+    ``shelf_new/recall@20``, and so on. Only the targets of the group count, also in the divisor; NaN for a user who has
+    none of them. A group without any target has no entries.
+
+    Examples
+    --------
+    A target of the history is found at rank 2, first of its shelf, and a new one at rank 3, second of its shelf:
+
+    >>> ranks, shelf_ranks, again = torch.tensor([2, 3]), torch.tensor([1, 2]), torch.tensor([True, False])
+    >>> found = group_metrics(ranks, shelf_ranks, again, torch.tensor([0, 0]), users=1, cutoffs=[2])
+    >>> {name: value.item() for name, value in found.items() if "recall" in name and "shelf" not in name}
+    {'recall@2': 0.5, 'again/recall@2': 1.0, 'new/recall@2': 0.0}
+    >>> {name: value.item() for name, value in found.items() if "recall" in name and "shelf" in name}
+    {'shelf_again/recall@2': 1.0, 'shelf_new/recall@2': 1.0}
+    """
+    result = user_metrics(ranks, row, users, cutoffs)
+    for group, inside in (("again", again), ("new", ~again)):
+        counted, group_row = row[inside].unique(return_inverse=True)
+        for prefix, group_ranks in ((group, ranks), (f"shelf_{group}", shelf_ranks)):
+            if not len(counted):
+                continue
+            for name, values in user_metrics(group_ranks[inside], group_row, len(counted), cutoffs).items():
+                of_everyone = values.new_full((users,), float("nan"))
+                of_everyone[counted] = values
+                result[f"{prefix}/{name}"] = of_everyone
     return result
 
 

@@ -1,8 +1,8 @@
-"""`mind evaluate`: full ranking of the test users by one model, by others beside it, and always by popularity.
+"""`mind evaluate`: full ranking of the test users by one model, by others beside it, and always by the baselines.
 
-Ray Data's actors rank slices of users (pipelines.evaluation.ranking), the driver joins them in order and reports
-(pipelines.evaluation.report). What each user got is kept as Parquet, so that two evaluations can be compared user by
-user later.
+The baselines are fitted to the train split once (pipelines.evaluation.baselines), Ray Data's actors rank slices of
+users (pipelines.evaluation.ranking), the driver joins them in order and reports (pipelines.evaluation.report). What
+each user got is kept as Parquet, so that two evaluations can be compared user by user later.
 """
 
 from __future__ import annotations
@@ -11,29 +11,38 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.table import Table
+import ray
 
 from pipelines.cluster.session import ray_session
-from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SplitName
 from pipelines.errors import UserError
+from pipelines.evaluation.baselines import LABELS, FittedBaselines, fit_baselines
 from pipelines.evaluation.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
 from pipelines.evaluation.ranking import Ranking, RankUsers, join_rankings, rankings_in
-from pipelines.evaluation.report import Report, difference, labels, model_report, relative
+from pipelines.evaluation.report import (
+    Floats,
+    Report,
+    compared_metrics,
+    difference,
+    groups_of,
+    labels,
+    metrics_of,
+    model_report,
+)
+from pipelines.evaluation.show_report import show_report
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.models.find import find_model
 from pipelines.models.over_users import STATS, UserPass
-from pipelines.progress import output
+from pipelines.progress import progress
 from pipelines.storage.publish import Mark, published, require_publishable
 from pipelines.tracking.run import Tracker, known_run, open_run
 
-KINDS = ("hit_rate", "recall", "ndcg", "mrr", "coverage")
 POPULARITY = "popularity"
 MARK = Mark("report.json", lambda report: f"{report['models'][0]['name']}-{report['split']}")
 
@@ -62,22 +71,27 @@ def evaluate(
     trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
     parent = None if trained[0] is None else trained[0].run_id
     with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
-        ranking, stats = _rank(config, dataset, folders, split)
-        report = _report(config, dataset, folders, cards, ranking, split)
+        with progress("Fitting the baselines", total=None):
+            baselines = fit_baselines(dataset, config)
+        ranking, stats = _rank(config, dataset, folders, baselines, split)
+        report, per_user = _report(config, dataset, folders, cards, baselines, ranking, split)
         with published(target, MARK) as folder:
             (folder / MARK.file).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
-            pq.write_table(_per_user(dataset, report, ranking), folder / "users.parquet")
+            pq.write_table(_per_user(dataset, report, ranking, per_user), folder / "users.parquet")
             (folder / STATS).write_text(stats, "utf-8")
             _draw(report, load_model(folders[0]), dataset, split, folder)
         _record(config, tracker, cards, trained, report, target)
-    _print(report, target)
+    show_report(report, target)
     return report
 
 
-def _rank(config: Config, dataset: Dataset, folders: list[Path], split: SplitName) -> tuple[Ranking, str]:
+def _rank(
+    config: Config, dataset: Dataset, folders: list[Path], baselines: FittedBaselines, split: SplitName
+) -> tuple[Ranking, str]:
     """What the models made of the users of a split, and Ray Data's statistics of it."""
     arguments = {"cutoffs": config.metric_cutoffs, "exclude_seen": config.evaluate.seen == "filter"}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
+        arguments["baselines"] = ray.put(baselines)
         everyone = UserPass(dataset, [split], config, RankUsers, folders, arguments)
         parts = list(rankings_in(everyone.blocks(f"Ranking {split} users")))
         stats = everyone.stats()
@@ -89,43 +103,55 @@ def _rank(config: Config, dataset: Dataset, folders: list[Path], split: SplitNam
 
 
 def _report(
-    config: Config, dataset: Dataset, folders: list[Path], cards: list[ModelCard], ranking: Ranking, split: SplitName
-) -> Report:
-    counts = dataset.items()["train_count"].to_numpy()
-    names = [card.name for card in cards]
-    shown = labels(names, [card.preset for card in cards])
-    reports = [
-        model_report(ranking, outcome, counts, name=card.name, label=label, path=str(folder), run_id=card.run_id)
-        for card, label, folder, outcome in zip(cards, shown, folders, ranking.models[:-1], strict=True)
+    config: Config,
+    dataset: Dataset,
+    folders: list[Path],
+    cards: list[ModelCard],
+    baselines: FittedBaselines,
+    ranking: Ranking,
+    split: SplitName,
+) -> tuple[Report, dict[str, Floats]]:
+    """The report, and the evaluated model's metrics of each user."""
+    counts, cutoffs, metric = dataset.items()["train_count"].to_numpy(), config.metric_cutoffs, config.train.metric
+    rules = list(baselines.scorers(config.evaluate.seen == "filter"))
+    shown = labels([card.name for card in cards], [card.preset for card in cards])
+    described_by: list[dict[str, Any]] = [
+        {"name": card.name, "label": label, "path": str(folder), "run_id": card.run_id}
+        for card, label, folder in zip(cards, shown, folders, strict=True)
     ]
-    baseline = model_report(
-        ranking, ranking.models[-1], counts, name=POPULARITY, label=POPULARITY, path=None, run_id=None
-    )
-    metric = config.train.metric
-    first = ranking.models[0].metrics[metric]
-    return Report(
+    described_by += [{"name": rule, "label": LABELS[rule], "note": baselines.notes.get(rule)} for rule in rules]
+    models, differences = [], []
+    first: dict[str, Floats] = {}
+    for words, outcome in zip(described_by, ranking.models, strict=True):
+        metrics = metrics_of(ranking, outcome, cutoffs)  # of one model at a time, beside the first
+        models.append(model_report(ranking, outcome, metrics, counts, **words))
+        first = first or metrics
+        if metrics is not first:
+            compared = compared_metrics(metric, metrics)
+            differences += [difference(first[name], metrics[name], words["label"], name) for name in compared]
+    report = Report(
         dataset=str(dataset.path),
         fingerprint=dataset.manifest.fingerprint,
         split=split,
         seen=config.evaluate.seen,
         metric=metric,
-        cutoffs=config.metric_cutoffs,
+        cutoffs=cutoffs,
         users=len(ranking.users),
         targets=len(ranking.targets),
+        groups=groups_of(ranking),
         seen_targets=ranking.seen_targets,
         users_left_out=ranking.left_out,
         catalogue=len(counts),
-        models=[*reports, baseline],
-        differences=[
-            difference(first, other.metrics[metric], label)
-            for other, label in zip(ranking.models[1:], [*shown[1:], POPULARITY], strict=True)
-        ],
+        models=models,
+        differences=sorted(differences, key=lambda found: found.metric != metric),
+        baselines_left_out=baselines.left_out,
     )
+    return report, first
 
 
-def _per_user(dataset: Dataset, report: Report, ranking: Ranking) -> pa.Table:
-    """One row per user: raw id, history length and the evaluated model's metrics."""
-    columns = {name: pa.array(values) for name, values in ranking.models[0].metrics.items()}
+def _per_user(dataset: Dataset, report: Report, ranking: Ranking, metrics: dict[str, Floats]) -> pa.Table:
+    """One row per user: raw id, history length and the evaluated model's metrics; null: no target of the group."""
+    columns = {name: pa.array(values, from_pandas=True) for name, values in metrics.items()}
     ids = dataset.vocabulary("users")["id"].take(pa.array(ranking.users))
     return pa.table({"user": ids, "history_length": pa.array(ranking.lengths), **columns}).replace_schema_metadata(
         {"model": report.models[0].name, "split": report.split, "seen": report.seen}
@@ -153,8 +179,9 @@ def _record(
     """The figures to the evaluation's run, and each model's to its training run, where models are compared."""
     step = int(cards[0].metrics.get("step", 0))
     tracker.log_metrics(_test_metrics(report, 0), step)
-    baseline = report.models[-1].metrics
-    tracker.log_metrics({f"{report.split}/popularity/{name}": value for name, value in baseline.items()}, step)
+    for baseline in report.models[len(cards) :]:
+        named = {f"{report.split}/{baseline.name}/{name}": value for name, value in baseline.metrics.items()}
+        tracker.log_metrics(named, step)
     tracker.log_dataset(config.name, report.fingerprint, report.dataset, report.split)
     tracker.log_tags({"mind.model": str(report.models[0].path), "mind.train_run": cards[0].run_id or ""})
     tracker.log_artifact(folder)
@@ -165,42 +192,3 @@ def _record(
 
 def _test_metrics(report: Report, model: int) -> dict[str, float]:
     return {f"{report.split}/{name}": value for name, value in report.models[model].metrics.items()}
-
-
-def _print(report: Report, folder: Path) -> None:
-    output.print(f"[bold]{report.models[0].name}[/bold]: {report.protocol}")
-    compared = [f"vs {found.against}" for found in report.differences]
-    overall = Table("metric", *(model.label for model in report.models), *compared)
-    for column in overall.columns[1:]:
-        column.justify = "right"
-    for n in report.cutoffs:
-        for kind in KINDS:
-            values = [model.metrics[f"{kind}@{n}"] for model in report.models]
-            row = [f"{value:.4f}" for value in values], [relative(values[0], value) for value in values[1:]]
-            overall.add_row(f"{kind}@{n}", *row[0], *row[1], end_section=kind == KINDS[-1])
-    output.print(overall)
-    for found in report.differences:
-        output.print(f"{report.metric}: {found.mean:+.4f} against {found.against}, 95 % of resampled users between "
-                      f"{found.low:+.4f} and {found.high:+.4f}")  # fmt: skip
-    bands = Table(f"{report.metric} by", "band", "users or targets", *(model.label for model in report.models))
-    for column in bands.columns[2:]:
-        column.justify = "right"
-    cutoff = report.metric.split("@")[1]
-    for what, metric, groups in (
-        ("behaviours in the history", report.metric, [model.by_history for model in report.models]),
-        (f"popularity of the target (recall@{cutoff})", f"recall@{cutoff}", [m.by_popularity for m in report.models]),
-    ):
-        for place, band in enumerate(groups[0]):
-            figures = [f"{group[place].metrics[metric]:.4f}" for group in groups]
-            last = place == len(groups[0]) - 1
-            bands.add_row("" if place else what, band.name, f"{band.size:,}", *figures, end_section=last)
-    output.print(bands)
-    share = report.models[0].interest_share
-    if len(share) > 1:
-        shares = ", ".join(f"{100 * part:.0f} %" for part in share)
-        average = np.average(np.arange(1, len(share) + 1), weights=report.models[0].users_by_interests)
-        output.print(f"Recommended items by interest: {shares}; {average:.1f} interests a user")
-    if report.seen_targets:
-        output.print(f"{report.seen_targets:,} targets were already in the history and are not asked for "
-                      f"({report.users_left_out:,} users had no other)")  # fmt: skip
-    output.print(f"Report: {shown(folder)} (report.json, users.parquet, figures)", soft_wrap=True)

@@ -27,7 +27,8 @@ from pipelines.evaluation.report import Report
 from pipelines.models.artifact import SavedModel
 
 matplotlib.rcParams["text.parse_math"] = False  # a "$" in a product's name is not mathematics
-COLOURS = ("#1b6ca8", "#e08e45", "#5b8c5a", "#9a5b9a", "#8a8a8a")  # the last one for popularity
+COLOURS = ("#1b6ca8", "#e08e45", "#5b8c5a", "#9a5b9a")
+GREYS = ("#6b6b6b", "#8f8f8f", "#b0b0b0", "#cfcfcf")  # of the baselines
 OTHERS = "#e4e4e4"
 SHOWN_USERS = 3
 SHOWN_BEHAVIOURS = 20  # the newest
@@ -68,10 +69,12 @@ def shown_users(model: SavedModel, table: pa.Table, dataset: Dataset) -> ShownUs
 
 
 def bands_figure(report: Report) -> Figure:
-    """Bars by history length and by popularity of the target, one colour per model."""
+    """Bars by history length and by popularity of the target, one colour per model, greys for the baselines."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     cutoff = report.metric.split("@")[1]
+    trained = sum(model.path is not None for model in report.models)
+    colours = [COLOURS[number % len(COLOURS)] for number in range(trained)] + list(GREYS)
     for axes, metric, title, unit, groups in (
         (left, report.metric, "behaviours in the history", "users", [m.by_history for m in report.models]),
         (right, f"recall@{cutoff}", "popularity of the target", "targets", [m.by_popularity for m in report.models]),
@@ -80,7 +83,7 @@ def bands_figure(report: Report) -> Figure:
         for number, (model, bands) in enumerate(zip(report.models, groups, strict=True)):
             place = np.arange(len(bands)) + (number - (len(groups) - 1) / 2) * width
             heights = [band.metrics[metric] for band in bands]
-            axes.bar(place, heights, width * 0.92, label=model.label, color=_colour(number, len(groups)))
+            axes.bar(place, heights, width * 0.92, label=model.label, color=colours[number])
         axes.set_xticks(np.arange(len(groups[0])), [f"{band.name}\n{band.size:,} {unit}" for band in groups[0]])
         axes.tick_params(labelsize=9)
         axes.set_title(f"{metric} by {title}", fontsize=11)
@@ -167,7 +170,7 @@ def _telling_feature(model: SavedModel) -> str | None:
 def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str]) -> None:
     """One bar of full width: the most frequent categories, each with its name, then the others."""
     total, left = sum(counts.values()), 0.0
-    base = COLOURS[interest % (len(COLOURS) - 1)]
+    base = COLOURS[interest % len(COLOURS)]
     for place, (value, number) in enumerate(counts.most_common(SHOWN_CATEGORIES)):
         share = number / total
         axes.barh(interest, share, left=left, color=base, alpha=0.7 - 0.12 * place, edgecolor="white")
@@ -182,7 +185,3 @@ def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str
 
 def _as_list(value: object) -> list[int]:
     return value if isinstance(value, list) else [value]  # type: ignore[list-item]
-
-
-def _colour(number: int, models: int) -> str:
-    return COLOURS[-1] if number == models - 1 else COLOURS[number % (len(COLOURS) - 1)]

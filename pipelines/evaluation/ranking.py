@@ -1,42 +1,48 @@
 """The worker's half of `mind evaluate`: rank the catalogue for a slice of users with every model, keep what counts.
 
-Axes: U users that are counted, T their targets, M models (the popularity baseline last), K interests.
+Axes: U users that are counted, T their targets, M models (the baselines last), K interests. All metrics follow from the
+targets' ranks, which are all that travels: pipelines.evaluation.report computes them.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import ray
 import torch
 from torch import Tensor
 
-from mind_core.evaluation import evaluate
-from mind_core.inference import PopularityRetriever, Retriever
+from mind_core.evaluation import Outcome, evaluate
+from mind_core.inference import MINDRetriever, Scorer
 from mind_core.sequences import Sequences, full_histories
-from pipelines.dataset.tensors import to_targets, train_counts
+from pipelines.dataset.tensors import to_targets
+from pipelines.evaluation.baselines import FittedBaselines
 from pipelines.models.artifact import SavedModel
 from pipelines.models.over_users import UserWorker
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class ModelRanking:
     """What one model made of the users.
 
-    metrics : name -> (U,).  ranks : (T,) of the targets, above the largest cutoff where not found.
+    ranks : (T,) of the targets, above the largest cutoff where not found.
+    shelf_ranks : (T,) among the items of the target's own group (history, or not); None where seen items are filtered.
     recommended : cutoff -> distinct item indices of all lists cut there.
     found_by : (K,) places in the longest lists that each interest filled.  own : (K,) users with 1, 2, ... interests.
     """
 
-    metrics: dict[str, Floats]
-    ranks: Ints
+    ranks: Int32s
+    shelf_ranks: Int32s | None
     recommended: dict[int, Ints]
     found_by: Ints
     own: Ints
@@ -46,28 +52,33 @@ class ModelRanking:
 class Ranking:
     """What all models made of a slice, or of all users.
 
-    users : (U,) user index.  lengths : (U,) behaviours in the history.  targets : (T,) item index.
+    users : (U,) user index.  lengths : (U,) behaviours in the history.
+    row, targets : (T,) each target's place in `users` and its item.  again : (T,) it lies in its user's history.
     seen_targets : targets left out because seen items are filtered.  left_out : users without any other target.
     """
 
     users: Ints
     lengths: Ints
+    row: Ints
     targets: Ints
+    again: Bools
     seen_targets: int
     left_out: int
     models: list[ModelRanking]
 
 
-def popularity_of(model: SavedModel) -> PopularityRetriever:
-    """The baseline: the counts of the training split that the model was trained on."""
-    return PopularityRetriever(train_counts(model.items), model.card.config.max_history)
-
-
 class RankUsers(UserWorker):
     """`rank_slice` with the models of an actor; its ranking is one row of a table."""
 
-    def work(self, table: pa.Table, *, cutoffs: list[int], exclude_seen: bool) -> pa.Table:  # type: ignore[override]
-        return pa.table({"ranking": [pickle.dumps(rank_slice(self.models, table, cutoffs, exclude_seen))]})
+    @cached_property
+    def baselines(self) -> FittedBaselines:
+        """One copy of a node, in the object store."""
+        fitted: FittedBaselines = ray.get(self.arguments["baselines"])
+        return fitted
+
+    def work(self, table: pa.Table, *, baselines: object, cutoffs: list[int], exclude_seen: bool) -> pa.Table:  # type: ignore[override]
+        ranking = rank_slice(self.models, self.baselines, table, cutoffs, exclude_seen)
+        return pa.table({"ranking": [pickle.dumps(ranking)]})
 
 
 def rankings_in(blocks: Iterable[pa.Table]) -> Iterator[Ranking]:
@@ -76,21 +87,26 @@ def rankings_in(blocks: Iterable[pa.Table]) -> Iterator[Ranking]:
         yield from map(pickle.loads, block["ranking"].to_pylist())
 
 
-def rank_slice(models: list[SavedModel], table: pa.Table, cutoffs: list[int], exclude_seen: bool) -> Ranking:
-    """Rank the whole catalogue for the rows of a split, with each model and with popularity."""
+def rank_slice(
+    models: list[SavedModel], baselines: FittedBaselines, table: pa.Table, cutoffs: list[int], exclude_seen: bool
+) -> Ranking:
+    """Rank the whole catalogue for the rows of a split, with each model and with each baseline."""
     sequences, targets = models[0].sequences(table), to_targets(table)
     everyone = torch.arange(len(sequences))
+    scorers: list[Scorer] = [*(model.retriever for model in models), *baselines.scorers(exclude_seen).values()]
     rankings = []
-    for retriever in (*(model.retriever for model in models), popularity_of(models[0])):
-        outcome = evaluate(retriever, sequences, targets, everyone, cutoffs, exclude_seen=exclude_seen)
-        interest, own = found_by(retriever, sequences, outcome.users, outcome.top_items)
+    for scorer in scorers:
+        outcome = evaluate(
+            scorer, sequences, targets, everyone, cutoffs, exclude_seen=exclude_seen, shelves=not exclude_seen
+        )
+        own = _own(scorer, sequences, outcome)
         count = own.shape[1]
         rankings.append(
             ModelRanking(
-                {name: values.numpy() for name, values in outcome.metrics.items()},
-                outcome.ranks.numpy(),
+                outcome.ranks.int().numpy(),
+                None if outcome.shelf_ranks is None else outcome.shelf_ranks.int().numpy(),
                 {n: _items_in(outcome.top_items[:, :n]) for n in cutoffs},
-                torch.bincount(interest[outcome.top_items > 0], minlength=count).numpy(),
+                torch.bincount(outcome.interest[outcome.top_items > 0], minlength=count).numpy(),
                 torch.bincount(own.sum(1), minlength=count + 1)[1:].numpy(),
             )
         )
@@ -98,46 +114,43 @@ def rank_slice(models: list[SavedModel], table: pa.Table, cutoffs: list[int], ex
     return Ranking(
         table["user"].to_numpy()[counted.numpy()],
         sequences.lengths[counted].numpy(),
+        outcome.row.numpy(),
         outcome.targets.numpy(),
+        outcome.again.numpy(),
         outcome.seen_targets,
         len(everyone) - len(counted),
         rankings,
     )
 
 
-def found_by(retriever: Retriever, sequences: Sequences, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Which own interest scores each item highest.
-
-    Parameters
-    ----------
-    users : (U,) rows of `sequences`.  items : (U, n).
-
-    Returns
-    -------
-    interest : (U, n) int64.  own : (U, K) bool.
-    """
-    vectors, own = retriever.interests(full_histories(sequences, users, retriever.view))
-    scores = vectors @ retriever.item_vectors[items].transpose(1, 2)  # (U, K, n)
-    return scores.masked_fill(~own.unsqueeze(-1), float("-inf")).argmax(1), own
+def _own(scorer: Scorer, sequences: Sequences, outcome: Outcome) -> Tensor:
+    """(U, K) bool: which interests are a user's own; a rule has one of everybody."""
+    if not isinstance(scorer, MINDRetriever):
+        return torch.ones(len(outcome.users), 1, dtype=torch.bool)
+    return scorer.interests(full_histories(sequences, outcome.users, scorer.view))[1]
 
 
-def join_rankings(slices: Sequence[Ranking]) -> Ranking:
+def join_rankings(slices: list[Ranking]) -> Ranking:
     """One ranking of all users, in slice order."""
     models = []
     for parts in zip(*(part.models for part in slices), strict=True):
+        shelf_ranks = [part.shelf_ranks for part in parts if part.shelf_ranks is not None]
         models.append(
             ModelRanking(
-                {name: np.concatenate([part.metrics[name] for part in parts]) for name in parts[0].metrics},
                 np.concatenate([part.ranks for part in parts]),
+                np.concatenate(shelf_ranks) if shelf_ranks else None,
                 {n: np.unique(np.concatenate([part.recommended[n] for part in parts])) for n in parts[0].recommended},
                 np.sum([part.found_by for part in parts], axis=0),
                 np.sum([part.own for part in parts], axis=0),
             )
         )
+    before = np.cumsum([0, *(len(part.users) for part in slices[:-1])])
     return Ranking(
         np.concatenate([part.users for part in slices]),
         np.concatenate([part.lengths for part in slices]),
+        np.concatenate([part.row + first for part, first in zip(slices, before, strict=True)]),
         np.concatenate([part.targets for part in slices]),
+        np.concatenate([part.again for part in slices]),
         sum(part.seen_targets for part in slices),
         sum(part.left_out for part in slices),
         models,

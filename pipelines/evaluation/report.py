@@ -1,6 +1,7 @@
-"""What `mind evaluate` says: averages, overall and by band, and how sure a difference between two models is.
+"""What `mind evaluate` says: averages, overall, by group and by band, and how sure they and their differences are.
 
-Sums are exact (math.fsum): a report does not depend on the order or the cutting of the users.
+Sums are exact (math.fsum): a report does not depend on the order or the cutting of the users. Metrics are made here of
+the ranks of the targets, a model at a time, so that nothing but ranks is held for all models at once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from pipelines.evaluation.ranking import Floats, Ints, ModelRanking, Ranking
+from mind_core.metrics import group_metrics, user_metrics
+from pipelines.evaluation.ranking import Ints, ModelRanking, Ranking
 
 HISTORY_BANDS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
 POPULARITY_BANDS = ("head", "mid", "tail", "cold")
@@ -19,6 +23,10 @@ HEAD, MID = 0.01, 0.20  # head: the most popular 1 % of the items seen in traini
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 2**22  # of the bootstrap, to bound its memory
+LEVELS = 512  # distinct values that are resampled
+GROUPED = ("recall", "ndcg")  # metrics whose differences are told for `again` and `new` too
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,9 @@ class Band:
 class ModelReport:
     """One model's figures.
 
-    label : short name for tables.  path, run_id : None for the popularity baseline.
+    label : short name for tables.  path, run_id : None for a baseline.  note : how a baseline was fitted.
+    metrics : name -> mean over the users; names as `mind_core.metrics.group_metrics` has them, and coverage.
+    intervals : name -> [low, high], 95 % of resampled users.
     interest_share : of the places in the longest lists, by the interest that found the item.
     users_by_interests : users with 1, 2, ... interests.
     """
@@ -43,7 +53,9 @@ class ModelReport:
     label: str
     path: str | None
     run_id: str | None
+    note: str | None
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     by_history: list[Band]
     by_popularity: list[Band]
     interest_share: list[float]
@@ -52,17 +64,36 @@ class ModelReport:
 
 @dataclass(frozen=True)
 class Difference:
-    """First model minus `against` in the headline metric, with a paired bootstrap interval over users."""
+    """First model minus `against` in a metric, with a paired bootstrap interval over users."""
 
     against: str
+    metric: str
     mean: float
     low: float
     high: float
 
+    @property
+    def told(self) -> bool:
+        """Whether the two are told apart: the interval does not hold zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Targets that are in their user's history (`again`), or not (`new`), and the users who have one."""
+
+    users: int
+    targets: int
+
 
 @dataclass(frozen=True)
 class Report:
-    """report.json. The evaluated model comes first in `models`, the popularity baseline last."""
+    """report.json. The evaluated model comes first in `models`, then those beside it, then the baselines.
+
+    groups : again and new; empty where seen items are filtered, and all targets are new.
+    differences : of the headline metric to every other model, in their order; then of the groups' metrics.
+    baselines_left_out : a line for each.
+    """
 
     dataset: str
     fingerprint: str
@@ -72,11 +103,18 @@ class Report:
     cutoffs: list[int]
     users: int
     targets: int
+    groups: dict[str, Group]
     seen_targets: int
     users_left_out: int
     catalogue: int
     models: list[ModelReport]
     differences: list[Difference]
+    baselines_left_out: list[str]
+
+    @property
+    def headlines(self) -> list[Difference]:
+        """The differences of the headline metric."""
+        return [found for found in self.differences if found.metric == self.metric]
 
     @property
     def protocol(self) -> str:
@@ -90,44 +128,68 @@ def mean(values: Floats | Ints) -> float:
     return math.fsum(values.tolist()) / len(values)
 
 
+def metrics_of(ranking: Ranking, model: ModelRanking, cutoffs: list[int]) -> dict[str, Floats]:
+    """A model's metrics of each user: name -> (U,), NaN where the user has no target of the name's group."""
+    ranks, row, again = (torch.from_numpy(each) for each in (model.ranks, ranking.row, ranking.again))
+    users = len(ranking.users)
+    if model.shelf_ranks is None:
+        found = user_metrics(ranks, row, users, cutoffs)
+    else:
+        found = group_metrics(ranks, torch.from_numpy(model.shelf_ranks), again, row, users, cutoffs)
+    return {name: values.numpy() for name, values in found.items()}
+
+
+def groups_of(ranking: Ranking) -> dict[str, Group]:
+    """How many targets each group has, and how many users have one."""
+    if ranking.models[0].shelf_ranks is None:
+        return {}
+    inside = {"again": ranking.again, "new": ~ranking.again}
+    return {name: Group(len(np.unique(ranking.row[mask])), int(mask.sum())) for name, mask in inside.items()}
+
+
 def model_report(
     ranking: Ranking,
     model: ModelRanking,
+    metrics: dict[str, Floats],
     train_counts: Ints,
     *,
     name: str,
     label: str,
-    path: str | None,
-    run_id: str | None,
+    path: str | None = None,
+    run_id: str | None = None,
+    note: str | None = None,
 ) -> ModelReport:
     """Average one model's outcome.
 
+    metrics : of `metrics_of`.
     train_counts : (items,) events in the training split; item index i is place i - 2.
     """
     catalogue = len(train_counts)
-    metrics = {metric: mean(values) for metric, values in model.metrics.items()}
-    metrics |= {f"coverage@{n}": len(items) / catalogue for n, items in model.recommended.items()}
+    counted = {metric: values[~np.isnan(values)] for metric, values in metrics.items()}
+    coverage = {f"coverage@{n}": len(items) / catalogue for n, items in model.recommended.items()}
     return ModelReport(
         name,
         label,
         path,
         run_id,
-        metrics,
-        _by_history(ranking, model),
+        note,
+        {metric: mean(values) for metric, values in counted.items()} | coverage,
+        {metric: interval(values) for metric, values in counted.items()},
+        _by_history(ranking, metrics),
         _by_popularity(ranking, model, train_counts),
         (model.found_by / max(1, model.found_by.sum())).tolist(),
         model.own.tolist(),
     )
 
 
-def _by_history(ranking: Ranking, model: ModelRanking) -> list[Band]:
-    """All metrics by the number of behaviours in a user's history; bands without users are left out."""
+def _by_history(ranking: Ranking, metrics: dict[str, Floats]) -> list[Band]:
+    """Metrics of all targets by the number of behaviours in a user's history; bands without users are left out."""
     bands = []
     for low, high in HISTORY_BANDS:
         inside = (ranking.lengths >= low) & (ranking.lengths <= (high or np.inf))
         if inside.any():
-            metrics = {name: mean(values[inside]) for name, values in model.metrics.items()}
-            bands.append(Band(f"{low}-{high}" if high else f"{low}+", int(inside.sum()), metrics))
+            means = {name: mean(values[inside]) for name, values in metrics.items() if "/" not in name}
+            bands.append(Band(f"{low}-{high}" if high else f"{low}+", int(inside.sum()), means))
     return bands
 
 
@@ -154,32 +216,50 @@ def popularity_bands(train_counts: Ints) -> Ints:
     return band
 
 
-def difference(first: Floats, second: Floats, against: str, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
-    """Paired bootstrap over users of the mean difference between two models.
+def interval(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """Bootstrap over users: between what 95 % of the means of resampled users lie.
 
-    first, second : (U,) the same metric of the same users.
+    values : (U,).
 
     Notes
     -----
-    A resample of users is a multinomial draw over the *distinct* differences, of which there are few: exact, and its
-    cost does not grow with the number of users.
+    A resample of users is a multinomial draw over the *distinct* values, of which there are few: its cost does not grow
+    with the number of users. More than LEVELS are put into as many bins of equal width, each standing for its own mean:
+    the interval narrows by less than one part in ten thousand, and the mean stays what it is.
     """
-    values, counts = np.unique(first - second, return_counts=True)
-    users, generator = len(first), np.random.default_rng(seed)
-    chunk = max(1, DRAWS_AT_ONCE // len(values))
+    found, counts = np.unique(values, return_counts=True)
+    if len(found) > LEVELS:
+        place = ((found - found[0]) * ((LEVELS - 1) / (found[-1] - found[0]))).round().astype(np.int64)
+        sums = np.bincount(place, weights=found * counts)
+        counts = np.bincount(place, weights=counts).astype(np.int64)
+        found, counts = sums[counts > 0] / counts[counts > 0], counts[counts > 0]
+    users, generator = len(values), np.random.default_rng(seed)
+    chunk = max(1, DRAWS_AT_ONCE // len(found))
     means = np.concatenate(
         [
-            generator.multinomial(users, counts / users, size=min(chunk, resamples - start)) @ values / users
+            generator.multinomial(users, counts / users, size=min(chunk, resamples - start)) @ found / users
             for start in range(0, resamples, chunk)
         ]
     )
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Difference(against, mean(first - second), float(low), float(high))
+    return float(low), float(high)
 
 
-def relative(value: float, base: float) -> str:
-    """``+12.3 %`` of `value` over `base`; empty where that says nothing."""
-    return "" if base == 0 else f"{100 * (value / base - 1):+.1f} %"
+def difference(first: Floats, second: Floats, against: str, metric: str) -> Difference:
+    """The mean difference between two models, and its paired bootstrap `interval` over users.
+
+    first, second : (U,) the same metric of the same users; NaN, in both, for a user who does not count.
+    """
+    apart = first - second
+    apart = apart[~np.isnan(apart)]
+    return Difference(against, metric, mean(apart), *interval(apart))
+
+
+def compared_metrics(report_metric: str, metrics: dict[str, Floats]) -> list[str]:
+    """Names of the metrics whose differences are reported: the headline, and recall and NDCG of both groups."""
+    cutoff = report_metric.split("@")[1]
+    grouped = [f"{group}/{kind}@{cutoff}" for kind in GROUPED for group in ("again", "new")]
+    return [report_metric, *(name for name in grouped if name in metrics)]
 
 
 def labels(names: Sequence[str], presets: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ import psutil
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from scipy.optimize import nnls  # type: ignore[import-untyped]
+from scipy.optimize import nnls
 from torch.multiprocessing.spawn import spawn
 
 from mind_core.config import LossConfig, ModelConfig

@@ -26,6 +26,7 @@ Parts = dict[str, float]  # bytes, or seconds, by what they go to
 EMPTY = "the process itself"
 TRAIN_SPLIT, STREAMED = "train split", "train split, two windows"
 TABLE = "item table"
+FITTED_EVENTS = 20_000_000  # at most; pipelines.evaluation.baselines
 RANKED = "validation: item vectors, scores of 128 users"
 
 STREAM_BYTES = 100  # of an event of `shuffle_events`: two windows of them (docs/design.md, measured)
@@ -198,15 +199,19 @@ def evaluation_actor(workload: Workload, machine: Machine) -> Parts:
 
 
 def evaluation_driver(workload: Workload, machine: Machine) -> Parts:
-    """Add up users' results, before and after they are joined, the vocabulary of users, and the model, for figures.
+    """Add up users' results, before and after they are joined, metrics of two models, the vocabulary and the model.
 
-    A test user: index, length, target (8 each), and of each of two models 4 metrics at C cutoffs and a rank (8 each).
-    Source: pipelines.evaluation.evaluate, pipelines.evaluation.ranking.join_rankings.
+    A test user of one target: index, length, row and item (8 each), a byte, and of a model and four baselines two ranks
+    (4 each); of two models at a time 4 metrics at C cutoffs in five groups (8 each), of one group if seen items are
+    filtered. The model is for figures.
+    Source: pipelines.evaluation.evaluate, pipelines.evaluation.ranking.join_rankings, pipelines.evaluation.report.
     """
-    each = 24 + 2 * (32 * len(workload.config.evaluate.cutoffs) + 8)
+    evaluate = workload.config.evaluate
+    metrics = 2 * 32 * len(evaluate.cutoffs) * (5 if evaluate.seen == "keep" else 1)
     return {
         EMPTY: machine.driver,
-        "results by user, twice": 2 * each * workload.held_out,
+        "train events, while baselines are fitted": 75 * min(workload.events, FITTED_EVENTS),
+        "results by user, twice, and metrics": (2 * 73 + metrics) * workload.held_out,
         "vocabulary of users": 24 * workload.users,
         "model, for figures": model_bytes(workload),
     }

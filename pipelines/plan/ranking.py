@@ -8,6 +8,7 @@ from pipelines.plan.machine import Machine
 from pipelines.plan.memory import Parts
 from pipelines.plan.workload import Workload
 
+BASELINES = 4  # that mind evaluate ranks beside a model; pipelines.evaluation.baselines
 LIST_ROW_BYTES = 28  # of a list's row before compression: user 8, rank 4, id 8, score 4, interest 4
 
 
@@ -35,9 +36,13 @@ def ranking_actors(workload: Workload, cores: float) -> float:
 
 
 def evaluation_seconds(workload: Workload, machine: Machine, cores: float) -> float:
-    """Estimate `mind evaluate` without its start: all test users, by the model and by popularity (K = d = 1)."""
-    each = user_seconds(workload, machine) + search_seconds(workload.items, 1, 1, machine)
-    return workload.held_out * each / ranking_actors(workload, cores)
+    """Estimate `mind evaluate` without its start: all test users, by the model and four baselines (as of K = d = 1).
+
+    Where seen items are kept each of them makes three lists of a user: V / rank for each beyond the first.
+    """
+    more_lists = 2 * workload.items / machine.rank if workload.config.evaluate.seen == "keep" else 0.0
+    baselines = BASELINES * (search_seconds(workload.items, 1, 1, machine) + more_lists)
+    return workload.held_out * (user_seconds(workload, machine) + more_lists + baselines) / ranking_actors(workload, cores)
 
 
 def export_seconds(workload: Workload, machine: Machine, cores: float) -> float:

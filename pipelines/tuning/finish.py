@@ -204,7 +204,7 @@ def _told(report: Report, first: Row) -> tuple[list[str], Table]:
     metric = report.metric
     lines = [f"On the test set, {report.protocol}: {metric} {report.models[0].metrics[metric]:.4f} "
              f"with {values_text(first.values)}."]  # fmt: skip
-    for found in report.differences:
+    for found in report.headlines:
         sure = "ahead" if found.low > 0 else "behind" if found.high < 0 else "not told apart"
         lines.append(f"{metric} {found.mean:+.4f} against {found.against}, 95 % of resampled users between "
                      f"{found.low:+.4f} and {found.high:+.4f}: {sure}.")  # fmt: skip

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mind_core.config import ModelConfig
-from mind_core.inference import MINDRetriever, PopularityRetriever, merge_interests, recommend, search
+from mind_core.inference import (
+    MINDRetriever,
+    PopularityRetriever,
+    Scores,
+    merge_interests,
+    recommend,
+    recommend_shelves,
+    search,
+    top_lists,
+)
 from mind_core.sequences import Sequences, full_histories
 from tests.mind_core import reference
 from tests.mind_core.given import World, generator, own_mask, random_sequences, sequences_of, world
@@ -214,6 +223,83 @@ def test_item_vectors_are_scored_as_the_model_says() -> None:
     assert torch.equal(plain.item_vectors, plain.behaviour_vectors)
     assert torch.allclose(unit.item_vectors[2:].norm(dim=1), torch.ones(118), atol=1e-6)
     assert torch.equal(unit.behaviour_vectors, plain.behaviour_vectors), "behaviours enter the routing unnormalised"
+
+
+# --- shelves ---
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    seed=st.integers(0, 2**31),
+    users=st.integers(1, 4),
+    items=st.integers(3, 15),
+    n=st.integers(1, 18),
+    longest=st.integers(0, 20),
+    levels=st.integers(1, 4),
+)
+def test_the_shelves_divide_the_whole_list_and_keep_its_order(
+    seed: int, users: int, items: int, n: int, longest: int, levels: int
+) -> None:
+    # given scores with many ties, and histories that may name the unknown item, or every item
+    g = generator(seed)
+    values = torch.randint(0, levels, (users, items), generator=g).float()
+    row = torch.randint(0, users, (longest,), generator=g)
+    item = torch.randint(1, items, (longest,), generator=g)
+    # when each list is as long as the catalogue, and n
+    whole = top_lists(Scores(values.clone()), (row, item), {"all": items, "again": items, "new": items})
+    some = top_lists(Scores(values.clone()), (row, item), {"new": n, "again": n, "all": n})
+    for user in range(users):
+        everything = whole["all"].items[user][whole["all"].items[user] > 0].tolist()
+        assert everything == sorted(range(2, items), key=lambda i: (-values[user, i].item(), i))
+        history = set(item[row == user].tolist())
+        expected = {
+            "all": everything,
+            "again": [each for each in everything if each in history],
+            "new": [each for each in everything if each not in history],
+        }
+        for shelf, wanted in expected.items():
+            for lists, size in ((whole, items), (some, n)):
+                found = lists[shelf]  # type: ignore[index]
+                kept = wanted[:size]
+                assert found.items[user].tolist() == kept + [0] * (size - len(kept)), shelf
+                scores = [values[user, each].item() for each in kept] + [-math.inf] * (size - len(kept))
+                assert found.scores[user].tolist() == scores, shelf
+
+
+@pytest.mark.parametrize("shelf", ["all", "again", "new"])
+def test_a_shelf_asked_for_alone_is_the_one_asked_for_beside_others(shelf: Any) -> None:
+    w, retriever = given_retriever()
+    users = torch.arange(300)
+    together = recommend_shelves(retriever, w.sequences, users, {"all": 7, "again": 4, "new": 9})
+    size = together[shelf].items.shape[1]
+    alone = recommend_shelves(retriever, w.sequences, users, {shelf: size})[shelf]
+    assert all(torch.equal(a, b) for a, b in zip(alone, together[shelf], strict=True))
+    if shelf != "again":
+        same = recommend(retriever, w.sequences, users, size, exclude_seen=shelf == "new")
+        assert all(torch.equal(a, b) for a, b in zip(same, alone, strict=True))
+
+
+def test_an_items_score_and_interest_are_the_same_on_every_list() -> None:
+    w, retriever = given_retriever(users=40, items=30)
+    lists = recommend_shelves(retriever, w.sequences, torch.arange(40), {"all": 28, "again": 28, "new": 28})
+    whole = lists["all"]
+    for user in range(40):
+        places = {int(item): place for place, item in enumerate(whole.items[user])}
+        for shelf in ("again", "new"):
+            found = lists[shelf]  # type: ignore[index]
+            for item, score, interest in zip(found.items[user], found.scores[user], found.interest[user], strict=True):
+                if item > 0:
+                    place = places[int(item)]
+                    assert score == whole.scores[user, place]
+                    assert interest == whole.interest[user, place]
+
+
+def test_a_shelf_of_nothing_is_empty_places() -> None:
+    w, retriever = given_retriever(users=3)
+    empty = Sequences(torch.zeros(0).long(), torch.zeros(4).long(), w.sequences.profile)
+    items, scores, _ = recommend_shelves(retriever, empty, torch.arange(3), {"again": 2})["again"]
+    assert items.tolist() == [[0, 0]] * 3
+    assert (scores == -math.inf).all()
 
 
 # --- the same answer in any company ---

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mind_core.inference import search
-from mind_core.metrics import target_ranks, user_metrics
+from mind_core.metrics import group_metrics, target_ranks, user_metrics
 from tests.mind_core import reference
 
 
@@ -97,6 +97,44 @@ def test_metrics_equal_brute_force_in_any_order_of_targets(
         for n in cutoffs:
             for name, value in reference.user_metrics(of_user, n).items():
                 assert metrics[name][user].item() == pytest.approx(value), name
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    targets=st.lists(
+        st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12), st.booleans()), min_size=1, max_size=6),
+        min_size=1,
+        max_size=5,
+    ),
+    n=st.integers(1, 12),
+)
+def test_a_groups_metrics_are_those_of_its_targets_alone(targets: list[list[tuple[int, int, bool]]], n: int) -> None:
+    flat = [(user, *target) for user, of_user in enumerate(targets) for target in of_user]
+    row, ranks, shelf_ranks, again = map(torch.tensor, zip(*flat, strict=True))
+    found = group_metrics(ranks, shelf_ranks, again, row, len(targets), [n])
+    places = {"again": (1, True), "new": (1, False), "shelf_again": (2, True), "shelf_new": (2, False)}
+    for prefix, (place, group) in places.items():
+        if not any(g == group for _, _, _, g in flat):
+            assert not [name for name in found if name.startswith(f"{prefix}/")], "a group of nobody has no metrics"
+            continue
+        for user in range(len(targets)):
+            of_user = [each[place] for each in flat if each[0] == user and each[3] == group]
+            for name in reference.user_metrics([1], n):
+                value = found[f"{prefix}/{name}"][user].item()
+                if of_user:
+                    assert value == pytest.approx(reference.user_metrics(of_user, n)[name]), (prefix, name)
+                else:
+                    assert math.isnan(value)
+    # the whole is its two groups: a hit of either is a hit, and recall is their mean, weighted by their targets
+    for user, of_user in enumerate(targets):
+        parts = [found[f"{g}/hit_rate@{n}"][user].item() for g in ("again", "new") if f"{g}/hit_rate@{n}" in found]
+        assert found[f"hit_rate@{n}"][user].item() == max(part for part in parts if not math.isnan(part))
+        hits = sum(
+            found[f"{g}/recall@{n}"][user].item() * sum(each[2] == (g == "again") for each in of_user)
+            for g in ("again", "new")
+            if any(each[2] == (g == "again") for each in of_user)
+        )
+        assert found[f"recall@{n}"][user].item() * len(of_user) == pytest.approx(hits)
 
 
 def test_a_score_that_is_not_a_number_finds_nothing() -> None:

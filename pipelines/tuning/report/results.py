@@ -331,7 +331,7 @@ def _row(group: Sequence[TrialRecord], metric: str) -> Row:
 
 
 def _welch(first: Row, second: Row) -> Comparison:
-    from scipy.stats import t  # type: ignore[import-untyped]  # here: slow to load
+    from scipy.stats import t  # here: slow to load
 
     samples = [np.array(list(row.scores.values())) for row in (first, second)]
     variances = [float(sample.var(ddof=1)) / len(sample) for sample in samples]

@@ -32,10 +32,10 @@ from tests.pipelines.planted import configure, save_untrained
 
 pytestmark = pytest.mark.ray
 
-BETTER = Difference("default", 0.0123, 0.005, 0.0199)
-SAME = Difference("default", 0.0004, -0.0010, 0.0019)
-WORSE = Difference("default", -0.0123, -0.0199, -0.005)
-NONE = Difference("default", 0.0, 0.0, 0.0)
+BETTER = Difference("default", "recall@20", 0.0123, 0.005, 0.0199)
+SAME = Difference("default", "recall@20", 0.0004, -0.0010, 0.0019)
+WORSE = Difference("default", "recall@20", -0.0123, -0.0199, -0.005)
+NONE = Difference("default", "recall@20", 0.0, 0.0, 0.0)
 
 Register = Callable[..., str]
 
@@ -88,8 +88,8 @@ def outcome(config: Config, monkeypatch: pytest.MonkeyPatch) -> Callable[[Differ
 
         def pretended(_: Config, **given: Any) -> Report:
             calls.append(given)
-            model = ModelReport("m", "m", "/nowhere", None, {}, [], [], [], [])
-            return Report("d", "f", "test", "keep", "recall@20", [20], 1, 1, 0, 0, 1, [model], [difference])
+            model = ModelReport("m", "m", "/nowhere", None, None, {}, {}, [], [], [], [])
+            return Report("d", "f", "test", "keep", "recall@20", [20], 1, 1, {}, 0, 0, 1, [model], [difference], [])
 
         monkeypatch.setattr(pipelines.evaluation.promote, "evaluate", pretended)
         return calls

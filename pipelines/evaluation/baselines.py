@@ -1,0 +1,148 @@
+"""What a model is always shown beside: four rules (mind_core.baselines), fitted to the train split once, on the driver.
+
+Bounded, whatever the log: at most EVENTS of its train events are read, the first files', which hold a fair sample of
+the users, as users lie in the order of a hash. Item-kNN is left out above that.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from mind_core.baselines import ItemKNN, PersonalFrequency, RecentPopularity, recent_counts
+from mind_core.evaluation import evaluate
+from mind_core.inference import PopularityRetriever, Scorer
+from pipelines.config.schema import Config
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.splits import SplitName
+from pipelines.dataset.tensors import to_sequences, to_targets, to_tensor, train_counts
+from pipelines.evaluation.neighbours import nearest
+
+EVENTS = 20_000_000  # of the train split: 1.5 GB on the driver while the rules are fitted
+RECENT = 0.1  # share of the train events that `recent popularity` counts
+DECAYS = (0.8, 0.95)  # of item-kNN: lately, or much of the history; without any, what is equally frequent would tie
+CHOOSING_USERS = 1000  # of the validation split, who decide between them
+LABELS = {
+    "popularity": "popularity",
+    "recent_popularity": "recent popularity",
+    "personal_frequency": "personal frequency",
+    "item_knn": "item-kNN",
+}
+"""Names of all baselines, as in MLflow, and what tables call them; in the order of a report."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What item-kNN knows: `items` (V, N) int32, `similarity` (V, N) float32, and how it weighs a history."""
+
+    items: npt.NDArray[np.int32]
+    similarity: npt.NDArray[np.float32]
+    decay: float
+
+
+@dataclass(frozen=True)
+class FittedBaselines:
+    """Arrays and text only, so that actors share one copy in Ray's object store.
+
+    counts, recent : (V,) events per item in the train split: all, and the newest.
+    notes : name -> how it was fitted, in a few words.  left_out : lines that say which baseline is missing, and why.
+    """
+
+    counts: Ints
+    recent: Ints
+    neighbours: Neighbours | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def scorers(self, exclude_seen: bool) -> dict[str, Scorer]:
+        """Name -> rule. Without the user's own items, personal frequency is popularity: it is left out then."""
+        counts = torch.tensor(self.counts)
+        rules: dict[str, Scorer] = {
+            "popularity": PopularityRetriever(counts, max_history=1),
+            "recent_popularity": RecentPopularity(torch.tensor(self.recent), counts),
+        }
+        if not exclude_seen:
+            rules["personal_frequency"] = PersonalFrequency(counts)
+        if self.neighbours is not None:
+            near = self.neighbours
+            with warnings.catch_warnings():  # Ray's arrays are read-only, of which torch warns; nothing writes to them
+                warnings.simplefilter("ignore", UserWarning)
+                arrays = torch.from_numpy(near.items), torch.from_numpy(near.similarity)
+            rules["item_knn"] = ItemKNN(*arrays, counts, near.decay)
+        return rules
+
+
+def fit_baselines(dataset: Dataset, config: Config) -> FittedBaselines:
+    """Fit all rules to the train split.
+
+    Notes
+    -----
+    What is recent: the newest tenth of the train events, by time. Where the log's times are a mere order of each
+    user's own events (`time_unit` was not given), the newest tenth of each user's.
+
+    Item-kNN takes the decay, of DECAYS, that does better in the headline metric on users of the validation split.
+    """
+    counts = train_counts(dataset.items())
+    users, items, times = _train_events(dataset, EVENTS)
+    comparable = dataset.manifest.time_unit == "us"
+    recent = recent_counts(users, items, times if comparable else None, len(counts), RECENT)
+    share = f"{100 * RECENT:.0f} %"
+    notes = {
+        "recent_popularity": f"newest {share} of the train events" if comparable else f"newest {share} of each user's"
+    }
+    total, left_out, neighbours = dataset.manifest.splits["train"].events, [], None
+    if total > EVENTS:
+        notes["recent_popularity"] += f", of users with {len(items):,} events"
+        left_out.append(f"{LABELS['item_knn']} is left out: {total:,} train events, more than {EVENTS:,}")
+    else:
+        found = nearest(users.numpy(), items.numpy(), len(counts))
+        neighbours = Neighbours(*found, _best_decay(dataset, config, Neighbours(*found, DECAYS[0]), counts))
+        notes["item_knn"] = f"{found[0].shape[1]} neighbours, decay {neighbours.decay:g} (chosen on validation users)"
+    return FittedBaselines(counts.numpy(), recent.numpy(), neighbours, notes, left_out)
+
+
+def _best_decay(dataset: Dataset, config: Config, near: Neighbours, counts: torch.Tensor) -> float:
+    table = pa.concat_tables(_first_rows(dataset, "validation", ["items", "targets"], CHOOSING_USERS)).combine_chunks()
+    sequences, targets = to_sequences(table, []), to_targets(table)
+    arrays = torch.from_numpy(near.items), torch.from_numpy(near.similarity)
+    everyone, cutoffs, filtered = torch.arange(len(sequences)), config.metric_cutoffs, config.evaluate.seen == "filter"
+
+    def value(decay: float) -> float:
+        rule = ItemKNN(*arrays, counts, decay)
+        outcome = evaluate(rule, sequences, targets, everyone, cutoffs, exclude_seen=filtered)
+        return float(outcome.metrics[config.train.metric].mean()) if len(outcome.users) else 0.0
+
+    return max(DECAYS, key=value)
+
+
+def _first_rows(dataset: Dataset, split: SplitName, columns: list[str], most: int) -> Iterator[pa.Table]:
+    """The first `most` rows of a split, file by file."""
+    for table in dataset.tables(split, columns):
+        yield table.slice(0, most)
+        most -= len(table)
+        if most <= 0:
+            return
+
+
+def _train_events(dataset: Dataset, most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """User (numbered from 0), item and time (E,) of the train events, file by file until there are `most`."""
+    tables, events = [], 0
+    for table in dataset.tables("train", ["items", "times"]):
+        tables.append(table)
+        events += pc.sum(pc.list_value_length(table["items"])).as_py() or 0
+        if events >= most:
+            break
+    table = pa.concat_tables(tables).combine_chunks()
+    sequences = to_sequences(table, [])
+    times = to_tensor(pc.list_flatten(table["times"]), np.int64)
+    users = torch.repeat_interleave(torch.arange(len(sequences), dtype=torch.int32), sequences.lengths)
+    return users, sequences.items, times

@@ -1,0 +1,137 @@
+"""A report to look at, at 100 columns: models down, figures across; report.json has everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from pipelines.config.home_location import shown
+from pipelines.evaluation.report import Band, Difference, ModelReport, Report
+from pipelines.progress import output
+
+GROUPS = ("all", "again", "new")
+SHELVES = ("new", "again")
+
+
+def show_report(report: Report, folder: Path) -> None:
+    """Print what was found, and the folder that holds the rest."""
+    model, cutoff = report.models[0], report.metric.split("@")[1]
+    output.print(f"[bold]{model.name}[/bold]: {report.protocol}")
+    output.print("", _overall(report), "", sep="\n")
+    if report.groups:
+        again, new = report.groups["again"], report.groups["new"]
+        _say(f"again: the {again.targets:,} targets that are in their user's history ({again.users:,} users); new: the "
+             f"other {new.targets:,} ({new.users:,} users). All columns look at the same list.")  # fmt: skip
+        output.print("", _shelves(report), "", sep="\n")
+        _say("A shelf is a list of its own: ranked among the items outside the history, or among those in it.")
+    output.print("", _differences(report), "", sep="\n")
+    _say("± is half of the 95 % interval over resampled users. In brackets: not told apart.")
+    notes = [f"{each.label}: {each.note}" for each in report.models if each.note is not None]
+    _say("; ".join(notes))
+    for line in report.baselines_left_out:
+        _say(line)
+    by_history = _bands(f"{report.metric} by behaviours in the history", report, report.metric, "users")
+    by_popularity = _bands(f"recall@{cutoff} by popularity of the target", report, f"recall@{cutoff}", "targets")
+    output.print("", by_history, "", by_popularity, "", sep="\n")
+    share = model.interest_share
+    if len(share) > 1:
+        shares = ", ".join(f"{100 * part:.0f} %" for part in share)
+        average = np.average(np.arange(1, len(share) + 1), weights=model.users_by_interests)
+        _say(f"Recommended items by interest: {shares}; {average:.1f} interests a user")
+    if report.seen_targets:
+        _say(f"{report.seen_targets:,} targets were already in the history and are not asked for "
+             f"({report.users_left_out:,} users had no other)")  # fmt: skip
+    output.print(f"Report: {shown(folder)} (report.json, users.parquet, figures)", soft_wrap=True)
+
+
+def _overall(report: Report) -> Table:
+    """Every cutoff: recall and NDCG of all, again and new where seen items are kept; the headline with its interval."""
+    headline = report.metric.split("@")[0]
+    if report.groups:
+        columns = [(kind, group) for kind in ("recall", "ndcg") for group in GROUPS]
+        columns += [(kind, "all") for kind in ("hit_rate", "mrr", "coverage") if kind != "mrr" or kind == headline]
+    else:
+        columns = [(kind, "all") for kind in ("hit_rate", "recall", "ndcg", "mrr", "coverage")]
+    table = _table("N", "model", *(_heading(kind, group, bool(report.groups)) for kind, group in columns))
+    table.columns[1].justify = "left"
+    for n in report.cutoffs:
+        for place, model in enumerate(report.models):
+            names = [f"{kind}@{n}" if group == "all" else f"{group}/{kind}@{n}" for kind, group in columns]
+            cells = [_with_interval(model, name) if name == report.metric else _of(model, name) for name in names]
+            last = place == len(report.models) - 1
+            table.add_row(str(n) if place == 0 else "", model.label, *cells, end_section=last)
+    return table
+
+
+def _heading(kind: str, group: str, grouped: bool) -> str:
+    name = {"hit_rate": "hit\nrate", "coverage": "cover-\nage"}.get(kind, f"{kind}\n{group}" if grouped else kind)
+    return name if group == "all" else f"\n{group}"
+
+
+def _shelves(report: Report) -> Table:
+    """The headline's cutoff on both shelves."""
+    cutoff = report.metric.split("@")[1]
+    names = [f"shelf_{shelf}/{kind}@{cutoff}" for shelf in SHELVES for kind in ("recall", "ndcg", "hit_rate")]
+    headings = [(f"{shelf} shelf\nrecall@{cutoff}", f"\nndcg@{cutoff}", "hit\nrate") for shelf in SHELVES]
+    table = _table("model", *headings[0], *headings[1])
+    for model in report.models:
+        table.add_row(model.label, *(_of(model, name) for name in names))
+    return table
+
+
+def _differences(report: Report) -> Table:
+    """The model less each other one."""
+    metrics = list(dict.fromkeys(found.metric for found in report.differences))
+    table = _table("less", *(name.replace("/", "\n") for name in metrics), gap=1)
+    by_name = {(found.against, found.metric): found for found in report.differences}
+    for model in report.models[1:]:
+        table.add_row(model.label, *(_apart(by_name[model.label, metric]) for metric in metrics))
+    return table
+
+
+def _bands(title: str, report: Report, metric: str, unit: str) -> Table:
+    """A metric by band: of the users' histories, or of how popular the targets are."""
+    groups: list[list[Band]] = [m.by_history if unit == "users" else m.by_popularity for m in report.models]
+    table = _table(title, *(f"{band.name}\n{band.size:,} {unit}" for band in groups[0]))
+    for model, bands in zip(report.models, groups, strict=True):
+        table.add_row(model.label, *(figure(band.metrics[metric]) for band in bands))
+    return table
+
+
+def _table(*headings: str, gap: int = 2) -> Table:
+    """Headings at the bottom of their row; numbers to the right of the first column, `gap` blanks between them."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", vertical="bottom")
+    return table
+
+
+def figure(value: float) -> str:
+    """Four digits, without the zero before the point.
+
+    >>> figure(0.08524), figure(-0.0001), figure(1.0)
+    ('.0852', '-.0001', '1.0000')
+    """
+    return f"{value:.4f}".replace("0.", ".", 1) if abs(value) < 0.99995 else f"{value:.4f}"
+
+
+def _of(model: ModelReport, name: str) -> str:
+    return figure(model.metrics[name]) if name in model.metrics else "–"
+
+
+def _with_interval(model: ModelReport, name: str) -> str:
+    low, high = model.intervals[name]
+    return f"{figure(model.metrics[name])} ±{figure((high - low) / 2)}"
+
+
+def _apart(found: Difference) -> str:
+    sign = "" if found.mean < 0 else "+"
+    text = f"{sign}{figure(found.mean)} ±{figure((found.high - found.low) / 2)}"
+    return text if found.told else f"({text})"
+
+
+def _say(text: str) -> None:
+    output.print(text, highlight=False)
