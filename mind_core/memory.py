@@ -48,6 +48,6 @@ class RepeatMemory(nn.Module):
         (B, L) r(u, i), in units of the score v_j . e_i.
         """
         traits = traits.to(behaviours.dtype)
-        learned = (self.linear(traits) + self.output(functional.relu(self.hidden(traits)))).squeeze(-1)
+        learned: Tensor = (self.linear(traits) + self.output(functional.relu(self.hidden(traits)))).squeeze(-1)
         item: Tensor = self.item(behaviours).squeeze(-1).repeat_interleave(len(traits) // len(behaviours), 0)
         return learned + item

@@ -42,7 +42,9 @@ def evaluation_seconds(workload: Workload, machine: Machine, cores: float) -> fl
     """
     more_lists = 2 * workload.items / machine.rank if workload.config.evaluate.seen == "keep" else 0.0
     baselines = BASELINES * (search_seconds(workload.items, 1, 1, machine) + more_lists)
-    return workload.held_out * (user_seconds(workload, machine) + more_lists + baselines) / ranking_actors(workload, cores)
+    return (
+        workload.held_out * (user_seconds(workload, machine) + more_lists + baselines) / ranking_actors(workload, cores)
+    )
 
 
 def export_seconds(workload: Workload, machine: Machine, cores: float) -> float:
