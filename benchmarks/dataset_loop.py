@@ -26,7 +26,7 @@ from mind_core.training import Trainer
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.training.data import TrainData, build_model, load_data
+from pipelines.training.data import TrainData, build_model, horizon_of, load_data
 from pipelines.training.memory_input import MemoryInput
 
 Optimizer = Literal["rows", "dense"]
@@ -67,7 +67,7 @@ def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
         seed=seed,
         behaviour_dropout=config.train.behaviour_dropout,
         labels_per_window=config.train.labels_per_window,
-        horizon=config.train.horizon,
+        horizon=horizon_of(config.train, data.dataset),
     )
     if optimizer == "dense":
         trainer.rows["items"] = DenseAdam(trainer.model.item_table.weight, config.optim.table_learning_rate)

@@ -81,7 +81,7 @@ class ModelConfig:
             self.dim % (2 * self.heads) == 0,
             "heads",
             self.heads,
-            f"half of a divisor of dim ({self.dim}): widths are even",
+            f"such that dim ({self.dim}) / heads is even",
         )
         _check(
             self.context == "none" or self.history == "newest",

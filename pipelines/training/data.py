@@ -59,6 +59,17 @@ def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard =
     return MIND(config, manifest.item_rows, *specs, seed, shard)
 
 
+def horizon_of(config: TrainConfig, dataset: Dataset) -> int:
+    """Tell how far ahead a label may lie: as set, or as many events as a validation user has targets.
+
+    What a model is asked for and what it is trained for are then the same: one next item, or what comes in two weeks.
+    """
+    if config.horizon is not None:
+        return config.horizon
+    validation = dataset.manifest.splits["validation"]
+    return max(1, round(validation.targets / max(1, validation.users)))
+
+
 def load_data(
     dataset: Dataset, train: pa.Table | None, validation: pa.Table, include_validation: bool = False
 ) -> TrainData:

@@ -29,7 +29,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import CALMER, DivergedError
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
-from pipelines.training.data import TrainData, build_model
+from pipelines.training.data import TrainData, build_model, horizon_of
 from pipelines.training.memory_input import Step, TrainInput
 from pipelines.training.step_profile import profile_metrics
 
@@ -100,7 +100,7 @@ def build_trainer(
         seed=config.train.seed,
         behaviour_dropout=config.train.behaviour_dropout,
         labels_per_window=config.train.labels_per_window,
-        horizon=config.train.horizon,
+        horizon=horizon_of(config.train, dataset),
         autocast=_use_bfloat16(config, device),
         times=StepTimes(device) if config.train.profile else None,
     )

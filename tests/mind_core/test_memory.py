@@ -174,7 +174,7 @@ def test_training_learns_to_remember_what_is_bought_again() -> None:
         trained.train_step(w.sequences, samples)
     own, log_count = w.model.encoder.memory, TRAITS.index("log count")
     traits = torch.zeros(1, 1, len(TRAITS))
-    once = float(own(torch.zeros(1, 1, 8), traits))
+    once = own(torch.zeros(1, 1, 8), traits).item()
     traits[..., log_count], traits[..., TRAITS.index("again")] = math.log(6), 1.0
-    assert float(own(torch.zeros(1, 1, 8), traits)) > 0.2  # in cosines: what has come six times stands far ahead
-    assert float(own(torch.zeros(1, 1, 8), traits)) > once
+    assert own(torch.zeros(1, 1, 8), traits).item() > 0.2  # in cosines: what has come six times stands far ahead
+    assert own(torch.zeros(1, 1, 8), traits).item() > once

@@ -131,6 +131,21 @@ def test_file_that_is_no_mapping(conf: Path) -> None:
         ("model: {sigma: -1}", "model.sigma=-1.0: must be >= 0"),
         ("model: {interests: 3, encoder: mean}", "model.interests=3: must be 1 with encoder: mean"),
         ("model: {encoder: mean}", "model.interests=4 (the default): must be 1 with encoder: mean"),
+        ("model: {context: transformer}", "model.context=transformer: needs train.labels_per_window, such as 16"),
+        ("model: {heads: 3}", "model.heads=3: must be such that dim (64) / heads is even"),
+        (
+            "model: {context: transformer, history: distinct}",
+            "model.history='distinct': must be newest with context: transformer",
+        ),
+        (
+            "model: {history: distinct}\ntrain: {labels_per_window: 4}",
+            "train.labels_per_window: must be empty with model.history: distinct",
+        ),
+        (
+            "train: {labels_per_window: 4, targets_per_user: 4}",
+            "train.labels_per_window: must be empty with train.targets_per_user",
+        ),
+        ("model: {initial_logits: item, resample_logits: true}", "model.resample_logits=True: must be false with"),
         ("loss: {logq: maybe}", "loss.logq='maybe': must be true or false"),
         ("evaluate: {cutoffs: [10, 0]}", "evaluate.cutoffs.1=0: must be >= 1"),
         ("preset: papper", "preset='papper': must be one of default, paper, popularity, youtube_dnn"),
