@@ -149,8 +149,10 @@ class TrainConfig(Section):
     epochs: int = Field(20, ge=1)
     labels_per_window: int | None = Field(None, ge=1)  # a sample is a window of a user's sequence, and so many of its
     # events are labels, drawn anew each epoch: what the user encoder reads once serves them all. None: one label each
-    horizon: int | None = Field(None, ge=1)  # a label is any of the next so many events: what a user comes back for, not
-    # only what follows within a basket. None: as many as a validation user has targets, so 1 with leave_one_out
+    horizon: int | None = Field(
+        None, ge=1
+    )  # a label is any of the next so many events: what a user comes back for, not
+    # only what follows in a basket. None: as many as a validation user has targets, so 1 with leave_one_out
     targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
     behaviour_dropout: float = Field(0.2, ge=0, lt=1)  # share of behaviours hidden from the user encoder
     input: Literal["auto", "memory", "stream"] = "auto"  # how a worker holds the train split: all of it in memory, or

@@ -191,4 +191,7 @@ def _record(
 
 
 def _test_metrics(report: Report, model: int) -> dict[str, float]:
-    return {f"{report.split}/{name}": value for name, value in report.models[model].metrics.items()}
+    found = report.models[model]
+    interests = {} if found.interests is None else found.interests.metrics()
+    interests |= {f"interests/hit_share_{number}": share for number, share in enumerate(found.hit_share, 1)}
+    return {f"{report.split}/{name}": value for name, value in (found.metrics | interests).items()}

@@ -23,6 +23,7 @@ from mind_core.inference import MINDRetriever, Scorer
 from mind_core.sequences import Sequences, full_histories
 from pipelines.dataset.tensors import to_targets
 from pipelines.evaluation.baselines import FittedBaselines
+from pipelines.evaluation.interests import InterestSample, interest_sample
 from pipelines.models.artifact import SavedModel
 from pipelines.models.over_users import UserWorker
 
@@ -38,14 +39,18 @@ class ModelRanking:
     ranks : (T,) of the targets, above the largest cutoff where not found.
     shelf_ranks : (T,) among the items of the target's own group (history, or not); None where seen items are filtered.
     recommended : cutoff -> distinct item indices of all lists cut there.
-    found_by : (K,) places in the longest lists that each interest filled.  own : (K,) users with 1, 2, ... interests.
+    found_by : (K,) places in the longest lists that each interest filled.  hits_by : (K,) of them with a target.
+    own : (K,) users with 1, 2, ... interests.
+    interests : samples of users with several interests; none for a model or a rule with a single one.
     """
 
     ranks: Int32s
     shelf_ranks: Int32s | None
     recommended: dict[int, Ints]
     found_by: Ints
+    hits_by: Ints
     own: Ints
+    interests: list[InterestSample]
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,9 @@ def rank_slice(
                 None if outcome.shelf_ranks is None else outcome.shelf_ranks.int().numpy(),
                 {n: _items_in(outcome.top_items[:, :n]) for n in cutoffs},
                 torch.bincount(outcome.interest[outcome.top_items > 0], minlength=count).numpy(),
+                torch.bincount(outcome.interest[_hits(outcome)], minlength=count).numpy(),
                 torch.bincount(own.sum(1), minlength=count + 1)[1:].numpy(),
+                _interests(scorer, sequences, outcome, exclude_seen),
             )
         )
     counted = outcome.users  # the same for every model: whose targets count depends on the data alone
@@ -121,6 +128,20 @@ def rank_slice(
         len(everyone) - len(counted),
         rankings,
     )
+
+
+def _hits(outcome: Outcome) -> Tensor:
+    """(U, n) bool: a target stands there."""
+    catalogue = 1 + int(max(each.max() if each.numel() else 0 for each in (outcome.top_items, outcome.targets)))
+    user = torch.arange(len(outcome.users)).unsqueeze(1)
+    return torch.isin(user * catalogue + outcome.top_items, outcome.row * catalogue + outcome.targets)
+
+
+def _interests(scorer: Scorer, sequences: Sequences, outcome: Outcome, exclude_seen: bool) -> list[InterestSample]:
+    if not isinstance(scorer, MINDRetriever) or scorer.model.config.interests == 1:
+        return []
+    sample = interest_sample(scorer, sequences, outcome, exclude_seen=exclude_seen)
+    return [] if sample is None else [sample]
 
 
 def _own(scorer: Scorer, sequences: Sequences, outcome: Outcome) -> Tensor:
@@ -141,7 +162,9 @@ def join_rankings(slices: list[Ranking]) -> Ranking:
                 np.concatenate(shelf_ranks) if shelf_ranks else None,
                 {n: np.unique(np.concatenate([part.recommended[n] for part in parts])) for n in parts[0].recommended},
                 np.sum([part.found_by for part in parts], axis=0),
+                np.sum([part.hits_by for part in parts], axis=0),
                 np.sum([part.own for part in parts], axis=0),
+                [sample for part in parts for sample in part.interests],
             )
         )
     before = np.cumsum([0, *(len(part.users) for part in slices[:-1])])

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from mind_core.metrics import group_metrics, user_metrics
+from pipelines.evaluation.interests import InterestReport, interest_report
 from pipelines.evaluation.ranking import Ints, ModelRanking, Ranking
 
 HISTORY_BANDS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -45,7 +46,9 @@ class ModelReport:
     label : short name for tables.  path, run_id : None for a baseline.  note : how a baseline was fitted.
     metrics : name -> mean over the users; names as `mind_core.metrics.group_metrics` has them, and coverage.
     intervals : name -> [low, high], 95 % of resampled users.
-    interest_share : of the places in the longest lists, by the interest that found the item.
+    interest_share, hit_share : of the places in the longest lists, and of the targets in them, by the interest that
+        found the item.
+    interests : what they are worth, on a sample of the users; None for a single one.
     users_by_interests : users with 1, 2, ... interests.
     """
 
@@ -59,6 +62,8 @@ class ModelReport:
     by_history: list[Band]
     by_popularity: list[Band]
     interest_share: list[float]
+    hit_share: list[float]
+    interests: InterestReport | None
     users_by_interests: list[int]
 
 
@@ -178,6 +183,8 @@ def model_report(
         _by_history(ranking, metrics),
         _by_popularity(ranking, model, train_counts),
         (model.found_by / max(1, model.found_by.sum())).tolist(),
+        (model.hits_by / max(1, model.hits_by.sum())).tolist(),
+        interest_report(model.interests),
         model.own.tolist(),
     )
 

@@ -36,15 +36,38 @@ def show_report(report: Report, folder: Path) -> None:
     by_history = _bands(f"{report.metric} by behaviours in the history", report, report.metric, "users")
     by_popularity = _bands(f"recall@{cutoff} by popularity of the target", report, f"recall@{cutoff}", "targets")
     output.print("", by_history, "", by_popularity, "", sep="\n")
-    share = model.interest_share
-    if len(share) > 1:
-        shares = ", ".join(f"{100 * part:.0f} %" for part in share)
-        average = np.average(np.arange(1, len(share) + 1), weights=model.users_by_interests)
-        _say(f"Recommended items by interest: {shares}; {average:.1f} interests a user")
+    for line in interest_lines(model):
+        _say(line)
     if report.seen_targets:
         _say(f"{report.seen_targets:,} targets were already in the history and are not asked for "
              f"({report.users_left_out:,} users had no other)")  # fmt: skip
     output.print(f"Report: {shown(folder)} (report.json, users.parquet, figures)", soft_wrap=True)
+
+
+def interest_lines(model: ModelReport) -> list[str]:
+    """Say what a model's interests are used for and worth; nothing for a single one."""
+    if len(model.interest_share) < 2:
+        return []
+    average = np.average(np.arange(1, len(model.interest_share) + 1), weights=model.users_by_interests)
+    lines = [
+        f"Interests: {average:.1f} a user. Of the recommended items {_shares(model.interest_share)} come from each, of "
+        f"the hits {_shares(model.hit_share)}"
+    ]
+    if (found := model.interests) is not None:
+        lines.append(
+            f"On {found.users:,} users with several interests: cosine {figure(found.cosine)}, lists of {found.depth} "
+            f"share {found.overlap:.0%} of their items, recall {figure(found.recall)} together and "
+            f"{figure(found.best_interest_recall)} by the best one alone"
+        )
+        moved = {"whose history fits the window": found.moved_shorter, "whose window slides": found.moved_longer}
+        told = [f"{share:.1%} for users {who}" for who, share in moved.items() if share is not None]
+        if told:
+            lines.append(f"Behaviours that one more event moves to another interest: {', '.join(told)}")
+    return lines
+
+
+def _shares(parts: list[float]) -> str:
+    return " / ".join(f"{100 * part:.0f} %" for part in parts)
 
 
 def _overall(report: Report) -> Table:

@@ -88,7 +88,7 @@ def outcome(config: Config, monkeypatch: pytest.MonkeyPatch) -> Callable[[Differ
 
         def pretended(_: Config, **given: Any) -> Report:
             calls.append(given)
-            model = ModelReport("m", "m", "/nowhere", None, None, {}, {}, [], [], [], [])
+            model = ModelReport("m", "m", "/nowhere", None, None, {}, {}, [], [], [], [], None, [])
             return Report("d", "f", "test", "keep", "recall@20", [20], 1, 1, {}, 0, 0, 1, [model], [difference], [])
 
         monkeypatch.setattr(pipelines.evaluation.promote, "evaluate", pretended)

@@ -1,0 +1,118 @@
+"""What the several interests of a model are worth, on a sample of the users: do they differ, find, and stay?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mind_core.diagnostics import moved_by_one_event, pairwise_cosine
+from mind_core.evaluation import Outcome
+from mind_core.inference import TILE_USERS, MINDRetriever, history_pairs
+from mind_core.interest_metrics import best_interest_recall, interest_lists, list_overlap
+from mind_core.metrics import user_metrics
+from mind_core.sequences import Sequences as BehaviourSequences
+from mind_core.sequences import full_histories
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class InterestSample:
+    """Of S users with several interests; see the functions in mind_core that the names come from.
+
+    recall, best_interest_recall : of all interests together, and of the one that finds most, in lists of `depth`.
+    moved : by one more event; NaN where nothing could move.  longer : bool, the history is longer than the window.
+    """
+
+    depth: int
+    cosine: Floats
+    overlap: Floats
+    recall: Floats
+    best_interest_recall: Floats
+    moved: Floats
+    longer: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class InterestReport:
+    """Means over `users` sampled users with several interests; None where no user was of the kind.
+
+    moved_shorter, moved_longer : share of the behaviours that go to another interest after one more event, of users
+        whose history fits the window, and of users whose window slides.
+    """
+
+    users: int
+    depth: int
+    cosine: float
+    overlap: float
+    recall: float
+    best_interest_recall: float
+    moved_shorter: float | None
+    moved_longer: float | None
+
+    def metrics(self) -> dict[str, float]:
+        """The figures as metrics: interests/<name>."""
+        figures = {name: value for name, value in asdict(self).items() if name not in ("users", "depth")}
+        return {f"interests/{name}": value for name, value in figures.items() if value is not None}
+
+
+def interest_sample(
+    retriever: MINDRetriever, sequences: BehaviourSequences, outcome: Outcome, *, exclude_seen: bool
+) -> InterestSample | None:
+    """Look at the first tile of the users of an outcome; None without anybody who has several interests."""
+    users = outcome.users[:TILE_USERS]
+    vectors, own = retriever.interests(full_histories(sequences, users, retriever.view))
+    several = (own.sum(1) > 1).nonzero().squeeze(1)
+    if not len(several):
+        return None
+    users, own, vectors = users[several], own[several], vectors[several]
+    scores = retriever.score(sequences, users)
+    assert scores.by_interest is not None
+    depth = min(max(outcome.cutoffs), scores.values.shape[1] - 2)
+    by_interest = scores.by_interest
+    if exclude_seen:
+        row, item = history_pairs(sequences, users)
+        by_interest[row, :, item] = float("-inf")
+    lists = interest_lists(by_interest, depth)
+    place = torch.full((len(outcome.users),), -1)
+    place[several] = torch.arange(len(several))
+    kept = place[outcome.row] >= 0
+    row, targets, ranks = place[outcome.row][kept], outcome.targets[kept], outcome.ranks[kept]
+    return InterestSample(
+        depth=depth,
+        cosine=pairwise_cosine(vectors, own).numpy(),
+        overlap=list_overlap(lists, own).numpy(),
+        recall=user_metrics(ranks, row, len(users), [depth])[f"recall@{depth}"].float().numpy(),
+        best_interest_recall=best_interest_recall(lists, own, row, targets).numpy(),
+        moved=moved_by_one_event(retriever, sequences, users).numpy(),
+        longer=(sequences.lengths[users] > retriever.view.max_history).numpy(),
+    )
+
+
+def interest_report(found: Sequence[InterestSample]) -> InterestReport | None:
+    """Average what was seen of all slices; None without any."""
+    if not found:
+        return None
+
+    def all_of(name: str) -> npt.NDArray[np.float64]:
+        return np.concatenate([getattr(each, name) for each in found]).astype(np.float64)
+
+    def mean(values: npt.NDArray[np.float64]) -> float | None:
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if len(values) else None
+
+    longer, moved = all_of("longer") > 0, all_of("moved")
+    return InterestReport(
+        users=len(longer),
+        depth=found[0].depth,
+        cosine=float(all_of("cosine").mean()),
+        overlap=float(all_of("overlap").mean()),
+        recall=float(all_of("recall").mean()),
+        best_interest_recall=float(all_of("best_interest_recall").mean()),
+        moved_shorter=mean(moved[~longer]),
+        moved_longer=mean(moved[longer]),
+    )
