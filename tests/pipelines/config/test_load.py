@@ -267,7 +267,7 @@ def test_hash_changes_with_what_is_computed_and_not_with_where(conf: Path) -> No
 def test_a_setting_that_changes_no_result_may_change_between_a_crash_and_its_continuation(conf: Path) -> None:
     base = config_hash(load_config(conf))
     for same in ("train.threads=1", "train.max_failures=9", "evaluate.top_n=5", "train.profile=true",
-                 "data.max_bad_fraction=0.1"):  # fmt: skip
+                 "evaluate.new=5", "data.max_bad_fraction=0.1"):  # fmt: skip
         assert config_hash(load_config(conf, [same])) == base, same
     for other in ("train.workers=2", "train.patience=9", "evaluate.seen=keep", "data.min_user_events=2"):
         assert config_hash(load_config(conf, [other])) != base, other
