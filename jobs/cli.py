@@ -112,6 +112,12 @@ def recommend(
     user: Annotated[list[str] | None, typer.Option("--user", "-u", metavar="ID", help="May be repeated.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every user of the dataset.")] = False,
     top: Top = None,
+    again: Annotated[
+        int | None, typer.Option("--again", metavar="N", help="So many items of the user's history, beside --new M.")
+    ] = None,
+    new: Annotated[
+        int | None, typer.Option("--new", metavar="M", help="So many items that the user does not know.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
     latest: Latest = False,
     model: Model = None,
@@ -124,7 +130,7 @@ def recommend(
         raise UserError("recommend: give either --user ID (may be repeated) or --all")
     if out is not None and out.suffix not in OUT_SUFFIXES:
         raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
-    config = loaded_config(conf, with_top(sets, top), preset, home)
+    config = loaded_config(conf, with_top(sets, top, again, new), preset, home)
     from pipelines.retrieval.recommend import recommend
 
     recommend(config, users=user or None, out=out, model=model, latest=latest)

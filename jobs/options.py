@@ -42,9 +42,12 @@ def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: 
     return load_config(conf, [*(sets or []), *home_set], preset)
 
 
-def with_top(sets: list[str] | None, top: int | None) -> list[str]:
-    """Combine what --set sets with --top."""
-    return [*(sets or []), *([] if top is None else [f"evaluate.top_n={top}"])]
+def with_top(sets: list[str] | None, top: int | None, again: int | None = None, new: int | None = None) -> list[str]:
+    """Combine what --set sets with --top, or with --again and --new in its place."""
+    if top is not None and (again, new) != (None, None):
+        raise UserError("recommend: give either --top, or --again and --new")
+    places = {"top_n": top, "again": again, "new": new}
+    return [*(sets or []), *(f"evaluate.{name}={number}" for name, number in places.items() if number is not None)]
 
 
 def require_campaign(conf: Path | None, resume: str | None) -> None:

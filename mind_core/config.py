@@ -36,15 +36,15 @@ class ModelConfig:
     context_layers: int = 2
     heads: int = 2
     context_dropout: float = 0.2
-    initial_logits: Literal["position", "item"] = "position"  # position: one draw for each place in the window (paper).
+    initial_logits: Literal["position", "item"] = "item"  # position: one draw for each place in the window (paper).
     # item: made of the item, so that a behaviour keeps its interest when the window slides
     shared: bool = False  # v_j = norm(v_0 + g_j v_j): interests share v_0, pooled over the whole history; g_j learned
     resample_logits: bool = False  # draw fresh logits at every training step; serving always uses the fixed buffer
     adaptive_interests: bool = True  # K'_u = max(1, min(K, floor(log2 |I_u|)))
     max_history: int = 50  # L: the newest L behaviours are seen
-    history: Literal["newest", "distinct"] = "newest"  # newest: a behaviour is an event. distinct: it is an item at its
+    history: Literal["newest", "distinct"] = "distinct"  # newest: a behaviour is an event. distinct: it is an item at its
     # newest event, so that L reaches back further; how often, how lately and how regularly it came enters its weight
-    repeat: Literal["none", "memory"] = "none"  # memory: an item of the user's history scores r(u, i) more, learned
+    repeat: Literal["none", "memory"] = "memory"  # memory: an item of the user's history scores r(u, i) more, learned
     # from the same; r is 0 for all other items, so that serving asks the index for K vectors as before
     profile_dim: int = 16  # of each profile feature's embedding
     hidden: tuple[int, ...] = (128,)  # ReLU layers over [u_j ; p_u]; the last, linear layer to d is implied

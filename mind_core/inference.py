@@ -231,6 +231,23 @@ def history_pairs(sequences: Sequences, users: Tensor) -> Pairs:
     return row, sequences.items[place].long()
 
 
+def times_in_history(sequences: Sequences, users: Tensor, items: Tensor) -> Tensor:
+    """How often each of `items` (B, n) is in the whole history of its user, `users` (B,): (B, n) int64.
+
+    >>> history = Sequences(torch.tensor([7, 3, 7, 3, 7]), torch.tensor([0, 3, 5]))
+    >>> times_in_history(history, torch.tensor([0, 1]), torch.tensor([[7, 3, 9], [7, 3, 9]])).tolist()
+    [[2, 1, 0], [1, 1, 0]]
+    """
+    row, item = history_pairs(sequences, users)
+    if not len(row) or not items.numel():
+        return torch.zeros_like(items)
+    catalogue = 1 + max(int(item.max()), int(items.max()))
+    pairs, times = (row * catalogue + item).unique(return_counts=True)
+    wanted = torch.arange(len(users), device=users.device).unsqueeze(1) * catalogue + items
+    place = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
+    return torch.where(pairs[place] == wanted, times[place], 0)
+
+
 @torch.no_grad()
 def best_match(item_vectors: Tensor, interests: Tensor, own: Tensor) -> Scores:
     """Score every item for the users of a tile: f(u, i) = max_j v_j . e_i over the user's own interests.

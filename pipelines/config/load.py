@@ -40,6 +40,8 @@ UNHASHED = (
     ("train", "profile"),
     ("train", "shard_items"),
     ("evaluate", "top_n"),
+    ("evaluate", "again"),
+    ("evaluate", "new"),
 )
 
 

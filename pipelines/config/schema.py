@@ -18,6 +18,8 @@ from pipelines.config.names import FeatureName, Kind, Name, home_place
 
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+ShelfName = Literal["all", "again", "new"]  # mind_core.inference.Shelf, which brings torch
+Quota = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class Section(BaseModel):
@@ -186,6 +188,26 @@ class EvaluateConfig(Section):
     cutoffs: list[Cutoff] = [10, 20, 50]
     seen: Literal["filter", "keep"] = "filter"  # items of the history in the candidate list
     top_n: int = Field(20, ge=1)  # of mind recommend
+    # quotas of mind recommend, in place of top_n: so many items of the user's history, and so many others.
+    # None: 0 if the other one is set
+    again: Quota | None = None
+    new: Quota | None = None
+
+    @model_validator(mode="after")
+    def quotas_fill_a_list(self) -> EvaluateConfig:
+        if self.seen == "filter" and self.again:
+            raise ValueError(f"again={self.again}: must be left out with seen: filter, which shows new items alone")
+        if (self.again, self.new) != (None, None) and not (self.again or self.new):
+            raise ValueError("again and new are both 0: a list must have places")
+        return self
+
+    @property
+    def shelves(self) -> dict[ShelfName, int]:
+        """How many places a user's list has on each shelf."""
+        if self.again is None and self.new is None:
+            return {"new" if self.seen == "filter" else "all": self.top_n}
+        places: dict[ShelfName, int] = {"again": self.again or 0, "new": self.new or 0}
+        return {shelf: n for shelf, n in places.items() if n}
 
 
 class TrackingConfig(Section):

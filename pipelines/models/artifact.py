@@ -10,6 +10,7 @@ profile_features/<feature>.parquet   value vocabularies, to encode a raw profile
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,14 @@ from safetensors.torch import load_file, save_file
 
 from mind_core.config import ModelConfig
 from mind_core.diagnostics import all_finite
-from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever, recommend
+from mind_core.inference import (
+    MINDRetriever,
+    PopularityRetriever,
+    Retriever,
+    Shelf,
+    recommend_shelves,
+    times_in_history,
+)
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
 from mind_core.special_rows import FIRST_ITEM, UNKNOWN
@@ -139,21 +147,29 @@ class SavedModel:
         return to_sequences(with_held_out(rows) if latest else rows, feature_specs(self.card.profile_features))
 
     def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool) -> pa.Table:
-        """Make top-n lists as a table, one row per user and place.
+        """Make top-n lists as a table, one row per user and place: `recommend_shelves` of the one shelf."""
+        return self.recommend_shelves(sequences, {"new" if exclude_seen else "all": n})
+
+    def recommend_shelves(self, sequences: Sequences, sizes: Mapping[Shelf, int]) -> pa.Table:
+        """Make lists as a table, one row per user and place; a user's shelves stand in the order of `sizes`.
 
         Returns
         -------
-        Columns user (row of `sequences`), rank (from 1), id, score, interest (which found it), show_<column>.
+        Columns user (row of `sequences`), rank (from 1 on each shelf), again (how often the item is in the user's
+        history, 0 for a new one), score, interest (which found it), id, show_<column>.
         """
         users = torch.arange(len(sequences))
-        items, scores, interest = recommend(self.retriever, sequences, users, n, exclude_seen=exclude_seen)
+        lists = recommend_shelves(self.retriever, sequences, users, sizes)
+        items, scores, interest = (torch.cat(column, 1) for column in zip(*lists.values(), strict=True))
         found = items > 0
         place = pa.array((items[found] - FIRST_ITEM).numpy())
-        rank = torch.arange(1, n + 1).expand(len(users), -1)
+        again = times_in_history(sequences, users, items)
+        rank = torch.cat([torch.arange(1, n + 1) for n in sizes.values()]).expand(len(users), -1)
         shown = self.items.select(["id", *(c for c in self.items.column_names if c.startswith("show_"))]).take(place)
         columns = {
-            "user": users.unsqueeze(1).expand(-1, n)[found].numpy(),
+            "user": users.unsqueeze(1).expand_as(items)[found].numpy(),
             "rank": rank[found].numpy().astype(np.int32),
+            "again": again[found].numpy().astype(np.int32),
             "score": scores[found].numpy(),
             "interest": interest[found].numpy().astype(np.int32),
         }

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from mind_core.inference import Shelf
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.names import file_name
@@ -37,7 +38,7 @@ def recommend(
     model: str | None = None,
     latest: bool = False,
 ) -> Path | None:
-    """Recommend `config.evaluate.top_n` items to each user.
+    """Recommend to each user as many items as `config.evaluate.shelves` has places for.
 
     Parameters
     ----------
@@ -67,10 +68,10 @@ def recommend(
     saved = load_model(folder)
     histories = _rows(dataset, users)
     sequences = saved.sequences(histories, latest)
-    lists = saved.recommend(sequences, config.evaluate.top_n, exclude_seen=config.evaluate.seen == "filter")
+    lists = saved.recommend_shelves(sequences, config.evaluate.shelves)
     if out is None:
         held_out = [[] for _ in users] if latest else histories["targets"].to_pylist()
-        show_lists(saved, sequences, lists, users, held_out)
+        show_lists(saved, sequences, lists, users, held_out, shelves=len(config.evaluate.shelves) > 1)
         return None
     ids = dataset.vocabulary("users")["id"].take(histories["user"])
     rows = write_lists([_with_ids(lists, ids)], out)
@@ -113,19 +114,19 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
 
 
 class ListItems(UserWorker):
-    """Top-n lists of the rows of a split: user (raw id), rank, id, score, interest, show_<column>."""
+    """Lists of the rows of a split: user (raw id), rank, again, score, interest, id, show_<column>."""
 
     def work(  # type: ignore[override]
-        self, table: pa.Table, *, ids: Any, top_n: int, exclude_seen: bool, latest: bool
+        self, table: pa.Table, *, ids: Any, sizes: dict[Shelf, int], latest: bool
     ) -> pa.Table:
         model = self.models[0]
-        lists = model.recommend(model.sequences(table, latest), top_n, exclude_seen=exclude_seen)
+        lists = model.recommend_shelves(model.sequences(table, latest), sizes)
         return _with_ids(lists, ray.get(ids).take(table["user"]))
 
 
 def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, latest: bool) -> int:
     """Write the lists of all users, those of the test split first; the number of rows."""
-    arguments = {"top_n": config.evaluate.top_n, "exclude_seen": config.evaluate.seen == "filter", "latest": latest}
+    arguments = {"sizes": config.evaluate.shelves, "latest": latest}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         ids = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
         everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], {"ids": ids, **arguments})

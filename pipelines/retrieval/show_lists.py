@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import torch
 from rich.markup import escape
@@ -16,18 +18,26 @@ from pipelines.progress import output
 RECENT = 5  # behaviours printed
 LEADING = 4  # behaviours that head an interest
 LONGEST = 40  # letters of a cell
+NARROWEST = 6  # to which a cell gives way
+GAP = 2  # letters between cells
 
 
 def show_lists(
-    model: SavedModel, sequences: Sequences, lists: pa.Table, users: list[str], targets: list[list[int]]
+    model: SavedModel,
+    sequences: Sequences,
+    lists: pa.Table,
+    users: list[str],
+    targets: list[list[int]],
+    shelves: bool = False,
 ) -> None:
     """Print the lists of a few users.
 
     Parameters
     ----------
     sequences : what the lists were inferred from; row u is `users[u]`.
-    lists : as `SavedModel.recommend` gives them.
+    lists : as `SavedModel.recommend_shelves` gives them.
     targets : held-out items of each user, perhaps none; they are marked where the list has them.
+    shelves : items of the history and others are lists of their own, each ranked from 1.
     """
     names = {index: escape(name) for index, name in item_names(model).items()}  # a title may hold [brackets]
     indices = model.encode_items(lists["id"].combine_chunks()).to_pylist()
@@ -40,29 +50,61 @@ def show_lists(
         )
         mine = [row for row in rows if row["user"] == user]
         headings = _headings(model, sequences, user, names)
-        for interest in sorted({row["interest"] for row in mine}):
-            output.print(f"\n[bold cyan]{headings[interest]}[/bold cyan]" if headings else "", highlight=False)
-            output.print(_table([row for row in mine if row["interest"] == interest], mine, set(held_out)))
+        for shelf, theirs in _shelves(mine, shelves):
+            if shelf is not None:
+                output.print(f"\n[bold]{shelf}[/bold]", highlight=False)
+            for interest in sorted({row["interest"] for row in theirs}):
+                output.print(f"\n[bold cyan]{headings[interest]}[/bold cyan]" if headings else "", highlight=False)
+                output.print(_table([row for row in theirs if row["interest"] == interest], mine, set(held_out)))
         if held_out:
             hits = sum(row["index"] in held_out for row in mine)
             output.print(f"[green]✓[/green] held out from the model: {hits} of {len(held_out)} are in the list")
 
 
-def _table(rows: list[dict[str, object]], of: list[dict[str, object]], held_out: set[int]) -> Table:
+def _shelves(rows: list[dict[str, Any]], apart: bool) -> list[tuple[str | None, list[dict[str, Any]]]]:
+    """A user's rows under their headings: one list without any, or those seen before and the new ones."""
+    if not apart:
+        return [(None, rows)]
+    again, new = [row for row in rows if row["again"]], [row for row in rows if not row["again"]]
+    return [(heading, theirs) for heading, theirs in (("Again", again), ("New", new)) if theirs]
+
+
+def _table(rows: list[dict[str, Any]], of: list[dict[str, Any]], held_out: set[int]) -> Table:
     """One interest's items; columns are as wide as the whole list `of` needs, so that a user's tables line up."""
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
-    table.add_column("rank", justify="right", width=4)
-    table.add_column("", width=1)
-    table.add_column("score", justify="right", width=6)
+    known = any(row["again"] for row in of)  # where seen items are filtered, a column of "new" says nothing
+    narrow = {"rank": 4, "": 1, "score": 6, **({"again": 5} if known else {})}
+    for title, width in narrow.items():
+        table.add_column(title, justify="right", width=width)
     shown = [name for name in rows[0] if name.startswith("show_")]
-    for name in [*shown, "id"]:
+    widest = {}
+    for name in ["id", *shown]:
         title = name.removeprefix("show_")
-        widest = max(len(title), *(len(_text(row[name])) for row in of))
-        table.add_column(title, width=min(widest, LONGEST), no_wrap=True, overflow="ellipsis")
+        widest[name] = min(LONGEST, max(len(title), *(len(_text(row[name])) for row in of)))
+    gaps = GAP * (len(narrow) + len(shown))
+    room = output.width - sum(narrow.values()) - gaps - widest["id"]
+    widths = {**fitting({name: widest[name] for name in shown}, room), "id": widest["id"]}
+    for name, width in widths.items():
+        table.add_column(name.removeprefix("show_"), width=width, no_wrap=True, overflow="ellipsis")
     for row in rows:
         mark = "[green]✓[/green]" if row["index"] in held_out else ""
-        table.add_row(str(row["rank"]), mark, f"{row['score']:.3f}", *(_text(row[name]) for name in [*shown, "id"]))
+        before = [f"{row['again']}×" if row["again"] else "new"] if known else []
+        table.add_row(str(row["rank"]), mark, f"{row['score']:.3f}", *before, *(_text(row[name]) for name in widths))
     return table
+
+
+def fitting(widths: dict[str, int], room: int) -> dict[str, int]:
+    """Take letters from the widest until all fit into `room`, but leave each NARROWEST.
+
+    >>> fitting({"title": 30, "brand": 8}, 24)
+    {'title': 16, 'brand': 8}
+    """
+    widths = dict(widths)
+    while sum(widths.values()) > room and (widest := max(widths, key=lambda name: widths[name])):
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
 
 
 def _text(value: object) -> str:

@@ -126,11 +126,33 @@ def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, con
         (["--user", "1", "--all"], "recommend: give either --user ID (may be repeated) or --all"),
         (["--all", "--out", "a.xls"], "--out a.xls: must end in .parquet, .csv, .jsonl"),
         (["--all", "--top", "0"], "--set evaluate.top_n=0: must be >= 1"),
+        (["--all", "--again", "-1"], "--set evaluate.again=-1: must be >= 0"),
+        (["--all", "--again", "3", "--new", "99999999999"], "--set evaluate.new=99999999999: must be <= 10000"),
+        (["--all", "--again", "3", "--top", "3"], "recommend: give either --top, or --again and --new"),
     ],
 )
 def test_recommend_refuses_what_makes_no_sense(conf: Path, arguments: list[str], message: str) -> None:
     result = run("recommend", conf, *arguments)
     assert (result.exit_code, result.stderr) == (2, f"mind: error: {message}\n")
+
+
+def test_recommend_passes_quotas_and_refuses_those_that_leave_an_empty_list(
+    monkeypatch: pytest.MonkeyPatch, conf: Path
+) -> None:
+    stage = install(monkeypatch, "recommend")
+    keep = ("--set", "evaluate.seen=keep")
+    assert run("recommend", conf, "--all", "--again", "5", "--new", "3", *keep).exit_code == 0
+    assert stage.calls[0][0][0].evaluate.shelves == {"again": 5, "new": 3}
+    for none in (("--again", "0", "--new", "0"), ("--again", "0"), ("--new", "0")):
+        result = run("recommend", conf, "--all", *none, *keep)
+        assert result.exit_code == 2
+        assert result.stderr.endswith("a list must have places\n")
+        assert result.stderr.count("\n") == 1
+    result = run("recommend", conf, "--all", "--again", "5", "--set", "evaluate.seen=filter")
+    assert result.exit_code == 2
+    refused = "mind: error: --set evaluate.again=5: must be left out with seen: filter, which shows new items alone\n"
+    assert result.stderr == refused
+    assert len(stage.calls) == 1
 
 
 def test_generate_writes_a_log_and_says_where(tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ def model_config(**changes: Any) -> ModelConfig:
         "normalize_interests": False,
         "temperature": 1.0,
         "recency": False,
+        "history": "newest",
+        "repeat": "none",
+        "initial_logits": "position",
         "init_std": 1.0,
     }
     return ModelConfig(**(settings | changes))

@@ -131,7 +131,7 @@ def test_file_that_is_no_mapping(conf: Path) -> None:
         ("model: {sigma: -1}", "model.sigma=-1.0: must be >= 0"),
         ("model: {interests: 3, encoder: mean}", "model.interests=3: must be 1 with encoder: mean"),
         ("model: {encoder: mean}", "model.interests=4 (the default): must be 1 with encoder: mean"),
-        ("model: {context: transformer}", "model.context=transformer: needs train.labels_per_window, such as 16"),
+        ("model: {context: transformer, history: newest}", "model.context=transformer: needs train.labels_per_window, such as 16"),
         ("model: {heads: 3}", "model.heads=3: must be such that dim (64) / heads is even"),
         (
             "model: {context: transformer, history: distinct}",
@@ -142,13 +142,13 @@ def test_file_that_is_no_mapping(conf: Path) -> None:
             "train.labels_per_window: must be empty with model.history: distinct",
         ),
         (
-            "train: {labels_per_window: 4, targets_per_user: 4}",
+            "model: {history: newest}\ntrain: {labels_per_window: 4, targets_per_user: 4}",
             "train.labels_per_window: must be empty with train.targets_per_user",
         ),
         ("model: {initial_logits: item, resample_logits: true}", "model.resample_logits=True: must be false with"),
         ("loss: {logq: maybe}", "loss.logq='maybe': must be true or false"),
         ("evaluate: {cutoffs: [10, 0]}", "evaluate.cutoffs.1=0: must be >= 1"),
-        ("preset: papper", "preset='papper': must be one of default, paper, popularity, youtube_dnn"),
+        ("preset: papper", "preset='papper': must be one of default, paper, popularity, sasrec, youtube_dnn"),
         ("ray: {address: [1]}", "ray.address=[1]: must be text (in quotes)"),
         ("model: {sigma: -1}\ntrain: {workers: 0}", "model.sigma=-1.0: must be >= 0 (and 1 more)"),
     ],
@@ -179,7 +179,7 @@ def test_mistake_on_the_command_line_is_named_as_it_was_typed(conf: Path, text: 
 
 
 def test_unknown_preset_option_lists_the_presets(conf: Path) -> None:
-    assert mistake(conf, preset="x") == "--preset 'x': must be one of default, paper, popularity, youtube_dnn"
+    assert mistake(conf, preset="x") == "--preset 'x': must be one of default, paper, popularity, sasrec, youtube_dnn"
 
 
 def test_two_settings_of_different_sections_that_do_not_go_together_name_who_set_the_one(conf: Path) -> None:
@@ -282,7 +282,7 @@ def test_hash_changes_with_what_is_computed_and_not_with_where(conf: Path) -> No
 def test_a_setting_that_changes_no_result_may_change_between_a_crash_and_its_continuation(conf: Path) -> None:
     base = config_hash(load_config(conf))
     for same in ("train.threads=1", "train.max_failures=9", "evaluate.top_n=5", "train.profile=true",
-                 "data.max_bad_fraction=0.1"):  # fmt: skip
+                 "evaluate.new=5", "data.max_bad_fraction=0.1"):  # fmt: skip
         assert config_hash(load_config(conf, [same])) == base, same
     for other in ("train.workers=2", "train.patience=9", "evaluate.seen=keep", "data.min_user_events=2"):
         assert config_hash(load_config(conf, [other])) != base, other

@@ -122,6 +122,65 @@ def test_every_way_to_a_list_gives_the_same_items_and_scores(
         assert pq.read_table(alone).equals(mine.combine_chunks())
 
 
+def test_each_item_says_how_often_it_is_in_the_whole_history(
+    config: Config, model: SavedModel, table: pa.Table, users: list[int], tmp_path: Path
+) -> None:
+    ids = np.array(model.item_ids)
+    written = recommend(with_seen(config, "keep"), out=tmp_path / "all.parquet", model=str(model.path))
+    assert written is not None
+    lists = pq.read_table(written)
+    assert lists.schema.field("again").type == pa.int32()
+    of_test_users = lists.filter(pc.is_in(lists["user"], pa.array(users))).to_pylist()
+    histories = {
+        user: ids[np.array(items) - 2].tolist() for user, items in zip(users, table["items"].to_pylist(), strict=True)
+    }
+    assert [row["again"] for row in of_test_users] == [histories[r["user"]].count(r["id"]) for r in of_test_users]
+    assert {row["again"] > 0 for row in of_test_users} == {True, False}
+    filtered = recommend(with_seen(config, "filter"), out=tmp_path / "new.parquet", model=str(model.path))
+    assert filtered is not None
+    assert not any(pq.read_table(filtered)["again"].to_pylist())
+
+
+def test_quotas_fill_two_shelves_of_the_same_order(
+    config: Config, model: SavedModel, users: list[int], sequences: Sequences, tmp_path: Path
+) -> None:
+    quotas = {"seen": "keep", "again": 4, "new": 3}
+    asked = config.model_copy(update={"evaluate": config.evaluate.model_copy(update=quotas)})
+    written = recommend(asked, out=tmp_path / "all.parquet", model=str(model.path))
+    assert written is not None
+    lists = pq.read_table(written)
+    items = model.items.num_rows
+    whole = model.recommend(sequences, items, exclude_seen=False)
+    for row in (0, 57, len(users) - 1):
+        mine = lists.filter(pc.equal(lists["user"], users[row])).to_pylist()
+        everything = whole.filter(pc.equal(whole["user"], row)).to_pylist()
+        again = [each["id"] for each in everything if each["again"]][:4]
+        new = [each["id"] for each in everything if not each["again"]][:3]
+        assert [each["id"] for each in mine] == again + new
+        assert [each["rank"] for each in mine] == [*range(1, len(again) + 1), 1, 2, 3]
+        assert [each["again"] > 0 for each in mine] == [True] * len(again) + [False] * 3
+        alone = recommend(asked, [str(users[row])], tmp_path / "one.parquet", str(model.path))
+        assert alone is not None
+        assert pq.read_table(alone).to_pylist() == mine
+
+
+def test_printed_quotas_stand_under_headings_of_their_own(
+    config: Config, model: SavedModel, users: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    quotas = {"seen": "keep", "again": 4, "new": 3}
+    recommend(config.model_copy(update={"evaluate": config.evaluate.model_copy(update=quotas)}), [str(users[0])],
+              model=str(model.path))  # fmt: skip
+    again, new = capsys.readouterr().out.split("\nAgain\n")[1].split("\nNew\n")
+    assert again.count("×") == 4
+    assert "new" not in again.replace("newest", "")
+    assert new.count(" new ") == 3
+    assert "×" not in new
+    recommend(with_seen(config, "filter"), [str(users[0])], model=str(model.path))
+    printed = capsys.readouterr().out
+    assert "again" not in printed
+    assert " new " not in printed
+
+
 def test_all_means_every_user_with_a_history_once(config: Config, model: SavedModel) -> None:
     dataset = Dataset.open(config.dataset_path)
     written = recommend(config, model=str(model.path))
