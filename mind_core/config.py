@@ -42,7 +42,9 @@ class ModelConfig:
     resample_logits: bool = False  # draw fresh logits at every training step; serving always uses the fixed buffer
     adaptive_interests: bool = True  # K'_u = max(1, min(K, floor(log2 |I_u|)))
     max_history: int = 50  # L: the newest L behaviours are seen
-    history: Literal["newest", "distinct"] = "distinct"  # newest: a behaviour is an event. distinct: it is an item at its
+    history: Literal["newest", "distinct"] = (
+        "distinct"  # newest: a behaviour is an event. distinct: it is an item at its
+    )
     # newest event, so that L reaches back further; how often, how lately and how regularly it came enters its weight
     repeat: Literal["none", "memory"] = "memory"  # memory: an item of the user's history scores r(u, i) more, learned
     # from the same; r is 0 for all other items, so that serving asks the index for K vectors as before

@@ -47,7 +47,7 @@ from pipelines.log.ids import as_array
 from pipelines.storage.home_files import fetch_folder, renew
 from pipelines.storage.publish import Mark, published
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MARK = Mark("config.json")
 
 

@@ -131,7 +131,10 @@ def test_file_that_is_no_mapping(conf: Path) -> None:
         ("model: {sigma: -1}", "model.sigma=-1.0: must be >= 0"),
         ("model: {interests: 3, encoder: mean}", "model.interests=3: must be 1 with encoder: mean"),
         ("model: {encoder: mean}", "model.interests=4 (the default): must be 1 with encoder: mean"),
-        ("model: {context: transformer, history: newest}", "model.context=transformer: needs train.labels_per_window, such as 16"),
+        (
+            "model: {context: transformer, history: newest}",
+            "model.context=transformer: needs train.labels_per_window, such as 16",
+        ),
         ("model: {heads: 3}", "model.heads=3: must be such that dim (64) / heads is even"),
         (
             "model: {context: transformer, history: distinct}",
