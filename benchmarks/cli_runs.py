@@ -31,7 +31,7 @@ class Run:
 
 
 def environment() -> dict[str, str]:
-    """Of a command: this process's, without the user's settings."""
+    """Return a command's environment: this process's, without the user's settings."""
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS_OF_THE_USER}
     return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
 

@@ -20,11 +20,12 @@ from rich.table import Table
 
 from mind_core.diagnostics import cluster_agreement, pairwise_cosine
 from mind_core.evaluation import Targets, evaluate
-from mind_core.features import FIRST_ITEM, Bags, item_bags
+from mind_core.features import Bags, item_bags
 from mind_core.inference import MINDRetriever
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Sequences, full_histories
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
@@ -46,7 +47,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one model: adjusted Rand index, mean cosine between a user's interests, Recall@20."""
+    """The figures of one model: adjusted Rand index, mean cosine between a user's interests, Recall@20."""
 
     agreement: float
     cosine: float

@@ -24,10 +24,10 @@ from benchmarks.plan_runs import CONF, Trial, preprocessed, sent_per_step, train
 from benchmarks.report import Sheet, show
 from pipelines.config.load import load_config
 from pipelines.plan import memory, network, preprocessing
-from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.numbers import show_bytes, show_seconds
 from pipelines.plan.plan import EPOCH, PREPROCESS, WORKER, make_plan
+from pipelines.plan.workload import Workload
 from pipelines.preprocess.synthetic import generate
 
 CALIBRATE = "calibrate"
@@ -56,32 +56,32 @@ def trial(folder: Path, events: int) -> Trial:
     return Trial(write_conf(folder, log.events), folder / "home", [f"train.epochs={EPOCHS[events]}"])
 
 
-def job_of(made: Trial, events: int) -> Job:
+def workload_of(made: Trial, events: int) -> Workload:
     """What `mind plan` is told: the sizes that the generator was told, and the configuration."""
     config = load_config(made.conf, [*made.sets, f"home={made.home}"])
-    return Job(events, events // EVENTS_PER_ITEM, events // EVENTS_PER_USER, config)
+    return Workload(events, events // EVENTS_PER_ITEM, events // EVENTS_PER_USER, config)
 
 
-def predicted(job: Job, figures: Machine) -> dict[str, float]:
+def predicted(workload: Workload, figures: Machine) -> dict[str, float]:
     """By the formulas alone."""
-    plan = make_plan(job, figures)
+    plan = make_plan(workload, figures)
     return {
         SECONDS: plan.stage(PREPROCESS).total,
         EPOCH_SECONDS: plan.stage(EPOCH).total,
         WORKER_BYTES: plan.process(WORKER).bytes,
-        PREPROCESS_BYTES: memory.preprocess_node(job, figures),
-        DISK_BYTES: sum(preprocessing.dataset(job).values()),
-        SENT_BYTES: sum(network.step_sent(job).values()),
+        PREPROCESS_BYTES: memory.preprocess_node(workload, figures),
+        DISK_BYTES: sum(preprocessing.dataset(workload).values()),
+        SENT_BYTES: sum(network.step_sent(workload).values()),
     }
 
 
-def measured(made: Trial, job: Job) -> dict[str, float]:
+def measured(made: Trial, workload: Workload) -> dict[str, float]:
     """By running the commands, and by counting what two workers of the same dataset hand to their collectives."""
     say("  mind preprocess")
     clean = preprocessed(made)
-    files = [file for file in job.config.dataset_path.rglob("*") if file.is_file()]
+    files = [file for file in workload.config.dataset_path.rglob("*") if file.is_file()]
     say("  mind train")
-    training = trained(made, job.config.train.epochs)
+    training = trained(made, workload.config.train.epochs)
     say("  counting")
     return {
         SECONDS: clean.seconds,
@@ -89,7 +89,7 @@ def measured(made: Trial, job: Job) -> dict[str, float]:
         WORKER_BYTES: training.seen.most["worker"],
         PREPROCESS_BYTES: clean.seen.together,
         DISK_BYTES: sum(file.stat().st_size for file in files),
-        SENT_BYTES: sent_per_step(job.config),
+        SENT_BYTES: sent_per_step(workload.config),
         OTHERS: max(clean.seen.others, training.seen.others),
     }
 
@@ -129,8 +129,8 @@ def main() -> None:
                 kept["figures"] = asdict(calibrated(folder))
             else:
                 made = trial(folder, SIZES[piece])
-                job = job_of(made, SIZES[piece])
-                kept.setdefault("sizes", {})[piece] = {"measured": measured(made, job)}
+                workload = workload_of(made, SIZES[piece])
+                kept.setdefault("sizes", {})[piece] = {"measured": measured(made, workload)}
         finally:
             shutil.rmtree(folder)
         kept["machine"] = machine()
@@ -139,7 +139,7 @@ def main() -> None:
     for name, each in sizes.items():
         conf = write_conf(Path(tempfile.gettempdir()), Path("none"))
         made = Trial(conf, Path("none"), [f"train.epochs={EPOCHS[SIZES[name]]}"])
-        each["predicted"] = predicted(job_of(made, SIZES[name]), figures)
+        each["predicted"] = predicted(workload_of(made, SIZES[name]), figures)
     arguments.out.write_text(json.dumps(kept, indent=1) + "\n")
     show(sheet(sizes))
     print(f"written to {arguments.out}")

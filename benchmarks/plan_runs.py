@@ -107,7 +107,7 @@ class Watch:
 
 
 def _busy_seconds() -> float:
-    """Of all cores since the machine was started."""
+    """Add up the busy seconds of all cores since the machine was started."""
     spent = psutil.cpu_times()
     return float(sum(spent) - spent.idle - spent.iowait - spent.guest - spent.guest_nice)
 

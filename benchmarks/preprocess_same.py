@@ -5,36 +5,18 @@ Part of benchmarks/preprocess.py
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.measure import REPOSITORY, Options, say
-from benchmarks.preprocess_runs import NAME, make_log, preprocess, write_conf
+from benchmarks.measure import Options, say
+from benchmarks.preprocess_runs import make_log, on_two_nodes, preprocess
 from benchmarks.report import Finding, Sheet, Target
-from pipelines.dataset.dataset import Dataset
 
 FILES = (1, 7, 64)
-
-# a head and a worker node, each with a raylet and object store of its own, on this machine
-TWO_NODES = """
-import sys
-from ray.cluster_utils import Cluster
-from pipelines.config.load import load_config
-from pipelines.preprocess.preprocess import preprocess
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-cluster.add_node(num_cpus=1)
-cluster.wait_for_nodes()
-preprocess(load_config(sys.argv[1], [f"home={sys.argv[2]}", f"ray.address={cluster.address}"]))
-cluster.shutdown()
-"""
 
 
 def run(options: Options) -> Finding:
@@ -52,7 +34,9 @@ def run(options: Options) -> Finding:
                 log, options.scratch / "same"
             ).fingerprint
     say("  two nodes")
-    prints["7 files, two nodes"] = two_nodes(_cut(table, 7, options.scratch / "cut"), options.scratch / "nodes")
+    prints["7 files, two nodes"] = on_two_nodes(
+        _cut(table, 7, options.scratch / "cut"), options.scratch / "nodes"
+    ).fingerprint
     same = len(set(prints.values())) == 1
     rows_ = [[name, value[:16]] for name, value in prints.items()]
     sheet = Sheet(f"Fingerprint of {events:,} events", ["", "begins with"], rows_)
@@ -66,14 +50,3 @@ def _cut(table: pa.Table, files: int, folder: Path) -> Path:
     for number in range(files):
         pq.write_table(table.slice(number * size, size), folder / f"{number:03d}.parquet")
     return folder
-
-
-def two_nodes(log: Path, home: Path) -> str:
-    """Preprocess a log on a head and a worker node; the dataset's fingerprint."""
-    conf = write_conf(log, home)
-    environment = os.environ | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    subprocess.run(
-        [sys.executable, "-c", TWO_NODES, str(conf), str(home)],
-        cwd=REPOSITORY, env=environment, check=True, capture_output=True,
-    )  # fmt: skip
-    return Dataset.open(home / "datasets" / NAME).manifest.fingerprint

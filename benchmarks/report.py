@@ -31,7 +31,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Finding:
-    """Of a section: `figures` for the JSON file, `sheets` to read, `targets` to sum up."""
+    """What a section found: `figures` for the JSON file, `sheets` to read, `targets` to sum up."""
 
     figures: dict[str, Any]
     sheets: list[Sheet]

@@ -15,9 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Options, Spread, interleaved, say, spread
-from benchmarks.report import Finding, Sheet
-from benchmarks.workload import (
+from benchmarks.generated_steps import (
     Shape,
     distinct_items,
     fits,
@@ -27,6 +25,8 @@ from benchmarks.workload import (
     seconds_per_step,
     wait_for,
 )
+from benchmarks.measure import Options, Spread, interleaved, say, spread
+from benchmarks.report import Finding, Sheet
 from mind_core.sequences import Samples, Sequences
 from mind_core.training import Trainer
 
@@ -36,7 +36,7 @@ WARM_UP = 10
 
 @dataclass(frozen=True)
 class Speeds:
-    """Of the device, measured: bytes/s of a copy (read and write counted), operations/s of a product by precision."""
+    """The device's, measured: bytes/s of a copy (read and write counted), operations/s of a product by precision."""
 
     bytes_per_second: float
     float32: float

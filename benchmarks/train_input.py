@@ -79,7 +79,7 @@ def shard_steps(given: StreamInput, name: str, events_per_user: float) -> Iterat
 
 
 def cpu_seconds() -> dict[str, float]:
-    """Of Ray's other worker processes on this node, by what they are."""
+    """Return the CPU seconds of Ray's other worker processes on this node, by what they are."""
     found: dict[str, float] = {}
     for process in psutil.Process(os.getppid()).children():
         try:

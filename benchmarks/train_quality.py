@@ -37,7 +37,7 @@ RECHUB_LEARNING_RATE = "5e-3"  # the best for it of 1e-3 (the tutorial's), 5e-3 
 
 @dataclass(frozen=True)
 class Point:
-    """Of a learning curve: seconds of training and samples so far, HitRate@20 of the validation users."""
+    """A point of a learning curve: seconds of training and samples so far, HitRate@20 of the validation users."""
 
     seconds: float
     samples: int

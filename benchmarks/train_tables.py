@@ -21,10 +21,7 @@ if not __package__:  # run as a file, on a machine where nothing is installed
 
 import torch
 
-from benchmarks.measure import Options, Spread, interleaved, machine, peak_bytes, ratio, say, spread
-from benchmarks.measure import resident_bytes as resident_bytes_of_process
-from benchmarks.report import Finding, Sheet, Target, show_finding, targets_sheet
-from benchmarks.workload import (
+from benchmarks.generated_steps import (
     MAKE_UP_BYTES,
     SAMPLER_BYTES,
     Law,
@@ -38,10 +35,14 @@ from benchmarks.workload import (
     row_bytes,
     seconds_per_step,
 )
+from benchmarks.measure import Options, Spread, interleaved, machine, peak_bytes, ratio, say, spread
+from benchmarks.measure import resident_bytes as resident_bytes_of_process
+from benchmarks.report import Finding, Sheet, Target, show_finding, targets_sheet
 from mind_core.config import LossConfig, OptimConfig
-from mind_core.features import FIRST_ITEM, item_bags
+from mind_core.features import item_bags
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)

@@ -22,13 +22,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from benchmarks.generated_steps import DROPOUT, Shape, make_samples, make_sequences, make_trainer
 from benchmarks.measure import Options, interleaved, ratio, say, spread
 from benchmarks.report import Finding, Sheet, Target
-from benchmarks.workload import DROPOUT, Shape, make_samples, make_sequences, make_trainer
 from mind_core.config import LossConfig
 from mind_core.embeddings import WHOLE, Shard
-from mind_core.features import FIRST_ITEM
 from mind_core.sequences import Samples
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 
 ITEMS = 368_000
@@ -52,8 +52,8 @@ TO_SELF = "all_to_all_single"  # a part of what a rank contributes here stays wi
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all ranks of a process group do.
+class GroupSetup:
+    """What all ranks of a process group are given.
 
     batch : over all workers.  full : every item is a negative, no behaviour is hidden: nothing random is left, so that
     the number of workers must not matter.  sharded : each worker owns every workers-th row of the table.
@@ -84,34 +84,34 @@ def run(options: Options) -> Finding:
 def _speed(options: Options) -> Finding:
     items, events = (10_000, 200_000) if options.quick else (ITEMS, 4_000_000)
     steps = 5 if options.quick else 100
-    jobs = {
-        "1 worker": Job(1, items, steps, events),
-        "2 workers, same global batch": Job(2, items, steps, events),
-        "2 workers, same batch each": Job(2, items, steps, events, batch=2048),
+    setups = {
+        "1 worker": GroupSetup(1, items, steps, events),
+        "2 workers, same global batch": GroupSetup(2, items, steps, events),
+        "2 workers, same batch each": GroupSetup(2, items, steps, events, batch=2048),
     }
-    contenders = {name: partial(_spawn, _timed, job) for name, job in jobs.items()}
-    contenders[APART] = partial(_apart, jobs["1 worker"])
-    jobs[APART] = jobs["1 worker"]
+    contenders = {name: partial(_spawn, _timed, setup) for name, setup in setups.items()}
+    contenders[APART] = partial(_apart, setups["1 worker"])
+    setups[APART] = setups["1 worker"]
     found = interleaved(contenders, options.rounds)
     rates = {name: spread([ranks[0]["samples_per_second"] for ranks in runs]) for name, runs in found.items()}
     gains = {name: ratio(rate, rates["1 worker"]) for name, rate in rates.items()}
-    rows = [[name, f"{jobs[name].batch:,}", rates[name].text(), gains[name].text(".2f")] for name in jobs]
+    rows = [[name, f"{setups[name].batch:,}", rates[name].text(), gains[name].text(".2f")] for name in setups]
     notes = [
         "one thread each; every worker scores its own samples against the same 1,024 negatives",
         f"{APART}: two trainings of one worker at once, their samples together: what the machine allows",
     ]
     sheet = Sheet(f"Workers ({items:,} items)", ["", "global batch", "samples/s", "/ 1 worker"], rows, notes)
-    figures = {name: {"samples_per_second": rates[name].figures(), "gain": gains[name].figures()} for name in jobs}
+    figures = {name: {"samples_per_second": rates[name].figures(), "gain": gains[name].figures()} for name in setups}
     targets = [
-        Target(f"{name} / 1 worker", gains[name].median, 1.7) for name in jobs if name not in ("1 worker", APART)
+        Target(f"{name} / 1 worker", gains[name].median, 1.7) for name in setups if name not in ("1 worker", APART)
     ]
     return Finding(figures, [sheet], targets)
 
 
-def _apart(job: Job) -> list[dict[str, Any]]:
+def _apart(setup: GroupSetup) -> list[dict[str, Any]]:
     """Two processes that know nothing of each other: the most that two workers could do on this machine."""
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: _spawn(_timed, job)[0], range(2)))
+        found = list(pool.map(lambda _: _spawn(_timed, setup)[0], range(2)))
     return [{"samples_per_second": sum(each["samples_per_second"] for each in found)}]
 
 
@@ -122,7 +122,7 @@ def _exchange(options: Options) -> Finding:
         for sharded in (False, True):
             kind = "sharded" if sharded else "replicated"
             say(f"  bytes exchanged at {items:,} items, {kind} table")
-            found = _spawn(_counted, Job(2, items, 3 if options.quick else 10, 200_000, sharded=sharded))[0]
+            found = _spawn(_counted, GroupSetup(2, items, 3 if options.quick else 10, 200_000, sharded=sharded))[0]
             table = 4 * Shape().dim * (items + FIRST_ITEM)
             figures[f"{items} {kind}"] = found | {"dense_table_gradient": table}
             sizes = (found["rows"], found["dense"], found["rows"] + found["dense"], table)
@@ -150,11 +150,11 @@ def _megabytes(value: float) -> str:
 
 def _agreement(options: Options) -> Finding:
     steps = 3 if options.quick else 10
-    job = Job(MANY, FULL_ITEMS, steps, 200_000, full=True)
+    setup = GroupSetup(MANY, FULL_ITEMS, steps, 200_000, full=True)
     say(f"  {MANY} workers")
-    many, alone = _spawn(_final_state, job), _spawn(_final_state, Job(**{**asdict(job), "workers": 1}))
-    drawn = _spawn(_final_state, Job(MANY, FULL_ITEMS, steps, 200_000))
-    sharded = _spawn(_final_state, Job(MANY, FULL_ITEMS, steps, 200_000, sharded=True))
+    many, alone = _spawn(_final_state, setup), _spawn(_final_state, GroupSetup(**{**asdict(setup), "workers": 1}))
+    drawn = _spawn(_final_state, GroupSetup(MANY, FULL_ITEMS, steps, 200_000))
+    sharded = _spawn(_final_state, GroupSetup(MANY, FULL_ITEMS, steps, 200_000, sharded=True))
     difference = max(
         float((value - alone[0]["weights"][name]).abs().max()) for name, value in many[0]["weights"].items()
     )
@@ -194,79 +194,79 @@ def _assembled(ranks: list[dict[str, Any]]) -> Tensor:
     return whole
 
 
-Task = Callable[[Job], dict[str, Any]]
+Task = Callable[[GroupSetup], dict[str, Any]]
 
 
-def _spawn(task: Task, job: Job) -> list[dict[str, Any]]:
+def _spawn(task: Task, setup: GroupSetup) -> list[dict[str, Any]]:
     """Run `task` on all ranks; what each found."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (task, job, folder), nprocs=job.workers)
-        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(job.workers)]
+        mp.spawn(_rank, (task, setup, folder), nprocs=setup.workers)
+        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(setup.workers)]
 
 
-def _rank(rank: int, task: Task, job: Job, folder: str) -> None:
+def _rank(rank: int, task: Task, setup: GroupSetup, folder: str) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    if job.workers > 1:
+    if setup.workers > 1:
         rendezvous = f"file://{folder}/rendezvous"
-        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=job.workers)
-    torch.save(task(job), Path(folder) / f"{rank}.pt")
-    if job.workers > 1:
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=setup.workers)
+    torch.save(task(setup), Path(folder) / f"{rank}.pt")
+    if setup.workers > 1:
         dist.barrier()
         dist.destroy_process_group()
 
 
-def _prepare(job: Job) -> tuple[Trainer, Callable[[Samples], Tensor], list[Samples]]:
+def _prepare(setup: GroupSetup) -> tuple[Trainer, Callable[[Samples], Tensor], list[Samples]]:
     """The trainer, a step on this rank's share of a global batch, and the batches, warm-up first."""
-    sequences = make_sequences(job.items, "zipf", job.events)
-    rank = dist.get_rank() if job.workers > 1 else 0
+    sequences = make_sequences(setup.items, "zipf", setup.events)
+    rank = dist.get_rank() if setup.workers > 1 else 0
     trainer = make_trainer(
         sequences,
-        job.items,
+        setup.items,
         Shape(),
-        loss=LossConfig(kind="full") if job.full else LossConfig(),
-        dropout=0.0 if job.full else DROPOUT,
-        shard=Shard(rank, job.workers) if job.sharded else WHOLE,
+        loss=LossConfig(kind="full") if setup.full else LossConfig(),
+        dropout=0.0 if setup.full else DROPOUT,
+        shard=Shard(rank, setup.workers) if setup.sharded else WHOLE,
     )
 
     def step(batch: Samples) -> Tensor:
-        own = torch.arange(rank, len(batch), job.workers)
+        own = torch.arange(rank, len(batch), setup.workers)
         return trainer.train_step(sequences, batch[own])
 
-    return trainer, step, make_samples(sequences, job.batch, WARM_UP + job.steps, seed=1)
+    return trainer, step, make_samples(sequences, setup.batch, WARM_UP + setup.steps, seed=1)
 
 
-def _timed(job: Job) -> dict[str, Any]:
-    _, step, batches = _prepare(job)
+def _timed(setup: GroupSetup) -> dict[str, Any]:
+    _, step, batches = _prepare(setup)
     for batch in batches[:WARM_UP]:
         step(batch)
-    _meet(job)
+    _meet(setup)
     started = time.perf_counter()
     for batch in batches[WARM_UP:]:
         step(batch)
-    _meet(job)
-    return {"samples_per_second": job.steps * job.batch / (time.perf_counter() - started)}
+    _meet(setup)
+    return {"samples_per_second": setup.steps * setup.batch / (time.perf_counter() - started)}
 
 
-def _meet(job: Job) -> None:
-    if job.workers > 1:
+def _meet(setup: GroupSetup) -> None:
+    if setup.workers > 1:
         dist.barrier()
 
 
-def _counted(job: Job) -> dict[str, Any]:
+def _counted(setup: GroupSetup) -> dict[str, Any]:
     """Bytes and calls per step."""
-    trainer, step, batches = _prepare(job)
+    trainer, step, batches = _prepare(setup)
     step(batches[0])
     sent: Counter[str] = Counter()
     calls: Counter[str] = Counter()
     count_collectives(sent, calls)
-    for batch in batches[1 : 1 + job.steps]:
+    for batch in batches[1 : 1 + setup.steps]:
         step(batch)
     dense = 4 * sum(parameter.numel() for parameter in trainer.objective.parameters() if parameter.requires_grad)
     return {
-        "rows": sum(sent.values()) / job.steps,
+        "rows": sum(sent.values()) / setup.steps,
         "dense": dense,
-        "calls": {name: count / job.steps for name, count in calls.items()},
+        "calls": {name: count / setup.steps for name, count in calls.items()},
     }
 
 
@@ -295,10 +295,10 @@ def _counting(
     return count
 
 
-def _final_state(job: Job) -> dict[str, Any]:
-    trainer, step, batches = _prepare(job)
+def _final_state(setup: GroupSetup) -> dict[str, Any]:
+    trainer, step, batches = _prepare(setup)
     first = trainer.model.item_table.weight.clone()
-    for batch in batches[: job.steps]:
+    for batch in batches[: setup.steps]:
         step(batch)
     weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     digest = hashlib.blake2b()

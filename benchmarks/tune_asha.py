@@ -37,7 +37,7 @@ def run(options: Options) -> Finding:
 
 
 def compared(home: Path, grid: str, asha: str) -> Finding:
-    """Of two campaigns that are over."""
+    """Compare two campaigns that are over."""
     loaded = load_campaign(REPOSITORY / CONF, home=str(home))
     metric = loaded.base.train.metric
     records = {name: records_of(home, name) for name in (grid, asha)}

@@ -270,11 +270,11 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options of ``mind`` itself; the help text is that of `app`."""
+    """Take the options of ``mind`` itself; the help text is that of `app`."""
 
 
 def main() -> None:
-    """Entry point of the ``mind`` script."""
+    """Run the ``mind`` script."""
     app(prog_name="mind")
 
 

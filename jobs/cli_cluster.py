@@ -182,7 +182,7 @@ def stop(
 
 
 def _cluster(given: str | None) -> Cluster:
-    """The cluster that a command means."""
+    """Connect to the cluster that a command means."""
     address = given or os.environ.get("RAY_API_SERVER_ADDRESS")
     ray_address = os.environ.get("RAY_ADDRESS", "")
     if address is None and ray_address.startswith(("http://", "https://")):  # else it is for joining, not for jobs

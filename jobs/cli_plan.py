@@ -43,11 +43,11 @@ def plan(
     preset: Preset = None,
 ) -> None:
     """Predict nodes, memory, network, hours and the next bottleneck of a log of some size. Nothing is run."""
-    from pipelines.plan.job import Job
     from pipelines.plan.machine import Machine, with_figures
     from pipelines.plan.numbers import parse_whole
     from pipelines.plan.plan import make_plan
     from pipelines.plan.show import show_machine, show_plan
+    from pipelines.plan.workload import Workload
 
     given = dict(zip(SIZES, (events, items, users), strict=True))
     missing = [f"--{name}" for name, text in given.items() if text is None]
@@ -56,7 +56,7 @@ def plan(
         raise UserError(f"plan: {', '.join(missing)} missing; for example --events 1e9 --items 1e8 --users 1e7")
     sizes = {name: parse_whole(text, f"--{name}") for name, text in given.items() if text is not None}
     config = _config(conf, [*(sets or []), *([] if workers is None else [f"train.workers={workers}"])], preset)
-    job = None if only_measured else Job(**sizes, config=config, zipf=zipf)
+    workload = None if only_measured else Workload(**sizes, config=config, zipf=zipf)
     known = with_figures(Machine(), machine or [])  # a mistake is told before a minute of measuring
     if measure:
         from pipelines.plan.measure import measured
@@ -64,12 +64,12 @@ def plan(
         known = with_figures(measured(Machine(), config), machine or [])
     if measure or figures:
         show_machine(known)
-    if job is not None:
-        show_plan(make_plan(job, known, nodes))
+    if workload is not None:
+        show_plan(make_plan(workload, known, nodes))
 
 
 def _config(conf: Path | None, sets: list[str], preset: str | None) -> Config:
-    """Of the file, or the defaults with the name ``plan``."""
+    """Load the file, or the defaults with the name ``plan``."""
     if conf is not None:
         return loaded_config(conf, sets, preset, None)
     return loaded_config(Path(os.devnull), ["name=plan", "data.events.path=none", *sets], preset, None)

@@ -117,13 +117,13 @@ class Patience:
         self._wait_s = min(2 * self._wait_s, 15.0)
 
     def answered(self) -> None:
-        """The connection is there."""
+        """Note that the connection is there."""
         if self._lost_at is not None:
             self._say("connected again")
         self._lost_at, self._wait_s = None, 1.0
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The function's result, tried until it answers."""
+        """Call the function until it answers, and return its result."""
         while True:
             try:
                 result = function(*arguments)
@@ -195,7 +195,7 @@ class Cluster:
                 return
 
     def job(self, job_id: str) -> Job:
-        """The job of exactly this submission id.
+        """Return the job of exactly this submission id.
 
         Raises
         ------
@@ -206,13 +206,13 @@ class Cluster:
             return _job(self._client.get_job_info(job_id))
 
     def jobs(self) -> list[Job]:
-        """All that were submitted, by whatever means, newest first."""
+        """List all that were submitted, by whatever means, newest first."""
         with self._explained():
             found = [_job(each) for each in self._client.list_jobs() if each.submission_id]
         return sorted(found, key=lambda job: job.started, reverse=True)
 
     def find(self, prefix: str) -> Job:
-        """The job whose id is, or alone begins with, `prefix`."""
+        """Find the job whose id is, or alone begins with, `prefix`."""
         jobs = self.jobs()
         found = [job for job in jobs if job.id == prefix] or [job for job in jobs if job.id.startswith(prefix)]
         if not found:
@@ -223,12 +223,12 @@ class Cluster:
         return found[0]
 
     def logs(self, job_id: str) -> str:
-        """All that the job has printed."""
+        """Return all that the job has printed."""
         with self._explained(job_id):
             return str(self._client.get_job_logs(job_id))
 
     def tail(self, job_id: str) -> Iterator[str | None]:
-        """What the job prints, from its beginning to its end; None after each `IDLE_S` of silence."""
+        """Yield what the job prints, from its beginning to its end; None after each `IDLE_S` of silence."""
         loop = asyncio.new_event_loop()
         chunks = self._client.tail_job_logs(job_id)
         coming: asyncio.Future[str | None] | None = None
@@ -284,7 +284,7 @@ class Cluster:
             raise self._failure(str(error), job_id) from None
 
     def _failure(self, text: str, job_id: str) -> UserError:
-        """Of a RuntimeError, whose text is all that Ray's client gives."""
+        """Say in our words what a RuntimeError means, whose text is all that Ray's client gives."""
         address = redact(self.address)
         if "returned 404" in text:
             return _no_dashboard(address)
@@ -312,7 +312,7 @@ def _no_dashboard(address: str) -> UserError:
 
 
 def _refusal(text: str) -> str:
-    """Of Ray's many lines about tokens, what to do."""
+    """Say, of Ray's many lines about tokens, what to do."""
     if "couldn't find" in text:
         return f"RAY_AUTH_MODE=token, but there is no token; give the cluster's by {_TOKEN}"
     if "cannot be opened" in text:

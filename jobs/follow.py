@@ -75,7 +75,7 @@ def follow(
 def await_end(
     cluster: Cluster, job_id: str, patience: Patience, limit_s: float, sleep: Callable[[float], None] = time.sleep
 ) -> Job:
-    """The job once it has ended, or as it is after so long."""
+    """Wait until the job has ended, or for so long; return it as it then is."""
     deadline = time.monotonic() + limit_s
     while True:
         job: Job = patience.call(cluster.job, job_id)
@@ -85,7 +85,7 @@ def await_end(
 
 
 def exit_code(job: Job) -> int:
-    """Of a job that has ended, for the shell: its driver's own, where a signal N counts as 128 + N."""
+    """Return an ended job's exit code for the shell: its driver's own, where a signal N counts as 128 + N."""
     if job.status == "SUCCEEDED":
         return 0
     if job.status == "STOPPED":
@@ -95,7 +95,7 @@ def exit_code(job: Job) -> int:
 
 
 def verdict(job: Job) -> str:
-    """How it ended, in one line."""
+    """Say in one line how it ended."""
     if job.status == "SUCCEEDED":
         return f"{job.id} succeeded after {elapsed(job.seconds)}"
     if job.status == "STOPPED":
@@ -104,7 +104,7 @@ def verdict(job: Job) -> str:
 
 
 def elapsed(seconds: float) -> str:
-    """``1:02:03``, or ``2:03`` below an hour."""
+    """Write seconds as ``1:02:03``, or ``2:03`` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

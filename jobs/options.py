@@ -35,7 +35,7 @@ Latest = Annotated[bool, typer.Option("--latest", help="Infer from all that is k
 
 
 def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
-    """Of a command that takes CONF."""
+    """Load the configuration of a command that takes CONF."""
     from pipelines.config.load import load_config
 
     home_set = [] if home is None else [f"home={json.dumps(home)}"]  # quoted, so that YAML takes it as it is
@@ -43,7 +43,7 @@ def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: 
 
 
 def with_top(sets: list[str] | None, top: int | None, again: int | None = None, new: int | None = None) -> list[str]:
-    """What --set sets, and --top, or --again and --new in its place."""
+    """Combine what --set sets with --top, or with --again and --new."""
     if top is not None and (again, new) != (None, None):
         raise UserError("recommend: give either --top, or --again and --new")
     places = {"top_n": top, "again": again, "new": new}
@@ -57,12 +57,12 @@ def require_campaign(conf: Path | None, resume: str | None) -> None:
 
 
 def home_without_conf(home: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The home that a command without a configuration means."""
+    """Find the home that a command without a configuration means."""
     return home or environment.get("MIND_HOME") or "mind_home"
 
 
 def home_folder_of(home: str | None) -> Path:
-    """Of a command without a configuration."""
+    """Find the home's folder for a command without a configuration."""
     from pipelines.config.home_location import home_folder
 
     try:

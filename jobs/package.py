@@ -21,7 +21,7 @@ NAMED = 3  # files in the message about the limit
 
 
 def code_files(root: Path = CODE) -> dict[str, Path]:
-    """Of the code at `root`, by their place in the package; hidden files and caches are left out."""
+    """Find the code at `root`, by its place in the package; hidden files and caches are left out."""
     found = {}
     for package in PACKAGES:
         for file in sorted((root / package).rglob("*")):
@@ -34,7 +34,7 @@ def code_files(root: Path = CODE) -> dict[str, Path]:
 
 
 def conf_places(confs: Sequence[Path], here: Path) -> list[str]:
-    """Where configuration files stand in the package.
+    """Say where configuration files stand in the package.
 
     Parameters
     ----------

@@ -29,12 +29,12 @@ SECRET_VALUE = re.compile(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable or setting of this name holds a secret; the path of one is none."""
+    """Say whether a variable or setting of this name holds a secret; the path of one is none."""
     return SECRET_NAME.search(name) is not None and NAME_OF_A_PLACE.search(name) is None
 
 
 def local_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Values of the local environment that must not be sent, the token of Ray's file among them; no paths."""
+    """Find the values of the local environment that must not be sent, the token of Ray's file among them; no paths."""
     found = {value.strip() for name, value in environment.items() if is_secret_name(name)}
     for file in (environment.get("RAY_AUTH_TOKEN_PATH"), os.path.expanduser("~/.ray/auth_token")):
         try:

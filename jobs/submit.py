@@ -40,7 +40,7 @@ OWN_METADATA = "mind_"
 
 @dataclass(frozen=True)
 class Asked:
-    """Of the cluster, beside the stage's own command line. `env` : NAME or NAME=VALUE. `metadata` : KEY=VALUE."""
+    """What a cluster is asked beside the stage's command line. `env` : NAME or NAME=VALUE. `metadata` : KEY=VALUE."""
 
     env: Sequence[str] = ()
     metadata: Sequence[str] = ()
@@ -117,7 +117,7 @@ def prepare(
 
 
 def _subject(stage: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> Subject:
-    """What the stage's own command would load."""
+    """Load what the stage's own command would load."""
     conf, sets, home = options.get("conf"), options.get("sets") or [], options.get("home")
     if stage == "tune":
         require_campaign(conf, options.get("resume"))
@@ -176,7 +176,7 @@ def _require_shared_options(options: Mapping[str, Any]) -> None:
 
 
 def _is_shared(place: str) -> bool:
-    """Whether it may mean the same on every node; whether it does, a stage sees when it begins."""
+    """Say whether it may mean the same on every node; whether it does, a stage sees when it begins."""
     return "://" in place or PurePosixPath(place).is_absolute()
 
 
@@ -231,7 +231,7 @@ def _refuse_secrets(
 
 
 def _resources(asked: Asked) -> dict[str, Any]:
-    """Of the entrypoint, as Ray's submit_job takes them; what is not asked for is left out."""
+    """Return the entrypoint's resources as Ray's submit_job takes them; what is not asked for is left out."""
     found = {
         "entrypoint_num_cpus": asked.num_cpus,
         "entrypoint_num_gpus": asked.num_gpus,

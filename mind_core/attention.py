@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def label_aware_attention(interests: Tensor, label: Tensor, own: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """v_u = sum_j softmax_j(p * v_j . e_label) v_j over the user's own interests.
+    """Compute v_u = sum_j softmax_j(p * v_j . e_label) v_j over the user's own interests.
 
     The paper writes softmax(pow(v_j . e, p)), which is NaN for a negative dot and a fractional p, and underflows.
     This product has the same limits: p = 0 is the plain mean, p = inf picks the best match (ties: the first).

@@ -15,7 +15,7 @@ COLLAPSED_ABOVE = 0.9  # mean cosine between a user's interests at which K vecto
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no number in any of the tensors is infinite or NaN.
+    """Say whether no number in any of the tensors is infinite or NaN.
 
     >>> all_finite([torch.ones(2), torch.tensor([1, 2])]), all_finite([torch.tensor([1.0, float("nan")])])
     (True, False)
@@ -25,7 +25,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def pairwise_cosine(interests: Tensor, own: Tensor) -> Tensor:
-    """(B,) mean cosine between different own interests of each user; NaN for users with a single one.
+    """Average the cosine between different own interests of each user, (B,); NaN for users with a single one.
 
     interests : (B, K, d).  own : (B, K) bool.
     """
@@ -37,7 +37,7 @@ def pairwise_cosine(interests: Tensor, own: Tensor) -> Tensor:
 
 
 def coupling_entropy(weights: Tensor, mask: Tensor, own: Tensor) -> Tensor:
-    """(B,) mean entropy of a behaviour's coupling coefficients over log K'_u: 1 = spread evenly, 0 = one interest each.
+    """Average a behaviour's coupling entropy over log K'_u, (B,): 1 = spread evenly, 0 = one interest each.
 
     weights : (B, K, L).  NaN for users with a single interest.
     """
@@ -47,7 +47,7 @@ def coupling_entropy(weights: Tensor, mask: Tensor, own: Tensor) -> Tensor:
 
 
 def unmoved_share(weights: Tensor, initial_logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:
-    """(B,) share of a user's behaviours whose interest is the one that the initial logits alone would have picked.
+    """Return (B,) the share of a user's behaviours whose interest the initial logits alone would have picked.
 
     1 = routing changed nothing, the interests go by position; 1 / K'_u = chance. NaN for users with a single interest.
 
@@ -59,7 +59,7 @@ def unmoved_share(weights: Tensor, initial_logits: Tensor, mask: Tensor, own: Te
 
 
 def cluster_agreement(weights: Tensor, mask: Tensor, clusters: Tensor) -> Tensor:
-    """(B,) adjusted Rand index between a user's behaviours grouped by interest and by their true cluster.
+    """Compare a user's behaviours by interest and by true cluster: the adjusted Rand index, (B,).
 
     A behaviour belongs to the interest with its largest coupling coefficient. 1 = the interests are the clusters,
     0 = no better than chance (always so for one interest). NaN where all behaviours are of one cluster, or fewer than
@@ -89,7 +89,7 @@ def cluster_agreement(weights: Tensor, mask: Tensor, clusters: Tensor) -> Tensor
 
 
 def routing_diagnostics(retriever: MINDRetriever, histories: Histories) -> dict[str, float]:
-    """Means over users with several interests of what section 2 of the model's specification says to watch.
+    """Average, over users with several interests, what section 2 of the model's specification says to watch.
 
     Returns
     -------

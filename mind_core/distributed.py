@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of ranks, 1 outside a process group."""
+    """Return the number of ranks, 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -94,14 +94,14 @@ def route_rows(rows: Tensor) -> Route:
 
 
 def fetch_rows(weight: Tensor, route: Route) -> Tensor:
-    """(R, d) the routed rows, from the ranks that own them; `weight` (rows here, d) is what this rank owns."""
+    """Fetch the routed rows (R, d) from the ranks that own them; `weight` (rows here, d) is what this rank owns."""
     values = weight.new_empty(len(route.order), weight.shape[1])
     dist.all_to_all_single(values, weight.index_select(0, route.places), route.sent, route.received)
     return torch.empty_like(values).index_copy_(0, route.order, values)
 
 
 def send_to_owners(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """As `exchange_rows`, for a sharded table: each rank gets the rows that it owns, by their places there."""
+    """Do as `exchange_rows` for a sharded table: each rank gets the rows that it owns, by their places there."""
     route = route_rows(rows)
     values = grad.new_empty(len(route.places), grad.shape[1])
     dist.all_to_all_single(values, grad.index_select(0, route.order), route.received, route.sent)
@@ -109,7 +109,7 @@ def send_to_owners(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum over all ranks, on every rank; `values` itself with a single process."""
+    """Sum over all ranks, on every rank; with a single process `values` itself is returned."""
     if world_size() > 1:
         values = values.clone()
         dist.all_reduce(values)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mind_core.distributed import fetch_rows, route_rows
 from mind_core.features import Bags
+from mind_core.special_rows import PADDING
 
 INIT_ROWS = 2**16  # drawn at a time, so that a shard's start needs no room for the whole table
 
@@ -28,7 +29,7 @@ class Shard:
     ranks: int = 1
 
     def place(self, row: int) -> slice:
-        """The place of `row` here; empty if another rank owns it."""
+        """Find the place of `row` here; empty if another rank owns it."""
         place = row // self.ranks
         return slice(place, place + (row % self.ranks == self.rank))
 
@@ -62,12 +63,12 @@ class EmbeddingTable(nn.Module):
             own = drawn[(shard.rank - start) % shard.ranks :: shard.ranks]
             weight[done : done + len(own)] = own
             done += len(own)
-        for row in (0, *unknown_rows):
+        for row in (PADDING, *unknown_rows):
             weight[shard.place(row)] = 0.0
         self.weight = nn.Parameter(weight, requires_grad=False)  # autograd sees blocks of it, DDP leaves it alone
 
     def fetch(self, rows: Tensor) -> Tensor:
-        """Copies of `rows` (R,), distinct.  (R, dim).  On a sharded table all ranks must call it, each with its own."""
+        """Copy `rows` (R,), distinct.  (R, dim).  On a sharded table all ranks must call it, each with its own."""
         if self.shard.ranks == 1:
             return self.weight.index_select(0, rows)
         return fetch_rows(self.weight, route_rows(rows))
@@ -90,7 +91,7 @@ class Gathered:
     bags: Bags | None = None
 
     def pooled(self, values: Tensor) -> Tensor:
-        """(number of bags, dim) weighted sums of the block's `values`; differentiable in them."""
+        """Sum the block's `values`, weighted, (number of bags, dim); differentiable in them."""
         if self.index is None or self.bags is None:
             return values
         return pool(values, self.index, self.bags)
@@ -108,7 +109,7 @@ def gather_rows(table: EmbeddingTable, rows: Tensor) -> Gathered:
 
 
 def pool(values: Tensor, index: Tensor, bags: Bags) -> Tensor:
-    """Weighted sum of values[index] within each bag; an empty bag gives zeros.
+    """Sum values[index], weighted, within each bag; an empty bag gives zeros.
 
     values : (R, dim).  index : (nnz,) into values.  Returns (len(bags), dim).
     """
@@ -118,7 +119,7 @@ def pool(values: Tensor, index: Tensor, bags: Bags) -> Tensor:
 
 
 def pool_all(table: EmbeddingTable, bags: Bags) -> Tensor:
-    """(len(bags), dim) pooled straight from the table: for inference, where nothing is differentiated.
+    """Pool straight from the table, (len(bags), dim): for inference, where nothing is differentiated.
 
     On a sharded table all ranks must call it, with the same bags, and each gets the whole.
     """

@@ -6,8 +6,8 @@ weight x and an intercept row of weight 1. Pooling an item's features is then a 
 behaviours, labels and negatives alike. A cold item, which training never sees, is made of feature rows alone: its own
 row would still be the random one that it started as.
 
-Value indices follow the dataset contract: 0 padding, 1 unknown, 2 missing, real values from 3. Row 0 of the table is
-the padding row: all zeros, never trained.
+Value indices follow the dataset contract (mind_core.special_rows): 0 padding, 1 unknown, 2 missing, real values from 3.
+Row 0 of the table is the padding row: all zeros, never trained.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-PADDING, UNKNOWN, MISSING = 0, 1, 2
-FIRST_ITEM = 2  # items have no "missing" row
+from mind_core.special_rows import FIRST_ITEM, MISSING, UNKNOWN
+
 NUMERIC_ROWS = 3  # slope, intercept, missing
 
 FeatureKind = Literal["categorical", "multi", "numeric"]
@@ -39,7 +39,7 @@ class FeatureSpec:
 
 
 def row_offsets(specs: list[FeatureSpec], first: int) -> list[int]:
-    """The table row at which each feature's rows begin, the first of them at `first`."""
+    """Find the table row at which each feature's rows begin, the first of them at `first`."""
     starts = [first]
     for spec in specs:
         starts.append(starts[-1] + spec.rows)
@@ -47,7 +47,7 @@ def row_offsets(specs: list[FeatureSpec], first: int) -> list[int]:
 
 
 def unknown_rows(specs: list[FeatureSpec], first: int) -> list[int]:
-    """The table rows of unknown values (a number has none: it is known or missing)."""
+    """Find the table rows of unknown values (a number has none: it is known or missing)."""
     starts = row_offsets(specs, first)
     return [start + UNKNOWN for spec, start in zip(specs, starts, strict=True) if spec.kind != "numeric"]
 
@@ -83,7 +83,7 @@ class Bags:
         return len(self.offsets) - 1
 
     def select(self, index: Tensor) -> Bags:
-        """The bags at `index` (m,), in that order."""
+        """Return the bags at `index` (m,), in that order."""
         starts = self.offsets[index]
         sizes = self.offsets[index + 1] - starts
         offsets = torch.zeros(len(index) + 1, dtype=torch.int64, device=index.device)
@@ -99,7 +99,7 @@ class Bags:
 
 
 def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = None) -> Bags:
-    """One bag per item index: the mean of its id embedding and of each feature's embedding.
+    """Make one bag per item index: the mean of its id embedding and of each feature's embedding.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = No
     cold = torch.zeros(items, dtype=torch.bool) if cold is None else cold
     if not columns and cold.any():
         raise ValueError("cold items need features: their vectors are made of nothing else")
-    share = 1 / (len(columns) + (~cold).float())  # (V,), of each embedding in the mean
+    mean_weight = 1 / (len(columns) + (~cold).float())  # (V,), of each embedding in the mean
     ids = (~cold).nonzero().squeeze(1)[1:]  # all but padding
     parts = [(ids, ids, torch.ones(len(ids)))]  # (item, row, weight) of the ids; row = item index
     for column, start in zip(columns, row_offsets([c.spec for c in columns], items), strict=True):
@@ -132,11 +132,11 @@ def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = No
         unknown_row = MISSING if column.spec.kind == "numeric" else UNKNOWN
         parts.append((entity + FIRST_ITEM, row + start, weight))
         parts.append((torch.tensor([UNKNOWN]), torch.tensor([unknown_row + start]), torch.ones(1)))
-    return _csr([(item, row, weight * share[item]) for item, row, weight in parts], items)
+    return _csr([(item, row, weight * mean_weight[item]) for item, row, weight in parts], items)
 
 
 def profile_bags(columns: list[FeatureColumn]) -> Bags:
-    """One bag per user and feature (bag u * F + f), so that their embeddings can be concatenated.
+    """Make one bag per user and feature (bag u * F + f), so that their embeddings can be concatenated.
 
     Row 0 of the profile table is the padding row, as in the item table.
     """
@@ -170,7 +170,7 @@ def _entries(column: FeatureColumn) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _trained(entries: tuple[Tensor, Tensor, Tensor], cold: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The entries without those of rows that only `cold` entities (n,) have."""
+    """Return the entries without those of rows that only `cold` entities (n,) have."""
     if not cold.any():
         return entries
     entity, row, weight = entries

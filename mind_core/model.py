@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from mind_core.config import ModelConfig
 from mind_core.embeddings import WHOLE, EmbeddingTable, Shard
-from mind_core.features import UNKNOWN, FeatureSpec, unknown_rows
+from mind_core.features import FeatureSpec, unknown_rows
 from mind_core.routing import adaptive_interest_count, b2i_routing
+from mind_core.special_rows import UNKNOWN
 
 PROFILE_STD = 0.1  # of the profile rows: they enter an MLP, not the routing, so their scale hardly matters
 

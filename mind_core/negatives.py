@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mind_core.config import LossConfig
-from mind_core.features import FIRST_ITEM
+from mind_core.special_rows import FIRST_ITEM
 
 
 class NegativeSampler(nn.Module):
@@ -60,7 +60,7 @@ class NegativeSampler(nn.Module):
             self.register_buffer("label_share", torch.cat([share.new_zeros(FIRST_ITEM), share]))
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """(N,) negatives shared by the batch whose labels are `labels` (B,). kind: full gives every candidate once."""
+        """Draw (N,) negatives shared by the batch of these `labels` (B,). kind: full gives every candidate once."""
         device = labels.device
         if self.config.kind == "full":
             return self.candidates

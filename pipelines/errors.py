@@ -15,7 +15,7 @@ class DivergedError(UserError):
 
 
 def user_error(error: BaseException | None) -> UserError | None:
-    """The UserError that `error` is or, raised in a Ray worker, carries as its cause."""
+    """Find the UserError that `error` is or, raised in a Ray worker, carries as its cause."""
     while error is not None:
         # Ray's own wrapper is an instance of UserError as well, but its text is the whole remote traceback.
         inner = getattr(error, "cause", None)

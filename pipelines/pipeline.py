@@ -108,7 +108,7 @@ class _Steps:
         make: Callable[[], T],
         told: Callable[[T], tuple[Path, Mapping[str, float]]],
     ) -> T:
-        """What the step had made `before`, or else makes now; `told` says where it is, and figures of it."""
+        """Take what the step had made `before`, or else make it now; `told` says where it is, and figures of it."""
         console.print(f"[bold]{name}[/bold]")
         started, seconds = time.perf_counter(), None
         with _named(name):
@@ -138,7 +138,7 @@ class _Steps:
 
 @contextmanager
 def _named(step: str) -> Iterator[None]:
-    """A user's mistake, in a worker too, is one line that begins with the step; any other error says it below."""
+    """Tell a user's mistake, in a worker too, in one line that begins with the step; any other error says it below."""
     try:
         yield
     except Exception as error:
@@ -161,20 +161,20 @@ def _sizes(dataset: Dataset) -> dict[str, float]:
 
 
 def _trained_before(config: Config, dataset: Dataset) -> Path | None:
-    """The model of the newest finished run of these settings and data, if it is there."""
+    """Find the model of the newest finished run of these settings and data, if it is there."""
     finished = runs_so_far(config, dataset)[:-1]
     folder = model_folder(config, finished[-1].name) if finished else None
     return folder if folder is not None and exists(folder / "config.json") else None
 
 
 def _best(config: Config, model: Path) -> dict[str, float]:
-    """Of the best validation; nothing with train.include_validation."""
+    """Tell the best validation; nothing with train.include_validation."""
     best = load_card(model).metrics.get(f"validation/{config.train.metric}")
     return {} if best is None else {config.train.metric: best}
 
 
 def _evaluated_before(config: Config, dataset: Dataset, card: ModelCard, target: Path) -> Mapping[str, float] | None:
-    """The metrics of this very model, tested on this dataset by these settings."""
+    """Find the metrics of this very model, tested on this dataset by these settings."""
     file = renew(target / "report.json")
     if not file.is_file():
         return None

@@ -46,7 +46,7 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
 
 
 def duration(seconds: float) -> str:
-    """``2.5 hours``."""
+    """Write seconds as ``2.5 hours``."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

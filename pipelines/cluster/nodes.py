@@ -23,14 +23,14 @@ WAYS_OUT = (
 DRIVER_CPUS = "MIND_DRIVER_CPUS"  # environment: what the driver of a submitted job holds of its node
 
 
-def drivers_share() -> str:
-    """Of a message that the cluster has too little: what this job's own driver holds, if anything."""
+def driver_note() -> str:
+    """Say, for a message that the cluster has too little, what this job's own driver holds, if anything."""
     held = os.environ.get(DRIVER_CPUS)
     return f" beside the job's driver ({held} CPUs; on the head with --entrypoint-num-cpus 0)" if held else ""
 
 
 def free_nodes() -> list[dict[str, float]]:
-    """Resources of each node, without what this job's own driver holds: no task or worker can have that."""
+    """List the resources of each node, without what this job's own driver holds: no task or worker can have that."""
     here = ray.get_runtime_context().get_node_id()
     held = float(os.environ.get(DRIVER_CPUS, 0))
     return [
@@ -41,13 +41,13 @@ def free_nodes() -> list[dict[str, float]]:
 
 
 def free_resources() -> dict[str, float]:
-    """CPUs and GPUs of `free_nodes`."""
+    """Add up the CPUs and GPUs of `free_nodes`."""
     nodes = free_nodes()
     return {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
 
 
 def on_every_node(task: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Results of ``task(*arguments)`` by the node's address; only here without a cluster. A node that dies is left out.
+    """Run ``task(*arguments)`` on every node, here without a cluster; results by address, without nodes that die.
 
     Raises
     ------

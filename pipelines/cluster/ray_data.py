@@ -23,7 +23,7 @@ Report = Callable[[str], None]
 
 
 def mapped(dataset: ray.data.Dataset, work: Work, name: str) -> ray.data.Dataset:
-    """``dataset.map_batches(work)`` over whole blocks, as Arrow tables without a copy, as operator `name`."""
+    """Map `work` over whole blocks, as Arrow tables without a copy, as operator `name`."""
 
     def call(block: pa.Table) -> pa.Table | Iterator[pa.Table]:
         return work(block)
@@ -33,7 +33,7 @@ def mapped(dataset: ray.data.Dataset, work: Work, name: str) -> ray.data.Dataset
 
 
 def each(task: Callable[..., Json], arguments: Mapping[str, tuple[Any, ...]], name: str) -> ray.data.Dataset:
-    """A dataset of one row, in a block of its own, for each key, mapped to what ``task(key, *arguments[key])`` did.
+    """Make a dataset of one row, in a block of its own, for each key: what ``task(key, *arguments[key])`` did.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ def each(task: Callable[..., Json], arguments: Mapping[str, tuple[Any, ...]], na
 
 
 def pieces(keys: Sequence[Any]) -> ray.data.Dataset:
-    """A dataset of the column `key`, each row in a block, and so in a task, of its own."""
+    """Make a dataset of the column `key`, each row in a block, and so in a task, of its own."""
     return ray.data.from_arrow([pa.table({"key": [key]}) for key in keys])
 
 
 def records(done: Iterable[tuple[str, Json]]) -> pa.Table:
-    """Rows of key and record."""
+    """Make a table of the columns key and record."""
     keys, values = [], []
     for key, value in done:
         keys.append(key)

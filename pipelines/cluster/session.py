@@ -95,7 +95,7 @@ def ray_session(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C inside the block is a KeyboardInterrupt: Ray Train would exit with code 0, and its handler would stay."""
+    """Make Ctrl-C inside a KeyboardInterrupt: Ray Train would exit with code 0, and its handler would stay."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -109,17 +109,17 @@ def interruptible() -> Iterator[None]:
 
 
 def cluster_address(config: RayConfig) -> str | None:
-    """Of the cluster to join; None: a local one is started."""
+    """Return the address of the cluster to join; None: a local one is started."""
     return config.address or os.environ.get("RAY_ADDRESS")
 
 
 def local_cpus(config: RayConfig, workers: int = 1) -> int:
-    """Logical CPUs of a local cluster for so many training workers."""
+    """Count the logical CPUs of a local cluster for so many training workers."""
     return config.num_cpus or max(cores(), workers + 1)
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -51,7 +51,7 @@ class Layer:
 
 
 def explain(error: ValidationError, merged: Values, layers: Sequence[Layer], root: type[BaseModel] = Config) -> str:
-    """The first mistake in full, then how many more there are.
+    """Tell the first mistake in full, then how many more there are.
 
     Parameters
     ----------
@@ -100,12 +100,12 @@ def _allowed(item: ErrorDetails) -> str:
 
 
 def _known_part(item: ErrorDetails, merged: Values) -> Location:
-    """The error's location without pydantic's labels of a union's members, which are no keys of ours."""
+    """Return the error's location without pydantic's labels of a union's members, which are no keys of ours."""
     return item["loc"] if item["type"] == "missing" else item["loc"][: _depth(merged, item["loc"])]
 
 
 def _origin(place: Location, layers: Sequence[Layer]) -> tuple[str, bool]:
-    """The highest layer that sets the deepest part of `place`, and whether that is all of it."""
+    """Find the highest layer that sets the deepest part of `place`, and whether that is all of it."""
     depths = [_depth(layer.values, place) for layer in layers]
     deepest = max(depths)
     if deepest == 0:
@@ -115,7 +115,7 @@ def _origin(place: Location, layers: Sequence[Layer]) -> tuple[str, bool]:
 
 
 def _depth(values: Any, place: Location) -> int:
-    """How many leading parts of `place` are there in the nested `values`."""
+    """Count how many leading parts of `place` are there in the nested `values`."""
     for depth, part in enumerate(place):
         keys = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
         if part not in keys:
@@ -144,7 +144,7 @@ def _fields(section: type) -> dict[str, Any]:
 
 
 def _section_in(annotation: Any) -> type | None:
-    """The section class within ``FeatureTable | None``, ``dict[str, Feature]`` or ``list[Exclusion]``."""
+    """Find the section class within ``FeatureTable | None``, ``dict[str, Feature]`` or ``list[Exclusion]``."""
     if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)
@@ -173,7 +173,7 @@ def _dotted(place: Sequence[int | str]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as the reader wrote it, shortened and without secrets."""
+    """Write a value as the reader wrote it, shortened and without secrets."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = redact(repr(value)) if text is None else text
     return text if len(text) <= 80 else text[:77] + "..."

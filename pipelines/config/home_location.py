@@ -15,7 +15,7 @@ SCHEMES = ("s3", "gs")
 
 
 def home_folder(home: str) -> Path:
-    """The local folder of a home: itself, or what mirrors it below ``MIND_CACHE`` (else the temporary folder).
+    """Find the local folder of a home: itself, or its mirror below ``MIND_CACHE`` (else the temporary folder).
 
     Raises
     ------
@@ -37,12 +37,12 @@ def home_folder(home: str) -> Path:
 
 
 def origin(path: str | Path) -> str | None:
-    """The URI that a mirrored path is of; None for any other path."""
+    """Find the URI that a mirrored path is of; None for any other path."""
     _, found, rest = str(path).partition(f"/{FOLDER}/")
     scheme, slash, where = rest.partition("/")
     return f"{scheme}://{where}" if found and slash else None
 
 
 def shown(path: str | Path) -> str:
-    """A path as its owner knows it."""
+    """Write a path as its owner knows it."""
     return origin(path) or str(path)

@@ -91,12 +91,12 @@ def load_config(
 
 
 def available_presets() -> list[str]:
-    """Names that ``preset:`` and ``--preset`` accept, sorted."""
+    """List the names that ``preset:`` and ``--preset`` accept, sorted."""
     return sorted(file.stem for file in PRESETS.glob("*.yaml"))
 
 
 def resolved(config: Config) -> Values:
-    """Every setting as plain JSON values, in order of declaration, passwords removed.
+    """Return every setting as plain JSON values, in order of declaration, passwords removed.
 
     An infinite number becomes the text "inf", which JSON can hold and which validation reads back:
     ``Config.model_validate(resolved(config)) == config`` where there was no password.
@@ -107,7 +107,7 @@ def resolved(config: Config) -> Values:
 
 
 def config_hash(config: Config, sections: Sequence[str] = HASHED) -> str:
-    """Twelve hex digits that name what these sections of the configuration compute, e.g. ``("data",)`` a dataset."""
+    """Name, in twelve hex digits, what these sections of the configuration compute, e.g. ``("data",)`` a dataset."""
     values = {key: value for key, value in resolved(config).items() if key in sections}
     for section, key in UNHASHED:
         if section in values:
@@ -153,7 +153,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Values:
-    """The mapping in a file; a UserError names the file and, where it is no YAML, the line."""
+    """Read the mapping in a file; a UserError names the file and, where it is no YAML, the line."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -178,7 +178,7 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 
 
 def parse_sets(texts: Sequence[str]) -> Values:
-    """``a.b=c`` each, as nested sections; a later one wins."""
+    """Parse ``a.b=c`` each into nested sections; a later one wins."""
     merged: Values = {}
     for values in [_parse_set(text) for text in texts]:
         merged = merge(merged, values)
@@ -201,7 +201,7 @@ def _parse_set(text: str) -> Values:
 
 
 def merge(base: Values, over: Values) -> Values:
-    """`over` on top of `base`: mappings are merged key by key, everything else (lists too) is replaced."""
+    """Put `over` on top of `base`: mappings are merged key by key, everything else (lists too) is replaced."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)

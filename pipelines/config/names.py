@@ -27,7 +27,7 @@ Kind = Literal["datasets", "runs", "models", "evaluations", "exports", "campaign
 
 
 def is_name(text: str, longest: int = MAX_PLACE) -> bool:
-    """Whether `text` may name a folder: it stays in the folder that it is put into, and hides nothing there.
+    """Say whether `text` may name a folder: it stays in the folder that it is put into, and hides nothing there.
 
     >>> is_name("ml-1m"), is_name(".."), is_name("a/b"), is_name(".hidden"), is_name("")
     (True, False, False, False, False)
@@ -55,7 +55,7 @@ FeatureName = Annotated[str, AfterValidator(_checked_feature)]
 
 
 def home_place(home: Path, kind: Kind, name: str) -> Path:
-    """The folder (or file) of the home that belongs to `name`.
+    """Return the folder (or file) of the home that belongs to `name`.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def home_place(home: Path, kind: Kind, name: str) -> Path:
 
 
 def file_name(text: str) -> str:
-    """A name for a file that is only this text's, in ASCII, without a separator and not hidden.
+    """Make a name for a file that is only this text's, in ASCII, without a separator and not hidden.
 
     Letters, digits, '.', '_' and '-' stay; any other character, and a leading dot, becomes ``~XX`` for each byte of its
     UTF-8. '~' it is since MLflow decodes '%' in the paths that it is given. Of a text whose name would be too long the

@@ -49,7 +49,7 @@ def elapsed(earlier: Int64s, later: Int64s) -> Int64s:
 
 
 def sessions(user: Int32s, since_last: Int64s, gap: float) -> Int32s:
-    """The number of each event's session among its user's, from 0: a gap longer than `gap` opens the next.
+    """Number each event's session among its user's, from 0: a gap longer than `gap` opens the next.
 
     since_last : of `time_since_last`, `gap` in its unit.
 

@@ -20,14 +20,12 @@ Item and feature rows: see pipelines.dataset.vocabulary. Reading needs no Ray.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -64,7 +62,7 @@ class FeatureInfo:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Of one split."""
+    """The counts of one split."""
 
     users: int
     events: int  # in histories
@@ -124,7 +122,7 @@ class Manifest:
         return cls(**raw)
 
     def to_json(self) -> str:
-        """The same text for the same content."""
+        """Return the manifest as JSON: the same text for the same content."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, default=str) + "\n"
 
 
@@ -184,14 +182,14 @@ class Layout:
         return self.events / "rare.arrow"
 
     def rare(self) -> pa.Array | None:
-        """Ids of the items that the minimum counts dropped."""
+        """Return the file with the ids of the items that the minimum counts dropped."""
         if not exists(self.rare_file):
             return None
         rare = read_arrow(self.rare_file)["id"].combine_chunks()
         return rare if len(rare) else None
 
     def vocabulary(self, name: str) -> Path:
-        """`name` is items, users (a folder), item_features/<name> or profile_features/<name>, of any feature."""
+        """Find items, users (a folder), item_features/<name> or profile_features/<name>, of any feature."""
         if name == "users":
             return self.root / "vocabularies" / name
         side, slash, feature = name.partition("/")
@@ -248,11 +246,11 @@ class Dataset:
         return DataConfig.model_validate(self.manifest.config)
 
     def items(self) -> pa.Table:
-        """One row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
+        """Read one row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
         return read_table(self.layout.items)
 
     def vocabulary(self, name: str) -> pa.Table:
-        """Items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
+        """Read items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
         table = self._users() if name == "users" else read_table(self.layout.vocabulary(name))
         return table.sort_by("index") if name == "users" and self.manifest.appended else table
 
@@ -263,27 +261,27 @@ class Dataset:
         return pa.concat_tables(map(read_table, self._user_files()))
 
     def user_rows(self) -> int:
-        """Rows of the user vocabulary; from footers, as it may be large."""
+        """Count the rows of the user vocabulary; from footers, as it may be large."""
         return sum(pq.read_metadata(fetch(file)).num_rows for file in self._user_files())
 
     def user_type(self) -> pa.DataType:
-        """Of the user ids."""
+        """Return the type of the user ids."""
         return pq.read_schema(fetch(self.layout.users(0))).field("id").type
 
     def split_files(self, split: SplitName) -> list[str]:
-        """The Parquet files of a split, to be read by `part_files.read_part`; there is at least one, perhaps empty."""
+        """List the Parquet files of a split, for `part_files.read_part`; there is at least one, perhaps empty."""
         return list(map(str, listed(self.layout.sequences(split), "part-*.parquet")))
 
     def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The files of a split as Arrow tables, one after the other; in user order unless something was appended."""
+        """Yield the files of a split as Arrow tables; in user order unless something was appended."""
         return (read_part(file, columns) for file in self.split_files(split))
 
     def table(self, split: SplitName, columns: Sequence[str] | None = None) -> pa.Table:
-        """A split as one Arrow table."""
+        """Read a split as one Arrow table."""
         return pa.concat_tables(self.tables(split, columns)).combine_chunks()
 
     def rows_of(self, split: SplitName, users: Sequence[int]) -> pa.Table:
-        """The rows of some users, by index; those that the split lacks are left out."""
+        """Read the rows of some users, by index; those that the split lacks are left out."""
         wanted = pa.array(users, pa.int64())
         found: list[pa.Table] = []
         for file in self.split_files(split):
@@ -293,7 +291,7 @@ class Dataset:
         return pa.concat_tables(found)
 
     def encoders(self, side: Side) -> list[FeatureEncoder]:
-        """The fitted encoders of the item or profile features."""
+        """Read the fitted encoders of the item or profile features."""
         infos = self.manifest.item_features if side == "item" else self.manifest.profile_features
         encoders = []
         for info in infos:
@@ -314,39 +312,7 @@ class Dataset:
 
 
 def feature_info(encoder: FeatureEncoder) -> FeatureInfo:
-    """What the manifest keeps of an encoder."""
+    """Return what the manifest keeps of an encoder."""
     return FeatureInfo(
         encoder.name, encoder.kind, encoder.size, encoder.mean, encoder.std, encoder.edges, encoder.separator
     )
-
-
-def digest(table: pa.Table) -> str:
-    """SHA-256 of a table's names, types and values, independent of chunks and of the file format."""
-    state = hashlib.sha256()
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        state.update(f"{name}:{column.type}:{len(column)};".encode())
-        array = column.combine_chunks()
-        for chunk in array.chunks if isinstance(array, pa.ChunkedArray) else [array]:
-            _update(state, chunk)
-    return state.hexdigest()
-
-
-def _update(state: Any, array: pa.Array) -> None:
-    state.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-    kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        state.update(array.value_lengths().fill_null(-1).to_numpy().tobytes())
-        _update(state, array.flatten())
-    elif pa.types.is_struct(kind):
-        for child in array.flatten():
-            _update(state, child)
-    elif pa.types.is_primitive(kind) and not pa.types.is_boolean(kind):
-        dense = array.drop_null()
-        width = kind.bit_width // 8
-        start = dense.offset * width
-        buffer = dense.buffers()[1]
-        state.update(memoryview(buffer)[start : start + len(dense) * width] if buffer is not None else b"")
-    else:
-        text = array.cast(pa.string()).drop_null() if not pa.types.is_binary(kind) else array.drop_null()
-        state.update(pc.binary_length(text).to_numpy(zero_copy_only=False).tobytes())
-        state.update(b"".join(text.cast(pa.binary()).to_pylist()))

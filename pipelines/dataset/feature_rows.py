@@ -17,7 +17,7 @@ from pipelines.config.schema import FeatureTable
 from pipelines.dataset.vocabulary import FeatureEncoder, fit
 from pipelines.errors import UserError
 from pipelines.log.ids import WHOLE_NUMBER, canonical
-from pipelines.log.sources import TEXT_FORMATS, guess_format, read_table
+from pipelines.log.sources import TEXT_FORMATS, guess_format, read_source
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FeatureRows:
             If it cannot be read, lacks a column, or has an id on several rows.
         """
         names = list(dict.fromkeys([source.id, *source.features, *source.show]))
-        table, files = read_table(source, names)
+        table, files = read_source(source, names)
         ids = canonical(table[source.id], f"{source.path}: id column {source.id!r}")
         present = pc.is_valid(ids)
         rows = cls(source, ids.filter(present), table.filter(present), files)
@@ -53,7 +53,7 @@ class FeatureRows:
         return rows
 
     def aligned(self, kind: pa.DataType, log: str, log_is_text: bool) -> FeatureRows:
-        """With ids of the type that the log uses.
+        """Return the same rows with ids of the type that the log uses.
 
         Values of text files have no type of their own and follow the other side.
 
@@ -78,19 +78,19 @@ class FeatureRows:
         )
 
     def files_are_text(self) -> bool:
-        """Whether the ids come from a format without types."""
+        """Say whether the ids come from a format without types."""
         return (self.source.format or guess_format(self.files[0]["path"])) in TEXT_FORMATS
 
     def find(self, ids: pa.Array) -> pa.Array:
-        """The row of each id, int32, null where the table has none."""
+        """Find the row of each id, int32, null where the table has none."""
         return pc.index_in(ids, value_set=self.ids)
 
     def look_up(self, ids: pa.Array) -> pa.Table:
-        """The raw columns for each id, null where the table has no row."""
+        """Look up the raw columns for each id, null where the table has no row."""
         return self.columns.take(self.find(ids))
 
     def fit(self, used: npt.NDArray[np.bool_]) -> list[FeatureEncoder]:
-        """Encoders of all features, learned from the rows in use."""
+        """Learn the encoders of all features from the rows in use."""
         columns = self.columns.filter(pa.array(used))
         try:
             return [fit(name, feature, columns[name]) for name, feature in self.source.features.items()]

@@ -22,13 +22,13 @@ from pipelines.storage.tables import read_table, write_table
 
 
 def superseded_file(file: str | Path) -> Path:
-    """Where the superseded users of a split's file are listed, if there are any."""
+    """Say where the superseded users of a split's file are listed, if there are any."""
     path = Path(file)
     return path.parent.parent.parent / "superseded" / path.name
 
 
 def superseded(file: str | Path) -> pa.Array:
-    """The users, by index, whose rows of a split's file do not count."""
+    """Read which users, by index, have rows in a split's file that do not count."""
     listed = superseded_file(file)
     return as_array(read_table(listed)["user"]) if exists(listed) else pa.array([], pa.int64())
 
@@ -41,7 +41,7 @@ def supersede(file: Path, users: Int64s) -> None:
 
 
 def read_part(file: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a split's file that count."""
+    """Read the rows of a split's file that count."""
     gone = superseded(file)
     if not len(gone):
         return read_table(file, columns)
@@ -51,7 +51,7 @@ def read_part(file: str | Path, columns: Sequence[str] | None = None) -> pa.Tabl
 
 
 def part_size(file: str | Path) -> tuple[int, int]:
-    """Users and history events of the rows that count; the footer says it, unless rows are superseded."""
+    """Count users and history events of the rows that count; the footer says it, unless rows are superseded."""
     if len(superseded(file)):
         items = read_part(file, ["items"])["items"]
         return len(items), pc.sum(pc.list_value_length(items)).as_py() or 0

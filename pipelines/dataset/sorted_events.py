@@ -74,7 +74,7 @@ class SortedEvents:
         )
 
     def events(self) -> pa.Table:
-        """As `sort_events` takes them."""
+        """Return the events as `sort_events` takes them."""
         columns = {
             "user": self.users.take(pa.array(self.user)),
             "item": self.items.take(pa.array(self.item)),
@@ -87,12 +87,12 @@ class SortedEvents:
         return pa.table(columns)
 
     def of_users(self, users: pa.Array) -> SortedEvents:
-        """The events of those of its users that are among `users`."""
+        """Take the events of those of its users that are among `users`."""
         stays = pc.is_in(self.users, value_set=users).to_numpy(zero_copy_only=False)
         return self.of(stays, np.flatnonzero(stays[self.user]))
 
     def of(self, stays: Mask, kept: Rows) -> SortedEvents:
-        """The events number `kept`, all of them of users that stay, (U,); `items` is unchanged."""
+        """Take the events number `kept`, all of them of users that stay, (U,); `items` is unchanged."""
         new_user = (np.cumsum(stays) - 1).astype(np.int32)
         return SortedEvents(
             self.users.filter(pa.array(stays)),
@@ -151,7 +151,7 @@ def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[SortedEvents, 
 
 
 def _order(user: Int32s, time: Int64s, minor: list[Any]) -> tuple[Rows, Rows]:
-    """The rows by (user, time, *minor), and the number of each one's (user, time) run, in that order.
+    """Sort the rows by (user, time, *minor); with the number of each one's (user, time) run, in that order.
 
     User and time share one 64-bit key where they fit, which sorts several times faster than two keys; only the rows of
     equal keys are then sorted by the rest.
@@ -218,7 +218,7 @@ def settle(
 
 
 def item_counts(histories: SortedEvents) -> pa.Table:
-    """Events per item that has any: columns id, count (int64)."""
+    """Count the events per item that has any: columns id, count (int64)."""
     count = np.bincount(histories.item, minlength=len(histories.items))
     table = pa.table({"id": histories.items, "count": pa.array(count, pa.int64())})
     return table.filter(pc.greater(table["count"], 0))

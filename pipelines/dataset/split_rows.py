@@ -36,7 +36,7 @@ class SplitRows:
         return SplitCounts(len(self.cut.user), len(known.values), len(wanted.values), self.cut.skipped)
 
     def values(self, column: Literal["items", "targets"]) -> Int32s:
-        """All members of a column's lists, one after the other."""
+        """Return all members of a column's lists, one after the other."""
         values: Int32s = self.table[column].combine_chunks().values.to_numpy()
         return values
 
@@ -76,7 +76,7 @@ COUNTED: tuple[tuple[str, Literal["items", "targets"]], ...] = (("train", "items
 
 
 def item_occurrences(rows: dict[str, SplitRows]) -> pa.Table:
-    """How often each item stands in what is COUNTED: columns item, train, test, where either is above 0."""
+    """Count how often each item stands in what is COUNTED: columns item, train, test, where either is above 0."""
     found = {split: np.unique(rows[split].values(column), return_counts=True) for split, column in COUNTED}
     some = np.union1d(*(items for items, _ in found.values()))
     counts = {}
@@ -87,12 +87,12 @@ def item_occurrences(rows: dict[str, SplitRows]) -> pa.Table:
 
 
 def stretches(rows: dict[str, SplitRows]) -> dict[str, Stretches]:
-    """The cuts of all splits."""
+    """Return the cuts of all splits."""
     return {split: each.cut for split, each in rows.items()}
 
 
 def _behaviours(histories: SortedEvents, data: DataConfig, unit: TimeUnit) -> dict[str, npt.NDArray[Any]]:
-    """What the configuration wants to know of each event beside its item and time."""
+    """Find what the configuration wants to know of each event beside its item and time."""
     second = 1e6 if unit == "us" else 1
     found: dict[str, npt.NDArray[Any]] = {}
     if data.events.type_weights is not None:

@@ -9,41 +9,42 @@ import pyarrow.compute as pc
 import torch
 
 from mind_core.evaluation import Targets
-from mind_core.features import FIRST_ITEM, FeatureColumn, FeatureSpec, profile_bags
+from mind_core.features import FeatureColumn, FeatureSpec, profile_bags
 from mind_core.sequences import Sequences
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.dataset.dataset import FeatureInfo
 
 
 def feature_specs(infos: tuple[FeatureInfo, ...]) -> list[FeatureSpec]:
-    """Feature specs of the model; a bucketised number is a category of its bucket."""
+    """Make the model's feature specs; a bucketised number is a category of its bucket."""
     return [FeatureSpec(i.name, "categorical" if i.kind == "bucket" else i.kind, i.size) for i in infos]
 
 
 def feature_columns(table: pa.Table, specs: list[FeatureSpec], prefix: str) -> list[FeatureColumn]:
-    """Encoded ``<prefix>_<name>`` columns as tensors."""
+    """Read encoded ``<prefix>_<name>`` columns as tensors."""
     return [_feature_column(table[f"{prefix}_{spec.name}"], spec) for spec in specs]
 
 
 def to_sequences(table: pa.Table, profile: list[FeatureSpec]) -> Sequences:
-    """Histories and profiles of a split, row u of the table being user u."""
+    """Read the histories and profiles of a split, row u of the table being user u."""
     items, offsets = _flat(table["items"])
     columns = feature_columns(table, profile, "profile")
     return Sequences(items, offsets, profile_bags(columns) if columns else None)
 
 
 def to_targets(table: pa.Table) -> Targets:
-    """Held-out items of a split."""
+    """Read the held-out items of a split."""
     return Targets(*_flat(table["targets"]))
 
 
 def train_counts(items: pa.Table) -> torch.Tensor:
-    """(V,) events per item index in the training split, padding and unknown included, from the item table."""
+    """Read (V,) the events per item index in the training split, padding and unknown included, from the item table."""
     counts = to_tensor(items["train_count"], np.int64)
     return torch.cat([counts.new_zeros(FIRST_ITEM), counts])
 
 
 def cold_mask(counts: torch.Tensor, features: list[FeatureSpec]) -> torch.Tensor:
-    """(V,) bool, the items that training never sees; none without `features`, from which they get their vectors.
+    """Find the items that training never sees, (V,) bool; none without `features`, which their vectors are made of.
 
     counts : (V,) events per item index in the training split.
     """
@@ -63,19 +64,19 @@ def _feature_column(column: pa.ChunkedArray, spec: FeatureSpec) -> FeatureColumn
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[torch.Tensor, torch.Tensor]:
-    """A list column as (values int32, offsets int64)."""
+    """Turn a list column into (values int32, offsets int64)."""
     offsets = torch.zeros(len(column) + 1, dtype=torch.int64)
     torch.cumsum(to_tensor(pc.list_value_length(column), np.int64), 0, out=offsets[1:])
     return to_tensor(pc.list_flatten(column), np.int32), offsets
 
 
 def to_tensor(column: pa.ChunkedArray, dtype: npt.DTypeLike) -> torch.Tensor:
-    """A column of numbers as a tensor."""
+    """Turn a column of numbers into a tensor."""
     return torch.tensor(np.asarray(column, dtype=dtype))  # a copy: Arrow's buffers are read-only, torch's are not
 
 
 def with_held_out(table: pa.Table) -> pa.Table:
-    """The rows of a split with their held-out items, the targets, at the end of the history."""
+    """Return the rows of a split with their held-out items, the targets, at the end of the history."""
     items, targets = (table[name].combine_chunks() for name in ("items", "targets"))
     first, second = _offsets(items), _offsets(targets)
     flat, offsets = pa.concat_arrays([items.flatten(), targets.flatten()]), first + second

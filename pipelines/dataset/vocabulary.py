@@ -15,17 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mind_core.special_rows import FIRST_ITEM, FIRST_VALUE, MISSING, UNKNOWN
 from pipelines.config.schema import Feature
 from pipelines.dataset.splits import first_occurrences
 from pipelines.errors import UserError
 from pipelines.log.ids import as_array
 from pipelines.log.normalise import text_numbers
-
-PADDING = 0
-UNKNOWN = 1
-FIRST_ITEM = 2
-MISSING = 2
-FIRST_VALUE = 3
 
 FeatureKind = Literal["categorical", "multi", "numeric", "bucket"]
 
@@ -77,7 +72,7 @@ class FeatureEncoder:
         return pa.array(np.where(present, rows, MISSING).astype(np.int32))
 
     def table(self) -> pa.Table | None:
-        """The vocabulary: columns index (int32), value, count (int64); None for a numeric feature."""
+        """Return the vocabulary: columns index (int32), value, count (int64); None for a numeric feature."""
         if self.kind == "numeric":
             return None
         values = self.values if self.edges is None else pa.array(_bucket_names(self.edges), pa.string())
@@ -90,7 +85,7 @@ class FeatureEncoder:
         )
 
     def after(self, old: FeatureEncoder) -> FeatureEncoder:
-        """This encoder with the rows of an older one, its own new values after them; scales and edges are the old ones.
+        """Put own new values after the rows of an older encoder; scales and edges are the old ones.
 
         A value that has become rare keeps its row.
         """
@@ -161,7 +156,7 @@ def fit(name: str, feature: Feature, column: Any) -> FeatureEncoder:
 
 
 def build_items(counts: pa.Table, cold: pa.Array | None = None) -> pa.Table:
-    """Item vocabulary: columns index (int32, from 2), id, count; the most frequent first, then by id.
+    """Make an item vocabulary: columns index (int32, from 2), id, count; the most frequent first, then by id.
 
     cold : ids without an event; they come last.
     """
@@ -173,7 +168,7 @@ def build_items(counts: pa.Table, cold: pa.Array | None = None) -> pa.Table:
 
 
 def grow_items(vocabulary: pa.Table, change: pa.Table, cold: pa.Array | None) -> pa.Table:
-    """An item vocabulary with changed counts: every item keeps its row, new ones come after as in `build_items`.
+    """Change an item vocabulary's counts: every item keeps its row, new ones come after as in `build_items`.
 
     change : columns id, count (to be added, possibly negative).
     """
@@ -204,7 +199,7 @@ def encode_columns(encoders: list[FeatureEncoder], table: pa.Table, prefix: str)
 
 
 def _numbers(array: pa.Array, name: str) -> npt.NDArray[np.float64]:
-    """As float64; missing, infinite and unparseable values are NaN."""
+    """Read values as float64; missing, infinite and unparseable ones are NaN."""
     if pa.types.is_string(array.type):
         array = text_numbers(array)
     try:

@@ -111,7 +111,7 @@ def _report(
     ranking: Ranking,
     split: SplitName,
 ) -> tuple[Report, dict[str, Floats]]:
-    """The report, and the evaluated model's metrics of each user."""
+    """Make the report, and the evaluated model's metrics of each user."""
     counts, cutoffs, metric = dataset.items()["train_count"].to_numpy(), config.metric_cutoffs, config.train.metric
     rules = list(baselines.scorers(config.evaluate.seen == "filter"))
     shown = labels([card.name for card in cards], [card.preset for card in cards])

@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mind_core.features import FIRST_ITEM
 from mind_core.inference import MINDRetriever, search
 from mind_core.sequences import Histories, full_histories
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences
 from pipelines.evaluation.report import Report

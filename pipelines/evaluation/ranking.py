@@ -124,7 +124,7 @@ def rank_slice(
 
 
 def _own(scorer: Scorer, sequences: Sequences, outcome: Outcome) -> Tensor:
-    """(U, K) bool: which interests are a user's own; a rule has one of everybody."""
+    """Say which interests are a user's own, (U, K) bool; a rule has one of everybody."""
     if not isinstance(scorer, MINDRetriever):
         return torch.ones(len(outcome.users), 1, dtype=torch.bool)
     return scorer.interests(full_histories(sequences, outcome.users, scorer.max_history))[1]

@@ -44,7 +44,7 @@ class LogDatasource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """One for each piece, whatever `parallelism` asks for."""
+        """Make one for each piece, whatever `parallelism` asks for."""
         return [self._task(number, piece) for number, piece in self.pieces.items()]
 
     def _task(self, number: int, piece: Fragment) -> ReadTask:
@@ -56,7 +56,7 @@ class LogDatasource(Datasource):
 
 
 def _rows(number: int, piece: Fragment, source: TableSource, columns: list[str]) -> Iterator[pa.Table]:
-    """One row for each block that holds anything; the last one is known as such, so that a torn read shows."""
+    """Yield a row for each block that holds anything; the last one is known as such, so that a torn read shows."""
     count, held = 0, None
     for block in read_blocks(piece, source, columns):
         if block.table.num_rows or block.unreadable:
@@ -86,7 +86,7 @@ def _row(number: int, place: int, last: bool, block: Block) -> pa.Table:
 
 
 def blocks_of(rows: pa.Table) -> Iterator[tuple[int, int, bool, Block]]:
-    """Piece, block, last and the block itself of each row."""
+    """Yield piece, block, last and the block itself of each row."""
     for batch in rows.to_batches():
         for place in range(batch.num_rows):
             piece, block, last, table, unreadable = (batch[name][place] for name in batch.schema.names)

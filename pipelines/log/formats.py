@@ -76,7 +76,7 @@ def reading(path: str, file_format: str) -> Iterator[None]:
 
 
 def is_blank(fragment: Fragment) -> bool:
-    """Whether a text file holds not a byte, once decompressed."""
+    """Say whether a text file holds not a byte, once decompressed."""
     if fragment.size_bytes > BLANK_BYTES:
         return False
     with reading(fragment.shown, fragment.format), _stream(fragment) as raw:
@@ -84,7 +84,7 @@ def is_blank(fragment: Fragment) -> bool:
 
 
 def column_names(fragment: Fragment, source: TableSource) -> list[str]:
-    """The columns of the fragment's file, and those of its path; not of JSON lines, where each line has its own."""
+    """List the columns of the fragment's file and of its path; not of JSON lines, where each line has its own."""
     return list(dict.fromkeys([*_columns_inside(fragment, source), *dict(fragment.partition)]))
 
 
@@ -151,7 +151,7 @@ def _parquet_blocks(fragment: Fragment, columns: list[str]) -> Iterator[Block]:
 
 @contextmanager
 def _stream(fragment: Fragment) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed by its suffix (.gz, .zst, .bz2, .lz4)."""
+    """Open the file's bytes, decompressed by its suffix (.gz, .zst, .bz2, .lz4)."""
     with fragment.filesystem.open_input_stream(fragment.path, compression="detect") as raw:
         yield raw
 

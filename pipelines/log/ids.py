@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mind_core.splitmix import FIRST, GOLDEN, SECOND
 from pipelines.errors import UserError
 
 UInt64s = npt.NDArray[np.uint64]
@@ -23,7 +24,7 @@ WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
 def as_array(column: Any) -> pa.Array:
-    """One contiguous array of a column, chunked or not, with dictionaries decoded and short offsets."""
+    """Make one contiguous array of a column, chunked or not, with dictionaries decoded and short offsets."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps several chunks when text overflows 2 GiB
@@ -87,7 +88,7 @@ def canonical(column: Any, where: str) -> pa.Array:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    """Whether values are bytes, of whatever layout."""
+    """Say whether values are bytes, of whatever layout."""
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
     return any(test(kind) for test in tests)
 
@@ -107,12 +108,12 @@ def _uuid_text(array: pa.Array) -> pa.Array:
 
 
 def is_whole_numbers(text: pa.Array) -> bool:
-    """Whether every value of a text column is the plain decimal form of an integer."""
+    """Say whether every value of a text column is the plain decimal form of an integer."""
     return bool(pc.all(pc.match_substring_regex(text, WHOLE_NUMBER), min_count=0).as_py())
 
 
 def common_type(types: set[pa.DataType]) -> pa.DataType:
-    """The one type that ids of all these canonical types are cast to: text wins, as every id can be written."""
+    """Find the one type that ids of all these canonical types are cast to: text wins, as every id can be written."""
     return next(iter(types)) if len(types) == 1 else pa.string()
 
 
@@ -130,10 +131,10 @@ def hash64(ids: pa.Array, seed: int = 0) -> UInt64s:
 
 
 def _mix(x: UInt64s) -> UInt64s:
-    """The finaliser of splitmix64: neighbouring integers land far apart."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    """Apply the finaliser of SplitMix64: neighbouring integers land far apart. In torch: mind_core.shuffle."""
+    x = x + np.uint64(GOLDEN)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(FIRST)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(SECOND)
     return x ^ (x >> np.uint64(31))
 
 

@@ -41,13 +41,13 @@ _FIRST_TIE = np.iinfo(np.int64).min  # a missing tie_break sorts first
 
 
 def needed_columns(source: EventSource) -> list[str]:
-    """The log's columns that are read, each once."""
+    """List the log's columns that are read, each once."""
     optional = [source.tie_break, source.event_type, *(exclusion.column for exclusion in source.exclude)]
     return list(dict.fromkeys([source.user, source.item, source.time, *(name for name in optional if name)]))
 
 
 def time_unit(column: Any, where: str) -> TimeUnit:
-    """What the time column of a first block holds: instants ("us") or plain numbers.
+    """Say what the time column of a first block holds: instants ("us") or plain numbers.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def time_unit(column: Any, where: str) -> TimeUnit:
 
 
 def parse_times(column: Any, unit: TimeUnit, where: str, epoch: EpochUnit | None = None) -> pa.Array:
-    """Times as int64, null where missing or not parseable, among them those that int64 cannot hold.
+    """Parse times as int64, null where missing or not parseable, among them those that int64 cannot hold.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def _microseconds(whole: pa.Array, fraction: pa.Array | None, epoch: EpochUnit |
 
 
 def _times(whole: pa.Array, scale: int) -> pa.Array:
-    """The product, null where int64 cannot hold it and a fraction besides."""
+    """Multiply, null where int64 cannot hold the product and a fraction besides."""
     limit = _LAST // scale - 1
     fits = pc.and_(pc.less_equal(whole, limit), pc.greater_equal(whole, -limit))
     return pc.multiply(pc.if_else(fits, whole, pa.scalar(None, pa.int64())), scale)
@@ -186,7 +186,7 @@ def _strict_iso(text: pa.Array) -> pa.Array:
 
 
 def _tidy(text: pa.Array) -> pa.Array:
-    """What writers of ISO text do otherwise than pandas reads it."""
+    """Undo what writers of ISO text do otherwise than pandas reads it."""
     text = pc.ascii_upper(pc.utf8_trim_whitespace(text))
     text = pc.replace_substring_regex(text, r" UTC$", "Z")  # BigQuery
     return pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]+", r"\1")  # among nanoseconds, pandas ends in 2262
@@ -252,7 +252,7 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
 
 
 def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:
-    """The rows as text, block by block in the order of the reasons."""
+    """Write the rows as text, block by block in the order of the reasons."""
     rows = pa.array(np.concatenate([np.zeros(0, np.int64), *(found for _, found in bad)]))
     reasons = pa.concat_arrays([pa.array([], pa.string()), *(pa.array([reason] * len(found)) for reason, found in bad)])
     texts = {name: as_text(as_array(block[name]).take(rows)) for name in block.column_names}
@@ -260,7 +260,7 @@ def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:
 
 
 def as_text(column: Any) -> pa.Array:
-    """Any column as text that a person can read."""
+    """Write any column as text that a person can read."""
     array = as_array(column)
     try:
         return array.cast(pa.string())
@@ -269,7 +269,7 @@ def as_text(column: Any) -> pa.Array:
 
 
 def excluded(column: Any, rule: Exclusion, where: str) -> Mask:
-    """The rows that an exclusion sets aside, (n,) bool; a missing value is never excluded."""
+    """Find the rows that an exclusion sets aside, (n,) bool; a missing value is never excluded."""
     label = f"{where}: column {rule.column!r} of exclusion {rule.reason!r}"
     array = as_array(column)
     if rule.below is not None:
@@ -286,7 +286,7 @@ def excluded(column: Any, rule: Exclusion, where: str) -> Mask:
 
 
 def text_numbers(text: pa.Array) -> pa.Array:
-    """Text as float64, null where it is no number."""
+    """Parse text as float64, null where it is no number."""
     numbers = pd.to_numeric(pd.Series(text.to_numpy(zero_copy_only=False), dtype=object), errors="coerce")
     return pa.array(numbers.to_numpy(np.float64), from_pandas=True)
 

@@ -40,7 +40,7 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
-    """The pieces of a source in path order, checked as far as a look at the files' heads can tell.
+    """List the pieces of a source in path order, checked as far as a look at the files' heads can tell.
 
     Files without data are left out.
 
@@ -72,7 +72,7 @@ def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
 
 
 def partition(path: str) -> tuple[tuple[str, str | None], ...]:
-    """Key and value of each folder ``key=value`` of a file's path, as Hive, Spark and Arrow name them.
+    """Split the folders ``key=value`` of a file's path into key and value, as Hive, Spark and Arrow name them.
 
     Values are text, %-decoded, or None for Hive's null. All folders count, so that a file is the same by itself, in a
     glob and in a folder. In a column that the file has as well, the file's values count, and the path's fill its nulls.
@@ -84,7 +84,7 @@ def partition(path: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((key, None if value == _HIVE_NULL else value) for key, value in pairs)
 
 
-def read_table(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[dict[str, Any]]]:
+def read_source(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Read a whole table, `columns` only, and say what was read (see `lineage`).
 
     Text columns of a CSV in which every value is an integer become int64.
@@ -112,7 +112,7 @@ def read_table(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[
 
 
 def _widened(schema: pa.Schema, other: pa.Schema, path: str) -> pa.Schema:
-    """The schema that holds both, e.g. int64 for int32 and int64."""
+    """Find the schema that holds both, e.g. int64 for int32 and int64."""
     fields = []
     for before, field in zip(schema, other, strict=True):
         try:
@@ -127,17 +127,17 @@ def _widened(schema: pa.Schema, other: pa.Schema, path: str) -> pa.Schema:
 
 
 def identity(pieces: list[Fragment]) -> list[list[Any]]:
-    """What tells the pieces from those of other files, or of files that have changed, as JSON holds it."""
+    """Return what tells the pieces from those of other files, or of files that have changed, as JSON holds it."""
     return [[each.path, each.size_bytes, each.modified_ns, list(each.row_groups)] for each in pieces]
 
 
 def size_of(pieces: list[Fragment]) -> int:
-    """Bytes of the files that the pieces are of."""
+    """Add up the bytes of the files that the pieces are of."""
     return sum({piece.number: piece.size_bytes for piece in pieces}.values())
 
 
 def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, Any]]:
-    """The files that were read: path (no credentials), bytes, and rows by file number."""
+    """List the files that were read: path (no credentials), bytes, and rows by file number."""
     files = {}
     for piece in pieces:
         files[piece.number] = {
@@ -150,7 +150,7 @@ def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, A
 
 
 def _find(path: str) -> tuple[Any, list[Any]]:
-    """The file system of `path`, and the sorted file infos it stands for."""
+    """Find the file system of `path`, and the sorted file infos it stands for."""
     filesystem, where = open_filesystem(path)
     try:
         found = _list(filesystem, where)
@@ -183,7 +183,7 @@ def _hidden(inside: str) -> bool:
 
 
 def guess_format(path: str) -> str:
-    """The format that a file name's suffix stands for, a compression suffix apart."""
+    """Guess the format from a file name's suffix, a compression suffix apart."""
     name = Path(path.split("?")[0])
     suffix = Path(name.stem).suffix if name.suffix in _COMPRESSIONS else name.suffix
     if suffix not in _SUFFIXES:

@@ -25,7 +25,6 @@ from safetensors.torch import load_file, save_file
 
 from mind_core.config import ModelConfig
 from mind_core.diagnostics import all_finite
-from mind_core.features import FIRST_ITEM, UNKNOWN
 from mind_core.inference import (
     MINDRetriever,
     PopularityRetriever,
@@ -36,6 +35,7 @@ from mind_core.inference import (
 )
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
+from mind_core.special_rows import FIRST_ITEM, UNKNOWN
 from pipelines.config.home_location import shown
 from pipelines.config.names import ALLOWED, file_name, is_name
 from pipelines.config.schema import Config
@@ -123,7 +123,7 @@ class SavedModel:
         return as_array(self.items["id"])
 
     def encode_items(self, ids: pa.Array) -> pa.Array:
-        """Raw item ids to int32 item indices; an id that the model does not know becomes the unknown item."""
+        """Encode raw item ids as int32 item indices; an id that the model does not know becomes the unknown item."""
         try:
             place = pc.index_in(ids.cast(self.item_ids.type), value_set=self.item_ids)
         except pa.ArrowInvalid as error:
@@ -131,7 +131,7 @@ class SavedModel:
         return pc.fill_null(pc.add(place, FIRST_ITEM), UNKNOWN).cast(pa.int32())
 
     def encode(self, histories: pa.Array, profile: pa.Table | None = None) -> Sequences:
-        """Raw histories (a list array, oldest first) and raw profile columns to model input.
+        """Encode raw histories (a list array, oldest first) and raw profile columns as model input.
 
         Profile columns that are absent count as missing.
         """
@@ -143,15 +143,15 @@ class SavedModel:
         return to_sequences(pa.table(columns), feature_specs(self.card.profile_features))
 
     def sequences(self, rows: pa.Table, latest: bool = False) -> Sequences:
-        """Rows of a split as the model reads them; `latest`: with the held-out items at the end of the histories."""
+        """Read rows of a split as the model does; `latest`: with the held-out items at the end of the histories."""
         return to_sequences(with_held_out(rows) if latest else rows, feature_specs(self.card.profile_features))
 
     def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool) -> pa.Table:
-        """Top-n lists as a table, one row per user and place: `recommend_shelves` of the one shelf."""
+        """Make top-n lists as a table, one row per user and place: `recommend_shelves` of the one shelf."""
         return self.recommend_shelves(sequences, {"new" if exclude_seen else "all": n})
 
     def recommend_shelves(self, sequences: Sequences, sizes: Mapping[Shelf, int]) -> pa.Table:
-        """Lists as a table, one row per user and place; a user's shelves stand in the order of `sizes`.
+        """Make lists as a table, one row per user and place; a user's shelves stand in the order of `sizes`.
 
         Returns
         -------
@@ -180,7 +180,7 @@ TRAINING = ("loss", "optim", "train")  # sections of settings that a card does n
 
 
 def described(config: Config, card: ModelCard) -> Config:
-    """The settings of a command with those of the model that it works on in their place."""
+    """Put the settings of the model that a command works on in place of the command's."""
     return config.model_copy(update={"preset": card.preset, "model": card.config})
 
 

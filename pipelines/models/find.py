@@ -23,7 +23,7 @@ from pipelines.tracking.store import store_of
 
 
 def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Path:
-    """The folder of the model artifact to use.
+    """Find the folder of the model artifact to use.
 
     Parameters
     ----------

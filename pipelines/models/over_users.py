@@ -68,13 +68,13 @@ class UserWorker:
         self.arguments = arguments
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """What the rows of a slice come to. Safe to run twice, as Ray retries after a crash."""
+        """Return what the rows of a slice come to. Safe to run twice, as Ray retries after a crash."""
         if self.mistake is not None:
             raise self.mistake
         return self.work(table, **self.arguments)
 
     def work(self, table: pa.Table, **arguments: Any) -> pa.Table:
-        """The subclass's part of `__call__`."""
+        """Do the subclass's part of `__call__`."""
         raise NotImplementedError
 
 
@@ -146,7 +146,7 @@ class UserPass:
                 yield block
 
     def stats(self) -> str:
-        """What each operator of the finished pass took, in Ray Data's words."""
+        """Tell what each operator of the finished pass took, in Ray Data's words."""
         return f"{self.results.stats()}\n" if self.users else ""
 
 
@@ -162,7 +162,7 @@ def _light_reader() -> Iterator[None]:
 
 
 def places_of(dataset: Dataset, files: Sequence[str]) -> Places:
-    """(users,) by user index: the number of the file whose row of the user counts; -1 without any row.
+    """Find the number of the file whose row of the user counts, (users,) by user index; -1 without any row.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def places_of(dataset: Dataset, files: Sequence[str]) -> Places:
 
 
 def rows_that_count(table: pa.Table, *, numbers: dict[str, int], places: Any) -> pa.Table:
-    """The rows that stand in their user's place, without the column ``path``.
+    """Keep the rows that stand in their user's place, without the column ``path``.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def rows_that_count(table: pa.Table, *, numbers: dict[str, int], places: Any) ->
 
 
 def actors_of(config: Config, slices: int) -> dict[str, Any]:
-    """How many actors, and what each asks for: arguments of `map_batches`.
+    """Say how many actors, and what each asks for: arguments of `map_batches`.
 
     `train.workers` of them, fewer if there are fewer slices or the cluster has fewer CPUs. One CPU is left to the tasks
     that read, which would wait for ever otherwise; where there are no more CPUs than actors, these ask for less of one.

@@ -36,13 +36,13 @@ class RunState:
 
 
 def run_stem(config: Config, dataset: Dataset) -> str:
-    """The name of the first run of these settings and data; the next are <stem>-2, <stem>-3, ..."""
+    """Name the first run of these settings and data; the next are <stem>-2, <stem>-3, ..."""
     digest = config_hash(config)[:6] + dataset.manifest.fingerprint[:4]
     return f"{config.name}-{config.preset}-{digest}"
 
 
 def runs_so_far(config: Config, dataset: Dataset) -> list[RunState]:
-    """The finished runs of these settings and data, the oldest first, and after them the unfinished or a new one."""
+    """List the finished runs of these settings and data, the oldest first, and then the unfinished or a new one."""
     stem = run_stem(config, dataset)
     states = [read_state(config, stem)]
     while states[-1].finished:
@@ -51,13 +51,13 @@ def runs_so_far(config: Config, dataset: Dataset) -> list[RunState]:
 
 
 def current_run(config: Config, dataset: Dataset) -> RunState:
-    """The unfinished run of these settings and data, or a new one."""
+    """Find the unfinished run of these settings and data, or name a new one."""
     return runs_so_far(config, dataset)[-1]
 
 
 @contextmanager
 def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
-    """`current_run`, kept to this process until the block ends.
+    """Keep `current_run` to this process until the block ends.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def claimed_run(config: Config, dataset: Dataset) -> Iterator[RunState]:
 
 
 def read_state(config: Config, name: str) -> RunState:
-    """The state of a run by its name; a fresh one if there is none."""
+    """Read the state of a run by its name; a fresh one if there is none."""
     file = renew(run_folder(config, name) / "run.json")
     return RunState(**json.loads(file.read_text("utf-8"))) if file.is_file() else RunState(name)
 
@@ -91,10 +91,10 @@ def write_state(config: Config, state: RunState) -> None:
 
 
 def run_folder(config: Config, name: str) -> Path:
-    """Of Ray Train's checkpoints and run.json."""
+    """Return the folder of Ray Train's checkpoints and run.json."""
     return config.place("runs", name)
 
 
 def model_folder(config: Config, name: str) -> Path:
-    """Of the model artifact of a run."""
+    """Return the folder of the model artifact of a run."""
     return config.place("models", name)

@@ -31,7 +31,7 @@ class ServedRetriever(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row of lists per request row; params: k, exclude_seen."""
+        """Answer each request row with one row of lists; params: k, exclude_seen."""
         params = params or {}
         id_type = self.model.item_ids.type
         histories = pa.array([_ids(history) for history in model_input["history"]], pa.list_(id_type))
@@ -51,7 +51,7 @@ def _ids(history: Any) -> list[Any]:
 
 
 def signature(model: SavedModel) -> ModelSignature:
-    """The request and answer of a model: the item ids' type and its own profile columns."""
+    """Describe a model's request and answer: the item ids' type and its own profile columns."""
     id_type = _mlflow_type(model.item_ids.type)
     inputs: list[ColSpec | TensorSpec] = [ColSpec(Array(id_type), "history")]
     inputs += [ColSpec(_column_type(encoder), encoder.name, required=False) for encoder in model.profile_encoders]
@@ -68,7 +68,7 @@ def signature(model: SavedModel) -> ModelSignature:
 
 
 def example(model: SavedModel) -> pd.DataFrame:
-    """A request with the three most frequent items as its history."""
+    """Make a request with the three most frequent items as its history."""
     return pd.DataFrame({"history": [model.item_ids[:3].to_pylist()]})
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipelines.plan import plan as names
-from pipelines.plan.code import BUCKETS
-from pipelines.plan.job import Job
+from pipelines.plan.constants import BUCKETS
 from pipelines.plan.memory import RANKED, TRAIN_SPLIT, training_worker
 from pipelines.plan.numbers import show_bytes, show_seconds
 from pipelines.plan.plan import Plan, Process, Stage
 from pipelines.plan.training import compute_seconds, network_seconds
+from pipelines.plan.workload import Workload
 
 LONG_S = 24 * 3600  # a stage beyond that is a bottleneck
 NOT_BUILT = "(not built)"
@@ -28,16 +28,16 @@ class Bottleneck:
 
 
 def bottlenecks(plan: Plan) -> list[Bottleneck]:
-    """The worst first; where all fits and nothing takes a day, the longest stage alone."""
-    short = [process for process in plan.processes if share(plan, process) > 1]
-    found = [_memory(plan, process) for process in sorted(short, key=lambda each: -share(plan, each))]
+    """Find the bottlenecks, the worst first; where all fits and nothing takes a day, the longest stage alone."""
+    short = [process for process in plan.processes if part_of_node_memory(plan, process) > 1]
+    found = [_memory(plan, process) for process in sorted(short, key=lambda each: -part_of_node_memory(plan, each))]
     stages = sorted((each for each in plan.stages if each.name != names.EPOCH), key=lambda each: -each.total)
     slow = [stage for stage in stages if stage.total > LONG_S]
     return found + [_time(plan, stage) for stage in (slow if found or slow else stages[:1])]
 
 
-def share(plan: Plan, process: Process) -> float:
-    """Of a node's memory that all such processes there take."""
+def part_of_node_memory(plan: Plan, process: Process) -> float:
+    """Return the part of a node's memory that all such processes on it take; above 1 they do not fit."""
     return process.node_bytes / plan.machine.memory
 
 
@@ -70,9 +70,9 @@ def _memory_change(plan: Plan, process: str, part: str) -> str:
 
 
 def _table_change(plan: Plan) -> str:
-    if plan.job.config.train.shard_items:
+    if plan.workload.config.train.shard_items:
         return "more workers, optim.table_optimizer=adagrad (a third), a smaller model.dim, or data.min_item_events"
-    sharded = sum(training_worker(_with_train(plan.job, shard_items=True), plan.machine).values())
+    sharded = sum(training_worker(_with_train(plan.workload, shard_items=True), plan.machine).values())
     return f"train.shard_items=true: a worker then takes {show_bytes(sharded)}"
 
 
@@ -94,23 +94,23 @@ def _time_change(plan: Plan, stage: str, kind: str) -> str:
         fewer = "fewer test users (user_holdout); " if stage == names.EVALUATE else ""
         return (
             f"more actors (train.workers); {fewer}an approximate index in place of all "
-            f"{plan.job.items:,.0f} items a user {NOT_BUILT}"
+            f"{plan.workload.items:,.0f} items a user {NOT_BUILT}"
         )
     return {
         "compute": f"{_workers_for_a_day(plan)}; or GPUs (-m flop=... and their other rates), fewer epochs, "
         "train.targets_per_user",
         "validation": "train.validation_users=2000: a fixed sample; without it every user is ranked",
         "network": f"a larger train.batch_size repeats rows more; or rows in bfloat16 {NOT_BUILT}"
-        if plan.job.config.train.shard_items
+        if plan.workload.config.train.shard_items
         else "train.shard_items=true: rows go to their owner alone",
     }.get(kind, "validate less often (train.validate_every_steps), or faster storage for home")
 
 
 def _workers_for_a_day(plan: Plan) -> str:
-    """The fewest workers, a power of two times today's with the batch grown alike, that train in a day."""
-    train = plan.job.config.train
+    """Find the fewest workers, a power of two times today's with the batch grown alike, that train in a day."""
+    train = plan.workload.config.train
     for factor in (2**n for n in range(1, 16)):
-        grown = _with_train(plan.job, workers=factor * train.workers, batch_size=factor * train.batch_size)
+        grown = _with_train(plan.workload, workers=factor * train.workers, batch_size=factor * train.batch_size)
         step = compute_seconds(grown, plan.machine, plan.threads) + network_seconds(
             grown, plan.machine, plan.workers_a_node
         )
@@ -119,6 +119,6 @@ def _workers_for_a_day(plan: Plan) -> str:
     return "no number of such workers trains in a day: the exchange grows with them"
 
 
-def _with_train(job: Job, **changes: object) -> Job:
-    train = job.config.train.model_copy(update=changes)
-    return replace(job, config=job.config.model_copy(update={"train": train}))
+def _with_train(workload: Workload, **changes: object) -> Workload:
+    train = workload.config.train.model_copy(update=changes)
+    return replace(workload, config=workload.config.model_copy(update={"train": train}))

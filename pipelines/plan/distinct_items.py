@@ -5,33 +5,33 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.plan.job import Job
+from pipelines.plan.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 BINS = 4_000  # of ranks, each a thousandth or so wider than the last
 
 
-def distinct_items(job: Job, samples: float) -> float:
-    """R, expected distinct items of `samples` histories and labels, and of the negatives.
+def distinct_items(workload: Workload, samples: float) -> float:
+    """Estimate R, the distinct items of `samples` histories and labels, and of the negatives.
 
     R = sum_i 1 - exp(-(n_h p_i + n_u / V + n_p p_i^a / sum p^a)): n_h behaviours and labels, drawn from the popularity
     p_i ~ (h + i)^-s; n_u uniform negatives and n_p that follow p^a. Source: mind_core.training.Trainer._draw.
     """
-    loss, items = job.config.loss, job.items
+    loss, items = workload.config.loss, workload.items
     if loss.kind == "full":
         return items
-    ranks = np.geomspace(job.head, job.head + items, BINS)
+    ranks = np.geomspace(workload.head, workload.head + items, BINS)
     width = np.diff(ranks)  # items of a bin
-    share = law(ranks, job.zipf)
-    popular = law(ranks, job.zipf * loss.popularity_power)
-    drawn = samples * (job.history + 1) * share + loss.popularity_negatives * popular
+    popular = law(ranks, workload.zipf)
+    flattened = law(ranks, workload.zipf * loss.popularity_power)
+    drawn = samples * (workload.history + 1) * popular + loss.popularity_negatives * flattened
     each = drawn / width + loss.uniform_negatives / items
     return float((width * -np.expm1(-each)).sum())
 
 
 def law(edges: Floats, exponent: float) -> Floats:
-    """Share of the bins between `edges` in the density x^-s."""
+    """Return the shares of the bins between `edges` in the density x^-s."""
     power = 1 - exponent
     below = np.log(edges) if abs(power) < 1e-9 else edges**power / power
-    share: Floats = np.diff(below) / (below[-1] - below[0])
-    return share
+    shares: Floats = np.diff(below) / (below[-1] - below[0])
+    return shares

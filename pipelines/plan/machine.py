@@ -15,7 +15,7 @@ from pipelines.plan.numbers import parse_number
 
 
 def figure(default: float, what: str) -> float:
-    """A field of `Machine` that says what it is."""
+    """Make a field of `Machine` that says what it is."""
     value: float = field(default=default, metadata={"what": what})
     return value
 
@@ -51,17 +51,17 @@ class Machine:
     ray: float = figure(5.2e8, "bytes of Ray's own processes on a node")
 
     def threads(self, count: float) -> float:
-        """How many times faster a worker of `count` threads is than of one."""
+        """Say how many times faster a worker of `count` threads is than of one."""
         return 1 + (count - 1) * self.thread
 
 
 def described(machine: Machine) -> list[tuple[str, float, str]]:
-    """Every figure: its name, its value, what it is."""
+    """List every figure: its name, its value, what it is."""
     return [(each.name, getattr(machine, each.name), each.metadata["what"]) for each in fields(machine)]
 
 
 def with_figures(machine: Machine, texts: Sequence[str]) -> Machine:
-    """``name=value`` each, in place of the figure of that name.
+    """Put ``name=value`` each in place of the figure of that name.
 
     Raises
     ------

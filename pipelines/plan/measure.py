@@ -24,18 +24,19 @@ from torch.multiprocessing.spawn import spawn
 
 from mind_core.config import LossConfig, ModelConfig
 from mind_core.evaluation import Targets, evaluate
-from mind_core.features import FIRST_ITEM, item_bags
+from mind_core.features import item_bags
 from mind_core.inference import MINDRetriever, search
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 from pipelines.cluster.session import cores, ray_session
 from pipelines.config.schema import Config, RayConfig
-from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.ranking import search_seconds
 from pipelines.plan.training import step_work
+from pipelines.plan.workload import Workload
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.synthetic import generate
 from pipelines.progress import console
@@ -65,7 +66,7 @@ SEARCHES = ((20_000, 1, 4), (20_000, 4, 4), (20_000, 4, 64), (60_000, 4, 64), (6
 
 
 def measured(machine: Machine, config: Config) -> Machine:
-    """The machine with the cores, memory and rates of this one; network, start-ups and empty processes stay.
+    """Measure this machine's cores, memory and rates; network, start-ups and empty processes stay.
 
     config : whose d, r and optimizer the steps are timed with.
     """
@@ -85,27 +86,27 @@ def measured(machine: Machine, config: Config) -> Machine:
         torch.set_num_threads(threads)
 
 
-def _job(config: Config, shape: tuple[int, ...]) -> Job:
-    """The planned job with another shape, and users of LENGTH events."""
+def _workload(config: Config, shape: tuple[int, ...]) -> Workload:
+    """Make a workload of another shape, and with users of LENGTH events."""
     batch, history, interests, drawn, items = shape
     model = replace(config.model, max_history=history, interests=interests, encoder="mind")
     loss = replace(config.loss, kind="sampled", uniform_negatives=drawn, popularity_negatives=drawn, in_batch=False)
     train = config.train.model_copy(update={"batch_size": batch, "workers": 1, "targets_per_user": None})
     changed = config.model_copy(update={"model": model, "loss": loss, "train": train})
-    return Job(2e6, items, 2e6 / LENGTH, changed, head=1)
+    return Workload(2e6, items, 2e6 / LENGTH, changed, head=1)
 
 
 def _steps(machine: Machine, config: Config) -> Machine:
     """flop, cell, row and step by least squares of relative errors, none below 0; thread from the first shape."""
     terms, seconds = [], []
     for shape in SHAPES:
-        job = _job(config, shape)
-        work = step_work(job)
+        workload = _workload(config, shape)
+        work = step_work(workload)
         terms.append([work.flop, work.cells, work.rows, 1.0])
-        seconds.append(_step_seconds(job))
+        seconds.append(_step_seconds(workload))
     costs = _fitted(terms, seconds)
     torch.set_num_threads(2)
-    both = _step_seconds(_job(config, SHAPES[0]))
+    both = _step_seconds(_workload(config, SHAPES[0]))
     torch.set_num_threads(1)
     gain = (seconds[0] - costs[3]) / max(1e-9, both - costs[3]) - 1
     flop, cell, row = (1 / cost for cost in costs[:3])
@@ -120,11 +121,11 @@ def _fitted(terms: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[
     return [float(max(cost, 1e-3 / top)) for cost, top in zip(costs, scale, strict=True)]  # a thousandth: next to none
 
 
-def _step_seconds(job: Job) -> float:
-    sequences = _sequences(int(job.items))
-    trainer = _trainer(job.config, sequences, int(job.items))
+def _step_seconds(workload: Workload) -> float:
+    sequences = _sequences(int(workload.items))
+    trainer = _trainer(workload.config, sequences, int(workload.items))
     generator = torch.Generator().manual_seed(1)
-    batch, users = job.rank_batch, len(sequences)
+    batch, users = workload.rank_batch, len(sequences)
 
     def samples() -> Samples:
         user = torch.randint(0, users, (batch,), generator=generator)
@@ -240,7 +241,7 @@ def _gather(rank: int, folder: str) -> None:
 
 
 def _least_seconds(work: Callable[[], object]) -> float:
-    """Of REPEATS, after one that does not count: what else runs on the machine only adds."""
+    """Return the least of REPEATS, after one that does not count: what else runs on the machine only adds."""
     found: list[float] = []
     for _ in range(1 + REPEATS):
         started = time.perf_counter()

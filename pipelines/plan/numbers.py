@@ -14,7 +14,7 @@ COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def parse_number(text: str, what: str) -> float:
-    """A number above 0; suffixes k, M, G or B, and T are powers of 1,000.
+    """Parse a number above 0; suffixes k, M, G or B, and T are powers of 1,000.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def parse_number(text: str, what: str) -> float:
 
 
 def parse_whole(text: str, what: str) -> int:
-    """A whole number above 0, written as `parse_number` takes it.
+    """Parse a whole number above 0, written as `parse_number` takes it.
 
     Raises
     ------
@@ -43,17 +43,17 @@ def parse_whole(text: str, what: str) -> int:
 
 
 def show_bytes(value: float) -> str:
-    """``25.6 GB``; powers of 1,000."""
+    """Write bytes as ``25.6 GB``; powers of 1,000."""
     return _scaled(value, BYTES, "B")
 
 
 def show_seconds(value: float) -> str:
-    """``3.2 h``."""
+    """Write seconds as ``3.2 h``."""
     return _scaled(value, TIMES, "s")
 
 
 def show_count(value: float) -> str:
-    """``1.5 M``, ``300``."""
+    """Write a count as ``1.5 M``, ``300``."""
     return _scaled(value, COUNTS, "")
 
 

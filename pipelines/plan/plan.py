@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from pipelines.plan import memory, preprocessing, ranking, training
-from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import Parts
+from pipelines.plan.workload import Workload
 
 PREPROCESS, EPOCH, TRAIN, EVALUATE, EXPORT = "preprocess", "one epoch", "train", "evaluate", "export"
 WORKER, TRAIN_DRIVER, PREPROCESS_DRIVER = "training worker", "driver of train", "driver of preprocess"
@@ -44,7 +44,7 @@ class Process:
 
     @property
     def node_bytes(self) -> float:
-        """Of all such processes of a node."""
+        """Bytes of all such processes of a node."""
         return self.a_node * self.bytes + self.shared
 
 
@@ -52,7 +52,7 @@ class Process:
 class Plan:
     """threads : of a worker.  nodes : of the training; preprocessing, evaluation and export use the same."""
 
-    job: Job
+    workload: Workload
     machine: Machine
     threads: int
     workers_a_node: int
@@ -67,45 +67,50 @@ class Plan:
         return next(process for process in self.processes if process.name == name)
 
 
-def make_plan(job: Job, machine: Machine, nodes: int | None = None) -> Plan:
-    """Everything that is printed.
+def make_plan(workload: Workload, machine: Machine, nodes: int | None = None) -> Plan:
+    """Plan everything that is printed.
 
     Parameters
     ----------
     nodes : of the cluster; None: the fewest that have a core for each thread and memory for each worker.
     """
-    worker = memory.training_worker(job, machine)
-    threads, a_node = _placed(job, machine, sum(worker.values()), nodes)
-    nodes = nodes or math.ceil(job.workers / a_node)
+    worker = memory.training_worker(workload, machine)
+    threads, a_node = _placed(workload, machine, sum(worker.values()), nodes)
+    nodes = nodes or math.ceil(workload.workers / a_node)
     cores = machine.cores * nodes
-    epoch = _epoch(job, machine, threads, a_node)
-    actors = math.ceil(ranking.ranking_actors(job, cores) / nodes)
+    epoch = _epoch(workload, machine, threads, a_node)
+    actors = math.ceil(ranking.ranking_actors(workload, cores) / nodes)
     return Plan(
-        job,
+        workload,
         machine,
         threads,
         a_node,
         nodes,
         [
-            _preprocess(job, machine, nodes),
+            _preprocess(workload, machine, nodes),
             epoch,
-            _train(job, machine, epoch),
-            _ranking(job, machine, EVALUATE, ranking.evaluation_seconds(job, machine, cores)),
-            _ranking(job, machine, EXPORT, ranking.export_seconds(job, machine, cores)),
+            _train(workload, machine, epoch),
+            _ranking(workload, machine, EVALUATE, ranking.evaluation_seconds(workload, machine, cores)),
+            _ranking(workload, machine, EXPORT, ranking.export_seconds(workload, machine, cores)),
         ],
         [
             Process(WORKER, a_node, worker),
-            Process(TRAIN_DRIVER, 1, memory.train_driver(job, machine)),
-            Process(PREPROCESS_DRIVER, 1, memory.preprocess_driver(job, machine)),
-            Process(TASK, max(1, int(machine.cores)), memory.preprocess_task(job, machine), memory.lookup_bytes(job)),
-            Process(ACTOR, actors, memory.evaluation_actor(job, machine)),
-            Process(EVALUATE_DRIVER, 1, memory.evaluation_driver(job, machine)),
-            Process(EXPORT_DRIVER, 1, memory.export_driver(job, machine)),
+            Process(TRAIN_DRIVER, 1, memory.train_driver(workload, machine)),
+            Process(PREPROCESS_DRIVER, 1, memory.preprocess_driver(workload, machine)),
+            Process(
+                TASK,
+                max(1, int(machine.cores)),
+                memory.preprocess_task(workload, machine),
+                memory.lookup_bytes(workload),
+            ),
+            Process(ACTOR, actors, memory.evaluation_actor(workload, machine)),
+            Process(EVALUATE_DRIVER, 1, memory.evaluation_driver(workload, machine)),
+            Process(EXPORT_DRIVER, 1, memory.export_driver(workload, machine)),
         ],
     )
 
 
-def _placed(job: Job, machine: Machine, bytes_each: float, nodes: int | None) -> tuple[int, int]:
+def _placed(workload: Workload, machine: Machine, bytes_each: float, nodes: int | None) -> tuple[int, int]:
     """Threads of a worker, and workers of a node.
 
     Where one node has room for all, they share its cores; on a cluster a worker has one thread, if not told otherwise.
@@ -113,50 +118,50 @@ def _placed(job: Job, machine: Machine, bytes_each: float, nodes: int | None) ->
     """
 
     def a_node(threads: int) -> int:
-        return max(1, min(int(machine.cores // threads), int(machine.memory // bytes_each), job.workers))
+        return max(1, min(int(machine.cores // threads), int(machine.memory // bytes_each), workload.workers))
 
-    configured = job.config.train.threads
-    shared = configured or max(1, int(machine.cores // job.workers))
-    if nodes == 1 or (nodes is None and a_node(shared) == job.workers):
-        return shared, job.workers
+    configured = workload.config.train.threads
+    shared = configured or max(1, int(machine.cores // workload.workers))
+    if nodes == 1 or (nodes is None and a_node(shared) == workload.workers):
+        return shared, workload.workers
     threads = configured or 1
-    return threads, a_node(threads) if nodes is None else math.ceil(job.workers / nodes)
+    return threads, a_node(threads) if nodes is None else math.ceil(workload.workers / nodes)
 
 
-def _preprocess(job: Job, machine: Machine, nodes: int) -> Stage:
+def _preprocess(workload: Workload, machine: Machine, nodes: int) -> Stage:
     return Stage(
         PREPROCESS,
         {
             "start": machine.start_preprocess,
-            "compute": preprocessing.pass_seconds(job, machine, machine.cores * nodes),
-            "disk": preprocessing.disk_seconds(job, machine, nodes),
-            "driver": preprocessing.driver_seconds(job, machine),
+            "compute": preprocessing.pass_seconds(workload, machine, machine.cores * nodes),
+            "disk": preprocessing.disk_seconds(workload, machine, nodes),
+            "driver": preprocessing.driver_seconds(workload, machine),
         },
     )
 
 
-def _epoch(job: Job, machine: Machine, threads: int, a_node: int) -> Stage:
+def _epoch(workload: Workload, machine: Machine, threads: int, a_node: int) -> Stage:
     return Stage(
         EPOCH,
         {
-            "compute": job.steps * training.compute_seconds(job, machine, threads),
-            "network": job.steps * training.network_seconds(job, machine, a_node),
-            "reports": training.report_seconds(job, machine),
-            "validation": training.validation_seconds(job, machine, threads),
-            "disk": training.checkpoint_seconds(job, machine),
+            "compute": workload.steps * training.compute_seconds(workload, machine, threads),
+            "network": workload.steps * training.network_seconds(workload, machine, a_node),
+            "reports": training.report_seconds(workload, machine),
+            "validation": training.validation_seconds(workload, machine, threads),
+            "disk": training.checkpoint_seconds(workload, machine),
         },
     )
 
 
-def _train(job: Job, machine: Machine, epoch: Stage) -> Stage:
+def _train(workload: Workload, machine: Machine, epoch: Stage) -> Stage:
     """All epochs, and the best model written twice: the artifact, and MLflow's copy of it."""
-    epochs = job.config.train.epochs
-    published = 2 * memory.model_bytes(job) / machine.disk
+    epochs = workload.config.train.epochs
+    published = 2 * memory.model_bytes(workload) / machine.disk
     each = {name: epochs * seconds for name, seconds in epoch.seconds.items()}
     return Stage(TRAIN, {"start": machine.start_train, **each, "driver": published})
 
 
-def _ranking(job: Job, machine: Machine, name: str, seconds: float) -> Stage:
-    """A stage whose actors load the model and rank."""
-    loaded = memory.model_bytes(job) / machine.disk
+def _ranking(workload: Workload, machine: Machine, name: str, seconds: float) -> Stage:
+    """Plan a stage whose actors load the model and rank."""
+    loaded = memory.model_bytes(workload) / machine.disk
     return Stage(name, {"start": machine.start_evaluate, "compute": seconds, "disk": loaded})

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 
-from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import Parts
+from pipelines.plan.workload import Workload
 
 BASELINES = 4  # that mind evaluate ranks beside a model; pipelines.evaluation.baselines
 LIST_ROW_BYTES = 28  # of a list's row before compression: user 8, rank 4, id 8, score 4, interest 4
 
 
-def user_seconds(job: Job, machine: Machine) -> float:
-    """Of a user on a core: the search, and u beside it: the history encoded, the metrics.
+def user_seconds(workload: Workload, machine: Machine) -> float:
+    """Estimate the time of a user on a core: the search, and u beside it: the history encoded, the metrics.
 
     Source: mind_core.evaluation.evaluate.
     """
-    model = job.config.model
-    return search_seconds(job.items, model.interests, model.dim, machine) + machine.user
+    model = workload.config.model
+    return search_seconds(workload.items, model.interests, model.dim, machine) + machine.user
 
 
 def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> float:
-    """Of a user's search on a core: V (K / score + 2 K d / product + 1 / rank); one interest needs no mask.
+    """Estimate a user's search on a core: V (K / score + 2 K d / product + 1 / rank); one interest needs no mask.
 
     Source: mind_core.inference.search.
     """
@@ -30,46 +30,48 @@ def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> 
     return items * (masked / machine.score + interests * 2 * dim / machine.product + 1 / machine.rank)
 
 
-def ranking_actors(job: Job, cores: float) -> float:
-    """`train.workers` of them, of one thread each, but no more than cores.  Source: pipelines.models.over_users."""
-    return max(1.0, min(job.workers, cores))
+def ranking_actors(workload: Workload, cores: float) -> float:
+    """Count `train.workers` actors, of a thread each, but no more than cores.  Source: pipelines.models.over_users."""
+    return max(1.0, min(workload.workers, cores))
 
 
-def evaluation_seconds(job: Job, machine: Machine, cores: float) -> float:
-    """Of `mind evaluate` beside its start: all test users, by the model and by four baselines (as of K = d = 1).
+def evaluation_seconds(workload: Workload, machine: Machine, cores: float) -> float:
+    """Estimate `mind evaluate` without its start: all test users, by the model and by four baselines (as of K = d = 1).
 
     Where seen items are kept each of them makes three lists of a user: V / rank for each beyond the first.
     """
-    more_lists = 2 * job.items / machine.rank if job.config.evaluate.seen == "keep" else 0.0
-    baselines = BASELINES * (search_seconds(job.items, 1, 1, machine) + more_lists)
-    return job.held_out * (user_seconds(job, machine) + more_lists + baselines) / ranking_actors(job, cores)
+    more_lists = 2 * workload.items / machine.rank if workload.config.evaluate.seen == "keep" else 0.0
+    baselines = BASELINES * (search_seconds(workload.items, 1, 1, machine) + more_lists)
+    return (
+        workload.held_out * (user_seconds(workload, machine) + more_lists + baselines) / ranking_actors(workload, cores)
+    )
 
 
-def export_seconds(job: Job, machine: Machine, cores: float) -> float:
-    """Of `mind export` beside its start: every user once."""
-    return job.users * user_seconds(job, machine) / ranking_actors(job, cores)
+def export_seconds(workload: Workload, machine: Machine, cores: float) -> float:
+    """Estimate `mind export` without its start: every user once."""
+    return workload.users * user_seconds(workload, machine) / ranking_actors(workload, cores)
 
 
-def interests_of_user(job: Job) -> float:
-    """Mean of K' = max(1, min(K, floor(log2 n))), n at most L: 1 + sum of P(n >= 2^k) over k = 2 to K.
+def interests_of_user(workload: Workload) -> float:
+    """Average K' = max(1, min(K, floor(log2 n))), n at most L: 1 + sum of P(n >= 2^k) over k = 2 to K.
 
     Source: mind_core.routing.adaptive_interest_count.
     """
-    model = job.config.model
+    model = workload.config.model
     if not model.adaptive_interests:
         return float(model.interests)
     least = [2**k for k in range(2, model.interests + 1) if 2**k <= model.max_history]
-    return 1 + math.fsum(job.going_on ** (length - 1) for length in least)
+    return 1 + math.fsum(workload.going_on ** (length - 1) for length in least)
 
 
-def exported(job: Job) -> Parts:
-    """Bytes of `mind export` before compression: d floats an item and a user's interest, top_n rows a user.
+def exported(workload: Workload) -> Parts:
+    """Count bytes of `mind export` before compression: d floats an item and a user's interest, top_n rows a user.
 
     Source: pipelines.retrieval.export.
     """
-    vector = 4 * job.config.model.dim
+    vector = 4 * workload.config.model.dim
     return {
-        "export: item vectors": vector * job.items,
-        "export: user vectors": vector * job.users * interests_of_user(job),
-        "export: lists": LIST_ROW_BYTES * job.users * job.config.evaluate.top_n,
+        "export: item vectors": vector * workload.items,
+        "export: user vectors": vector * workload.users * interests_of_user(workload),
+        "export: lists": LIST_ROW_BYTES * workload.users * workload.config.evaluate.top_n,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from pipelines.plan import memory, network, preprocessing, ranking, training
-from pipelines.plan.bottlenecks import bottlenecks, share
+from pipelines.plan.bottlenecks import bottlenecks, part_of_node_memory
 from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.machine import Machine, described
 from pipelines.plan.memory import Parts
@@ -35,15 +35,17 @@ def show_machine(machine: Machine) -> None:
 
 
 def _nodes(plan: Plan) -> Table:
-    job, machine, model = plan.job, plan.machine, plan.job.config.model
+    workload, machine, model = plan.workload, plan.machine, plan.workload.config.model
     title = (
-        f"{show_count(job.events)} events, {show_count(job.items)} items, {show_count(job.users)} users; "
-        f"d = {model.dim}, K = {model.interests}, L = {model.max_history}"
+        f"{show_count(workload.events)} events, {show_count(workload.items)} items, {show_count(workload.users)} users"
+        f"; d = {model.dim}, K = {model.interests}, L = {model.max_history}"
     )
     table = _table(title, "nodes", "number", "")
     of = f"{machine.cores:g} cores, {show_bytes(machine.memory)}, {machine.network / 1e9:g} Gbit/s"
     table.add_row("workers", f"{plan.nodes:,}", of)
-    table.add_row("", "", f"{job.workers:,} workers of {plan.threads} threads, up to {plan.workers_a_node} on a node")
+    table.add_row(
+        "", "", f"{workload.workers:,} workers of {plan.threads} threads, up to {plan.workers_a_node} on a node"
+    )
     drivers = max(plan.process(name).bytes for name in DRIVERS)
     table.add_row("head, for the drivers", "1", f"at least {show_bytes(drivers)}")
     return table
@@ -52,52 +54,60 @@ def _nodes(plan: Plan) -> Table:
 def _memory(plan: Plan) -> Table:
     table = _table("Memory at the peak", "process", "bytes", "")
     for process in plan.processes:
-        verdict = "" if share(plan, process) <= 1 else f"more than a node's {show_bytes(plan.machine.memory)}"
+        verdict = (
+            "" if part_of_node_memory(plan, process) <= 1 else f"more than a node's {show_bytes(plan.machine.memory)}"
+        )
         table.add_row(f"[bold]{process.name}[/bold], {process.a_node:,} a node", show_bytes(process.bytes), verdict)
         _add(table, process.parts)
         if process.shared:
             table.add_row("  lookup of items, once a node", show_bytes(process.shared), "")
-    together = memory.preprocess_node(plan.job, plan.machine)
+    together = memory.preprocess_node(plan.workload, plan.machine)
     table.add_row("[bold]preprocess on a single node[/bold], all its processes", show_bytes(together), "")
     return table
 
 
 def _disk(plan: Plan) -> Table:
-    job = plan.job
+    workload = plan.workload
     table = _table("Disk", "what", "bytes", "")
-    for name, size in preprocessing.disk(job).items():
+    for name, size in preprocessing.disk(workload).items():
         table.add_row(name, show_bytes(size), "")
-    table.add_row("dataset: parts", f"{preprocessing.parts(job):,}", f"of {memory.part_events(job):,.0f} events")
-    table.add_row("a checkpoint", show_bytes(training.checkpoint_bytes(job)), "two are kept")
-    table.add_row("model: table, item vectors", show_bytes(memory.model_bytes(job)), "and MLflow's copy")
-    for name, size in ranking.exported(job).items():
+    table.add_row(
+        "dataset: parts", f"{preprocessing.parts(workload):,}", f"of {memory.part_events(workload):,.0f} events"
+    )
+    table.add_row("a checkpoint", show_bytes(training.checkpoint_bytes(workload)), "two are kept")
+    table.add_row("model: table, item vectors", show_bytes(memory.model_bytes(workload)), "and MLflow's copy")
+    for name, size in ranking.exported(workload).items():
         table.add_row(name, show_bytes(size), "before compression")
     return table
 
 
 def _network(plan: Plan) -> Table:
-    job = plan.job
+    workload = plan.workload
     table = _table("Network: a worker sends", "what", "bytes", "")
-    sent = network.step_sent(job)
+    sent = network.step_sent(workload)
     for name, size in sent.items():
         table.add_row(name, show_bytes(size), "")
-    rows = show_count(distinct_items(job, job.rank_batch))
-    table.add_row("in a step", show_bytes(sum(sent.values())), f"{job.rank_batch:,} samples, {rows} distinct items")
-    if job.config.train.shard_items:
-        table.add_row("at a validation", show_bytes(network.validation_received(job)), "received: the whole table")
+    rows = show_count(distinct_items(workload, workload.rank_batch))
+    table.add_row(
+        "in a step", show_bytes(sum(sent.values())), f"{workload.rank_batch:,} samples, {rows} distinct items"
+    )
+    if workload.config.train.shard_items:
+        table.add_row("at a validation", show_bytes(network.validation_received(workload)), "received: the whole table")
     return table
 
 
 def _time(plan: Plan) -> Table:
-    job = plan.job
+    workload = plan.workload
     table = _table("Time", "", *(stage.name for stage in plan.stages))
     for kind in SECONDS:
         cells = [show_seconds(stage.seconds[kind]) if stage.seconds.get(kind) else "" for stage in plan.stages]
         if any(cells):
             table.add_row(kind, *cells)
     table.add_row("[bold]in all[/bold]", *(show_seconds(stage.total) for stage in plan.stages))
-    rate, epochs = job.samples / plan.stage(EPOCH).total, job.config.train.epochs
-    table.caption = f"{epochs} epochs of {show_count(job.samples)} samples, {job.steps:,} steps; {rate:,.0f} samples/s"
+    rate, epochs = workload.samples / plan.stage(EPOCH).total, workload.config.train.epochs
+    table.caption = (
+        f"{epochs} epochs of {show_count(workload.samples)} samples, {workload.steps:,} steps; {rate:,.0f} samples/s"
+    )
     return table
 
 
@@ -108,7 +118,7 @@ def _add(table: Table, parts: Parts) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    """The first column and one without a name hold text, the others numbers."""
+    """Make a table whose first column and those without a name hold text, the others numbers."""
     table = Table(title=title, title_justify="left", caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number and column else "left")

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipelines.plan.code import REPORT_EVERY_STEPS, TILE_USERS
+from pipelines.plan.constants import REPORT_EVERY_STEPS, TILE_USERS
 from pipelines.plan.distinct_items import distinct_items
-from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import table_row_bytes
 from pipelines.plan.network import step_sent, validation_received
 from pipelines.plan.ranking import user_seconds
+from pipelines.plan.workload import Workload
 
 # Gathering a row, and merging one from a rank, as parts of updating one: index_select, mind_core.distributed and
 # mind_core.optim timed alone (5,000 and 20,000 rows, d = 32 and 64, tables of 20,000 to 1 M rows; geometric means).
@@ -31,8 +31,8 @@ class Work:
     rows: float
 
 
-def step_work(job: Job) -> Work:
-    """Of a worker's step, b = B / W samples.
+def step_work(workload: Workload) -> Work:
+    """Count the work of a worker's step, b = B / W samples.
 
     scores   6 b K N d: forward, and the gradient to either side
     routing  (r - 1) b (4 K L d + 4 K d^2), then the last iteration with its gradients, b (6 K L d + 6 K d^2)
@@ -43,69 +43,73 @@ def step_work(job: Job) -> Work:
 
     Source: mind_core.loss, mind_core.routing, mind_core.model, mind_core.optim.
     """
-    model, batch = job.config.model, job.rank_batch
-    interests, dim, width = model.interests, model.dim, job.width
-    weights = sum(a * b for a, b in pairwise(job.mlp_widths))
-    flop = 6 * batch * interests * (job.negatives * dim + weights)
+    model, batch = workload.config.model, workload.rank_batch
+    interests, dim, width = model.interests, model.dim, workload.width
+    weights = sum(a * b for a, b in pairwise(workload.mlp_widths))
+    flop = 6 * batch * interests * (workload.negatives * dim + weights)
     if model.encoder == "mind":
         each = batch * interests * (width * dim + dim**2)
         flop += (4 * (model.iterations - 1) + 6) * each
     else:
         flop += 6 * batch * width * dim
-    return Work(flop, batch * width * dim, rows_touched(job) * dim)
+    return Work(flop, batch * width * dim, rows_touched(workload) * dim)
 
 
-def rows_touched(job: Job) -> float:
-    """Rows that a worker updates in a step, and those that it gathers and merges, each as a part of an update."""
-    gathering, merging = ROW_WORK[job.config.optim.table_optimizer]
-    own = distinct_items(job, job.rank_batch)
-    if job.workers == 1:
+def rows_touched(workload: Workload) -> float:
+    """Count the rows that a worker updates in a step, and, as parts of an update, those that it gathers and merges."""
+    gathering, merging = ROW_WORK[workload.config.optim.table_optimizer]
+    own = distinct_items(workload, workload.rank_batch)
+    if workload.workers == 1:
         return own + gathering * own
-    if job.config.train.shard_items:  # on average as many are asked of a worker as it asks of the others
+    if workload.config.train.shard_items:  # on average as many are asked of a worker as it asks of the others
         return own + merging * own + gathering * 2 * own
-    return distinct_items(job, job.rank_batch * job.workers) + merging * job.workers * own + gathering * own
+    return (
+        distinct_items(workload, workload.rank_batch * workload.workers)
+        + merging * workload.workers * own
+        + gathering * own
+    )
 
 
-def compute_seconds(job: Job, machine: Machine, threads: float) -> float:
-    """Of a step, without the network: flop / f + cells / c + rows / r, by threads, and what any step takes."""
-    work = step_work(job)
+def compute_seconds(workload: Workload, machine: Machine, threads: float) -> float:
+    """Estimate a step without the network: flop / f + cells / c + rows / r, by threads, and what any step takes."""
+    work = step_work(workload)
     busy = work.flop / machine.flop + work.cells / machine.cell + work.rows / machine.row
     return machine.step + busy / machine.threads(threads)
 
 
-def network_seconds(job: Job, machine: Machine, workers_a_node: float) -> float:
-    """Of a step: the bytes that a worker sends, at what a collective gets through or its part of the node's network.
+def network_seconds(workload: Workload, machine: Machine, workers_a_node: float) -> float:
+    """Estimate a step's network: the bytes that a worker sends, as fast as a collective or its part of the network is.
 
     Workers on one node do not use the network.
     """
-    bits = 8 * sum(step_sent(job).values())
-    if job.workers <= workers_a_node:
+    bits = 8 * sum(step_sent(workload).values())
+    if workload.workers <= workers_a_node:
         return bits / machine.exchange
     return bits / min(machine.exchange, machine.network / workers_a_node)
 
 
-def report_seconds(job: Job, machine: Machine) -> float:
-    """Of an epoch: a report every 50 steps and at a validation waits for Ray Train's poll.
+def report_seconds(workload: Workload, machine: Machine) -> float:
+    """Estimate an epoch's reports: every 50 steps and at a validation, waiting for Ray Train's poll.
 
     Source: pipelines.training.worker.RayReporter.
     """
-    return machine.report * (job.steps // REPORT_EVERY_STEPS + job.validations)
+    return machine.report * (workload.steps // REPORT_EVERY_STEPS + workload.validations)
 
 
-def validation_seconds(job: Job, machine: Machine, threads: float) -> float:
-    """Of an epoch: the validation users ranked by all workers, in whole tiles, and a sharded table gathered."""
-    users = TILE_USERS * math.ceil(job.validated / job.workers / TILE_USERS)
-    seconds = users * user_seconds(job, machine) / machine.threads(threads)
-    return job.validations * (seconds + 8 * validation_received(job) / machine.network)
+def validation_seconds(workload: Workload, machine: Machine, threads: float) -> float:
+    """Estimate an epoch's validations: users ranked by all workers, in whole tiles, and a sharded table gathered."""
+    users = TILE_USERS * math.ceil(workload.validated / workload.workers / TILE_USERS)
+    seconds = users * user_seconds(workload, machine) / machine.threads(threads)
+    return workload.validations * (seconds + 8 * validation_received(workload) / machine.network)
 
 
-def checkpoint_bytes(job: Job) -> float:
-    """Table with its optimizer's state, and 12 P.  Source: pipelines.training.checkpoints."""
-    row = table_row_bytes(job.config.model.dim, job.config.optim.table_optimizer)
-    return row * job.items + 12 * job.parameters
+def checkpoint_bytes(workload: Workload) -> float:
+    """Count the table with its optimizer's state, and 12 P.  Source: pipelines.training.checkpoints."""
+    row = table_row_bytes(workload.config.model.dim, workload.config.optim.table_optimizer)
+    return row * workload.items + 12 * workload.parameters
 
 
-def checkpoint_seconds(job: Job, machine: Machine) -> float:
-    """Of an epoch: written aside, then copied to home; by rank 0, or by all with a sharded table."""
-    writers = job.workers if job.config.train.shard_items else 1
-    return job.validations * 2 * checkpoint_bytes(job) / writers / machine.disk
+def checkpoint_seconds(workload: Workload, machine: Machine) -> float:
+    """Estimate an epoch's checkpoints: written aside, copied to home; by rank 0, or by all with a sharded table."""
+    writers = workload.workers if workload.config.train.shard_items else 1
+    return workload.validations * 2 * checkpoint_bytes(workload) / writers / machine.disk

@@ -11,7 +11,6 @@ the values of profile features.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -29,7 +28,7 @@ from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import origin
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config, DataConfig
-from pipelines.dataset.dataset import Dataset, Layout, Manifest, SplitCounts, digest, feature_info
+from pipelines.dataset.dataset import Dataset, Layout, Manifest, SplitCounts, feature_info
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.dataset.sorted_events import DUPLICATE, SETTLED
 from pipelines.dataset.split_rows import COUNTED
@@ -51,6 +50,7 @@ from pipelines.quality.part_stats import merge_stats, without
 from pipelines.quality.write import write_quality
 from pipelines.storage.at_once import at_once
 from pipelines.storage.atomic import whole
+from pipelines.storage.digests import joint_digest, table_digest
 from pipelines.storage.home_files import copy, fetch, listed
 from pipelines.storage.tables import read_arrow, write_arrow, write_text
 
@@ -169,7 +169,7 @@ def _rewrite(
     profile: FeatureRows | None,
     work: Workspace,
 ) -> list[dict[str, Any]]:
-    """What `rewrite_part` wrote of each part."""
+    """Return what `rewrite_part` wrote of each part."""
     encoders = dataset.encoders("profile")
     counts = work.root / "write"
     writing = Shared(change.data, change.unit, None, items, profile, encoders, change.cutoffs, change.layout, counts)
@@ -197,7 +197,7 @@ def _occurrences(dataset: Dataset, change: Change, touched: list[Part], items: L
 def _counted(
     manifest: Manifest, found: list[Touched], written: list[dict[str, Any]], set_aside: Counter[str]
 ) -> Manifest:
-    """With the counts of events, users, splits and rows set aside brought up to date."""
+    """Bring the counts of events, users, splits and rows set aside up to date."""
     splits = dict(manifest.splits)
     for split in SPLITS:
         for old, new in zip(found, written, strict=True):
@@ -216,14 +216,14 @@ def _counted(
 
 
 def _fingerprint(manifest: Manifest, items: pa.Table, written: list[dict[str, Any]]) -> str:
-    """Of what was, and of what was written."""
-    digests = [manifest.fingerprint, digest(items)]
+    """Digest what was, and what was written."""
+    digests = [manifest.fingerprint, table_digest(items)]
     digests += [each for part in written for each in part["digests"]]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return joint_digest(digests)
 
 
 def _link(source: Path, target: Path) -> None:
-    """A copy of a dataset that shares its files: whoever changes one puts a new file in its place."""
+    """Copy a dataset that shares its files: whoever changes one puts a new file in its place."""
     if origin(source) is not None:
         inside = {file: file.relative_to(source) for file in listed(source, "*") if file != Layout(source).manifest}
         there = {file.relative_to(target) for file in listed(target, "*")}
@@ -246,7 +246,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _require_same_settings(config: Config, dataset: Dataset) -> None:
-    """An appended log must go through what the others went through."""
+    """See that an appended log goes through what the others went through."""
 
     def settings(data: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in data.items() if name not in UNCOUNTED}
@@ -275,7 +275,7 @@ def _require_new(dataset: Dataset, pieces: list[Fragment]) -> None:
 def _types(
     log: CleanLog, data: DataConfig, pieces: list[Fragment], kinds: dict[str, pa.DataType]
 ) -> dict[str, pa.DataType]:
-    """The dataset's types of ids, to which the log's can be brought."""
+    """Return the dataset's types of ids, to which the log's can be brought."""
     for side, found in (("user", log.user_type), ("item", log.item_type)):
         if found != kinds[side] and not pa.types.is_string(kinds[side]):
             where, _ = described(data.events, getattr(data.events, side), pieces)

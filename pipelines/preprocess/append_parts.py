@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mind_core.splitmix import GOLDEN
 from pipelines.config.schema import DataConfig
-from pipelines.dataset.dataset import Layout, digest
+from pipelines.dataset.dataset import Layout
 from pipelines.dataset.part_files import supersede
 from pipelines.dataset.sorted_events import SortedEvents, item_counts, sort_events
 from pipelines.dataset.split_rows import item_occurrences, split_rows, stretches
@@ -28,10 +29,11 @@ from pipelines.preprocess.core_items import settled
 from pipelines.preprocess.sort_parts import Part, segment_name
 from pipelines.preprocess.write_parts import Shared, write_sequences
 from pipelines.quality.part_stats import Stats, part_stats
+from pipelines.storage.digests import table_digest
 from pipelines.storage.home_files import exists, listed
 from pipelines.storage.tables import read_arrow, read_table, write_arrow, write_table
 
-ODD = np.uint64(0x9E3779B97F4A7C15)
+ODD = np.uint64(GOLDEN)  # order times it tells places apart, and sums modulo 2^64 with the events' hashes
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Change:
     rare_after: pa.Array | None
 
     def numbers(self, part: int) -> Iterator[int]:
-        """Of the part's files, as the dataset was; then that of this append."""
+        """Yield the numbers of the part's files, as the dataset was; then that of this append."""
         return (generation * self.parts + part for generation in range(self.generation + 1))
 
 
@@ -72,7 +74,7 @@ class Touched:
 
 
 def part_of(number: int, layout: Layout, data: DataConfig) -> Part:
-    """A part with all its segments."""
+    """Open a part with all its segments."""
     files = listed(layout.events, f"part-{number:05d}-*.arrow")
     return Part(number, tuple(map(str, files)), data.events.duplicates == "drop")
 
@@ -86,7 +88,7 @@ def write_segment(layout: Layout, generation: int, data: DataConfig, number: int
 
 
 def touch_part(part: Part, change: Change) -> dict[str, Any]:
-    """Task: find a part's users that change, and what changes with them; nothing of the dataset is written."""
+    """As a task, find a part's users that change, and what changes with them; nothing of the dataset is written."""
     own = str(change.layout.events / segment_name(part.number, change.generation))
     new = [segment for segment in part.segments if segment == own]
     before = Part(part.number, tuple(segment for segment in part.segments if segment != own), part.drop)
@@ -126,7 +128,7 @@ def touch_part(part: Part, change: Change) -> dict[str, Any]:
 
 
 def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> dict[str, Any]:
-    """Task: write the rows of a part's users that change, and supersede their old ones.
+    """As a task, write the rows of a part's users that change, and supersede their old ones.
 
     first_new : index of the part's first new user.
     """
@@ -153,13 +155,13 @@ def rewrite_part(number: int, first_new: int, shared: tuple[Change, Shared]) -> 
     write_arrow(item_occurrences(rows), writing.counts / f"items-{number:05d}.arrow")
     return {
         "splits": {split: asdict(each.counts) for split, each in rows.items()},
-        "digests": [*digests, digest(users)],
+        "digests": [*digests, table_digest(users)],
         "stats": part_stats(now, stretches(rows), change.unit),
     }
 
 
 def changed_users(was: SortedEvents, now: SortedEvents) -> pa.Array:
-    """Ids of the users whose events are not the same in both."""
+    """Find the ids of the users whose events are not the same in both."""
     place = Lookup(was.users).places(now.users)
     before, after = _user_hashes(was), _user_hashes(now)
     same = place >= 0
@@ -183,7 +185,7 @@ def _user_hashes(histories: SortedEvents) -> UInt64s:
 
 
 def _vocabulary(number: int, change: Change) -> dict[str, Any]:
-    """The part's users as the dataset was: id, index."""
+    """Read the part's users as the dataset was: id, index."""
     *old_files, _ = change.numbers(number)
     files = [change.layout.users(old) for old in old_files]
     table = pa.concat_tables([read_table(file) for file in files if exists(file)])

@@ -22,12 +22,12 @@ Run = tuple[int, int]  # of buckets: the first, and the last + 1
 
 
 def bucket_of(users: pa.Array) -> npt.NDArray[np.uint16]:
-    """Each id's bucket, (n,); the same for 7 and "7", as a text file's ids have no type until all are read."""
+    """Find each id's bucket, (n,); the same for 7 and "7", as a text file's ids have no type until all are read."""
     return (_hash(users) >> np.uint64(54)).astype(np.uint16)
 
 
 def _hash(ids: pa.Array) -> UInt64s:
-    """A whole number is hashed as such, of at most 18 digits; every other id as its text."""
+    """Hash a whole number as such, of at most 18 digits; every other id as its text."""
     hashes = hash64(ids)
     if pa.types.is_string(ids.type):
         whole = pc.match_substring_regex(ids, WHOLE_NUMBER)
@@ -52,6 +52,6 @@ def group(counts: Int64s, size: int) -> list[Run]:
 
 
 def part_of_users(users: pa.Array, runs: Sequence[Run]) -> npt.NDArray[np.int32]:
-    """The number of the run that each user's bucket lies in, (n,)."""
+    """Find the number of the run that each user's bucket lies in, (n,)."""
     part_of_bucket = np.repeat(np.arange(len(runs), dtype=np.int32), [stop - first for first, stop in runs])
     return part_of_bucket[bucket_of(users)]

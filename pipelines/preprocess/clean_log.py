@@ -55,7 +55,7 @@ class CleanLog:
 
 
 def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
-    """That of the settings, else from the first block with a time in it."""
+    """Take the time unit from the settings, else from the first block with a time in it."""
     if source.time_unit is not None:
         return "us"
     for piece in pieces:
@@ -107,7 +107,7 @@ def read_log(
 
 
 def _is_whole(piece: int, done: dict[str, Json]) -> bool:
-    """Whether every block of a piece is on record, the last one too."""
+    """Say whether every block of a piece is on record, the last one too."""
     place = 0
     while (block := done.get(key_of(piece, place))) is not None:
         if block["last"]:
@@ -177,7 +177,7 @@ def _lines(unreadable: tuple[str, ...]) -> pa.Table:
 
 
 def with_types(events: pa.Table, kinds: dict[str, pa.DataType]) -> pa.Table:
-    """Events with ids of the given types."""
+    """Cast the events' ids to the given types."""
     for side, kind in kinds.items():
         if events[side].type != kind:
             events = events.set_column(events.column_names.index(side), side, events[side].cast(kind))
@@ -185,7 +185,7 @@ def with_types(events: pa.Table, kinds: dict[str, pa.DataType]) -> pa.Table:
 
 
 def _own_type(ids: pa.ChunkedArray, file_format: str) -> pa.DataType:
-    """The ids' type; a text file's are integers if all of them are (over the whole log: see `common_type`)."""
+    """Find the ids' type; a text file's are integers if all of them are (over the whole log: see `common_type`)."""
     whole = file_format in TEXT_FORMATS and pa.types.is_string(ids.type) and is_whole_numbers(ids)
     return pa.int64() if whole else ids.type
 

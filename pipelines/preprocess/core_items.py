@@ -95,12 +95,12 @@ def _count(
 
 
 def has_minimum(data: DataConfig) -> bool:
-    """Whether an event can bring back or push out another one."""
+    """Say whether an event can bring back or push out another one."""
     return drops_without_rare_items(data) or data.min_item_events > 1
 
 
 def drops_without_rare_items(data: DataConfig) -> bool:
-    """Whether `settle` drops events even where no item is rare."""
+    """Say whether `settle` drops events even where no item is rare."""
     return data.min_user_events > 1 or data.max_user_events is not None or data.events.repeats == "collapse"
 
 

@@ -29,7 +29,7 @@ EXCHANGED_AT_ONCE = 64 * 2**20  # bytes that a task of the exchange takes in
 def events_by_part(
     log: CleanLog, runs: Sequence[Run], wanted: Sequence[int], kinds: dict[str, pa.DataType]
 ) -> ray.data.Dataset:
-    """The clean events of the parts `wanted`, every part whole within one block; see `parts_in`.
+    """Bring the clean events of the parts `wanted` together, every part whole within one block; see `parts_in`.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def events_by_part(
 
 
 def parts_in(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """The number and the events of each part in a block of `events_by_part`."""
+    """Yield the number and the events of each part in a block of `events_by_part`."""
     part = block[KEY].to_numpy()
     events = block.drop_columns([KEY])
     numbers = np.unique(part)

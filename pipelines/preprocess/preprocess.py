@@ -7,7 +7,7 @@ Four passes, each over pieces that fit a worker; the driver sees counts and voca
 3. core_items   item counts per part, again and again until no item or user is below its minimum
 4. write_parts  per part: encode, split, write its files of the dataset
 
-A killed job is gone on with by the same command: pipelines.preprocess.workspace. On a cluster, `home` is on storage
+A killed command is gone on with by the same command: pipelines.preprocess.workspace. On a cluster, `home` is on storage
 that all nodes share. What is held where: docs/preprocessing.md
 """
 
@@ -77,7 +77,7 @@ def preprocess(config: Config, source: Source | None = None) -> Dataset:
 
 
 def made_before(config: Config, source: Source | None = None) -> Dataset | None:
-    """The dataset of `config` if `preprocess` made it of the files as they are now; a day that was appended stays in.
+    """Open the dataset of `config` if it was made of the files as they are now; a day that was appended stays in.
 
     Parameters
     ----------
@@ -116,13 +116,13 @@ class Source:
         )
 
     def key(self, config: Config) -> dict[str, object]:
-        """What unfinished work must have been begun with to be gone on with."""
+        """Return what unfinished work must have been begun with to be gone on with."""
         settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
         tables = [file for rows in (self.item_rows, self.profile_rows) if rows is not None for file in rows.files]
         return {"schema": SCHEMA_VERSION, "settings": settings, "files": identity(self.pieces), "tables": tables}
 
     def made_from(self, config: Config) -> str:
-        """Of the key, for the manifest."""
+        """Return a digest of the key, for the manifest."""
         return key_digest(self.key(config), 16)
 
 
@@ -138,7 +138,7 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         profile_rows = profile_rows.aligned(log.user_type, *described(data.events, data.events.user, pieces))
     runs = group(log.bucket_counts, EVENTS_PER_PART)
     parts, duplicates = sort_parts(data, log, runs, work, layout.events)
-    for file in log.files:  # a resumed job finds every part on record
+    for file in log.files:  # a resumed command finds every part on record
         remove(Path(file.path))
     core = find_core(data, parts, work)
     if core.rare is not None:
@@ -173,12 +173,12 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
 
 
 def described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:
-    """A log column's name for an error, and whether its values are text without a type."""
+    """Name a log column for an error, and say whether its values are text without a type."""
     return f"column {column!r} of {source.path}", pieces[0].format in TEXT_FORMATS
 
 
 def cutoffs_of(data: DataConfig, unit: TimeUnit) -> tuple[int, int] | None:
-    """The temporal cut-offs in the unit of the dataset's times."""
+    """Return the temporal cut-offs in the unit of the dataset's times."""
     split = data.split
     if split.validation_from is None or split.test_from is None:
         return None

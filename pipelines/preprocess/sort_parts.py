@@ -44,7 +44,7 @@ class Part:
     users: int = 0
 
     def read(self, users: pa.Array | None = None) -> SortedEvents:
-        """The events, or those of some users."""
+        """Read the events, or those of some users."""
         found = [SortedEvents.read(Path(segment)) for segment in self.segments]
         if users is not None:
             found = [each.of_users(users) for each in found]
@@ -53,7 +53,7 @@ class Part:
         return sort_events(pa.concat_tables([each.events() for each in found]), self.drop)[0]
 
     def item_counts(self) -> pa.Table:
-        """Events per item: columns id, count."""
+        """Count the events per item: columns id, count."""
         return read_arrow(self.counts)
 
 
@@ -90,7 +90,7 @@ def for_each_part(
     work: Workspace,
     what: str,
 ) -> list[Json]:
-    """Results of ``task(number, events)`` for every part, in order; those that are on record are not run again.
+    """Run ``task(number, events)`` for every part; results in order. Those that are on record are not run again.
 
     events : of a part's users in the log, in any order.
     """
@@ -111,12 +111,12 @@ def for_each_part(
 
 
 def no_events(log: CleanLog, kinds: dict[str, pa.DataType]) -> pa.Table:
-    """A table of none, with the columns of the others."""
+    """Make a table of none, with the columns of the others."""
     return with_types(pq.read_schema(fetch(log.files[0].path)).empty_table(), kinds)
 
 
 def segment_name(number: int, generation: int) -> str:
-    """The name of a part's file of events: the first, or that of the generation-th `--append`."""
+    """Name a part's file of events: the first, or that of the generation-th `--append`."""
     return f"part-{number:05d}-{generation:06d}.arrow"
 
 

@@ -101,8 +101,8 @@ def generate(
 
 def _lengths(rng: np.random.Generator, events: int, users: int) -> Int64s:
     """Events per user, (users,), at least 1 each and `events` in total."""
-    share = rng.exponential(size=users)
-    lengths: Int64s = 1 + np.floor(share / share.sum() * (events - users)).astype(np.int64)
+    activity = rng.exponential(size=users)
+    lengths: Int64s = 1 + np.floor(activity / activity.sum() * (events - users)).astype(np.int64)
     lengths[: events - int(lengths.sum())] += 1  # what rounding left over
     return lengths
 
@@ -124,7 +124,7 @@ def _write_events(
 def _block(
     rng: np.random.Generator, users: Int64s, lengths: Int64s, interests: Int64s, members: Int64s, starts: Int64s
 ) -> pa.Table:
-    """The events of some users, in random order as a log of many users would have them."""
+    """Draw the events of some users, in random order as a log of many users would have them."""
     row = np.repeat(np.arange(len(users)), lengths)  # (E,)
     count = len(row)
     new_user = np.r_[True, row[1:] != row[:-1]]

@@ -1,4 +1,4 @@
-"""The unfinished dataset: a folder beside the finished one that a killed job leaves and the next one goes on with.
+"""The unfinished dataset: a folder beside the finished one that a killed command leaves and the next one goes on with.
 
     .NAME.work-HASH/key.json            what the work is for: settings and files; HASH is of it
     .NAME.work-HASH/STAGE/KEY.json      written by a task after all else that it wrote: that task is done
@@ -47,7 +47,7 @@ class Workspace:
     folder: Path  # of what will take the target's place
 
     def recorded(self, stage: str) -> dict[str, Json]:
-        """What the tasks of a pass that are done have recorded, by key."""
+        """Read what the tasks of a pass that are done have recorded, by key."""
         return {file.stem: read_json(file) for file in listed(self.root / stage, "[0-9]*.json")}
 
     def execute(self, stage: str, dataset: Any, what: str, total: int | None) -> dict[str, Json]:
@@ -61,7 +61,7 @@ class Workspace:
         return run_records(dataset, what, total, self.report)
 
     def run(self, stage: str, task: Callable[..., Json], arguments: Sequence[tuple[Any, ...]], what: str) -> list[Json]:
-        """Results of ``task(*arguments)``, one per tuple, in order; those that are on record are not run again.
+        """Run ``task(*arguments)`` for each tuple; results in order. Those that are on record are not run again.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class Workspace:
         write_text(f"{before}{text}\n", file)
 
     def has_results(self) -> bool:
-        """Whether any task is done."""
+        """Say whether any task is done."""
         return bool(listed(self.root, RECORDS))
 
     def publish(self) -> None:
@@ -105,12 +105,12 @@ class Workspace:
 
 
 def key_of(*numbers: int) -> str:
-    """The name of a piece of work, by its number, or by its piece and block."""
+    """Name a piece of work, by its number, or by its piece and block."""
     return "-".join(f"{number:05d}" for number in numbers)
 
 
 def recording(task: Callable[..., Json], folder: Path) -> Callable[..., Json]:
-    """The same task, which gets its key first and records its result in `folder`, after all else that it wrote."""
+    """Make of a task one that gets its key first and, after all else that it wrote, records its result in `folder`."""
     return partial(_recorded, task, folder)
 
 
@@ -126,13 +126,13 @@ def write_json(value: Any, file: Path) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """What `write_json` wrote."""
+    """Read what `write_json` wrote."""
     return json.loads(fetch(file).read_text(encoding="utf-8"))
 
 
 @contextmanager
 def claimed(target: Path) -> Iterator[None]:
-    """The folder `target` for this process alone; and whole, whatever the process before was killed at.
+    """Claim the folder `target` for this process alone; and whole, whatever the process before was killed at.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def claimed(target: Path) -> Iterator[None]:
 
 @contextmanager
 def workspace(target: Path, key: Json) -> Iterator[Workspace]:
-    """The work on a claimed folder, ended by `Workspace.publish`.
+    """Open the work on a claimed folder, ended by `Workspace.publish`.
 
     Work of the same `key` is gone on with; that of others is removed. Whatever else ends the block leaves what was
     done: a time-out, a limit that can be raised, a kill.

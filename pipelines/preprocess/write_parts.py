@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import (
@@ -24,14 +24,13 @@ from pipelines.dataset.dataset import (
     Layout,
     Side,
     SplitCounts,
-    digest,
     feature_info,
 )
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, split_rows, stretches
 from pipelines.dataset.splits import SPLITS
-from pipelines.dataset.vocabulary import FIRST_ITEM, FeatureEncoder, build_items, encode_columns
+from pipelines.dataset.vocabulary import FeatureEncoder, build_items, encode_columns
 from pipelines.errors import UserError
 from pipelines.log.ids import Int64s, Lookup, as_array
 from pipelines.log.normalise import TimeUnit
@@ -39,6 +38,7 @@ from pipelines.preprocess.core_items import Core, settled
 from pipelines.preprocess.sort_parts import Part
 from pipelines.preprocess.workspace import Workspace
 from pipelines.quality.part_stats import Stats, merge_stats, part_stats
+from pipelines.storage.digests import joint_digest, table_digest
 from pipelines.storage.tables import read_arrow, write_arrow, write_table
 
 Int32s = npt.NDArray[np.int32]
@@ -113,7 +113,12 @@ def write_parts(
         "item": tuple(feature_info(encoder) for encoder in item_encoders),
         "profile": tuple(feature_info(encoder) for encoder in profile_encoders),
     }
-    digests = [SCHEMA_VERSION, digest(items), repr(features), *(each for part in written for each in part["digests"])]
+    digests = [
+        SCHEMA_VERSION,
+        table_digest(items),
+        repr(features),
+        *(each for part in written for each in part["digests"]),
+    ]
     return Content(
         sum((Counter(part["set_aside"]) for part in written), Counter()),
         {split: sum((SplitCounts(**part["splits"][split]) for part in written), NOTHING) for split in SPLITS},
@@ -122,14 +127,14 @@ def write_parts(
         vocabulary.num_rows,
         features["item"],
         features["profile"],
-        hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest(),
+        joint_digest(digests),
         merge_stats([part["stats"] for part in written]),
         test_count,
     )
 
 
 def cold_items(data: DataConfig, counted: pa.Table, rows: FeatureRows | None) -> pa.Array | None:
-    """Ids of the item table that the log never names, if the dataset is to have them."""
+    """Find the ids of the item table that the log never names, if the dataset is to have them."""
     if rows is None or data.items is None or not data.items.cold_start:
         return None
     return rows.ids.filter(pc.invert(pc.is_in(rows.ids, value_set=as_array(counted["id"]))))
@@ -156,7 +161,7 @@ def _fit_profile(
 
 
 def _profile_rows(part: Part, data: DataConfig, rare: pa.Array | None, rows: FeatureRows) -> Int64s:
-    """The profile table's rows of a part's users."""
+    """Look up the profile table's rows of a part's users."""
     histories, _ = settled(part.read(), rare, data)
     return np.asarray(rows.find(histories.users).drop_null().to_numpy(), np.int64)
 
@@ -174,7 +179,7 @@ def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
         "set_aside": dict(set_aside),
         "splits": {split: asdict(each.counts) for split, each in rows.items()},
         "events": len(histories.item),
-        "digests": [*digests, digest(users)],
+        "digests": [*digests, table_digest(users)],
         "stats": part_stats(histories, stretches(rows), shared.unit),
     }
 
@@ -203,7 +208,7 @@ def write_sequences(
         for name, column in profile.items():
             table = table.append_column(name, column.take(pa.array(rows.cut.user)))
         write_table(table, shared.layout.part(split, number))
-        digests.append(digest(table))
+        digests.append(table_digest(table))
     return splits, digests
 
 
@@ -232,7 +237,7 @@ def write_encoders(side: Side, encoders: list[FeatureEncoder], layout: Layout) -
 def item_table(
     vocabulary: pa.Table, train_count: Int64s, rows: FeatureRows | None, older: Sequence[FeatureEncoder] = ()
 ) -> tuple[pa.Table, list[FeatureEncoder]]:
-    """The item table of the dataset, and the encoders that its features went through.
+    """Make the item table of the dataset, and the encoders that its features went through.
 
     older : of the dataset that is appended to; their values keep their rows.
     """

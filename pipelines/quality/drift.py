@@ -58,7 +58,7 @@ COUNTS = {"Rows read": "rows_read", "Events": "events", "Users": "users", "Items
 
 
 def psi(previous: Sequence[Sequence[int]], current: Sequence[Sequence[int]]) -> float:
-    """The population stability index of two histograms, lists of [bin, count]: 0 for equal shares.
+    """Compute the population stability index of two histograms, lists of [bin, count]: 0 for equal shares.
 
     Σ (q - p) ln(q / p) over the bins, p and q being the shares; 0 where a histogram is empty.
 
@@ -76,7 +76,7 @@ def psi(previous: Sequence[Sequence[int]], current: Sequence[Sequence[int]]) -> 
 
 
 def octaves(histogram: Iterable[Sequence[int]]) -> list[list[int]]:
-    """[value, count] by floor(log2(value)): fine bins would be noise."""
+    """Join the bins into [floor(log2(value)), count]: fine bins would be noise."""
     counts: Counter[int] = Counter()
     for value, count in histogram:
         counts[value.bit_length() - 1] += count
@@ -84,7 +84,7 @@ def octaves(histogram: Iterable[Sequence[int]]) -> list[list[int]]:
 
 
 def level(value: float, thresholds: tuple[float, float]) -> Level:
-    """ok, watch or alarm."""
+    """Say ok, watch or alarm."""
     return "alarm" if value >= thresholds[1] else "watch" if value >= thresholds[0] else "ok"
 
 

@@ -40,7 +40,7 @@ class Figure:
 
 
 def page(quality: Quality) -> str:
-    """The report as HTML."""
+    """Write the report as HTML."""
     time, popular = quality.time, quality.popularity
     figures = [
         Figure(f"Events per {_width_name(time)}", _over_time(time), legend=ROLES, wide=True),
@@ -57,7 +57,7 @@ def page(quality: Quality) -> str:
 
 
 def _headline(quality: Quality) -> list[tuple[str, str]]:
-    """The figures at the top, each with what it counts."""
+    """Return the figures at the top, each with what it counts."""
     kept = quality.events / max(1, quality.rows_read)
     spread = quality.events / max(1, quality.users * quality.items)
     figures = [
@@ -74,7 +74,7 @@ def _headline(quality: Quality) -> list[tuple[str, str]]:
 
 
 def _rows(quality: Quality) -> list[tuple[str, int, float, str]]:
-    """Where the rows of the log went, the events first: name, count, share of all, CSS class."""
+    """Say where the rows of the log went, the events first: name, count, share of all, CSS class."""
     read = max(1, quality.rows_read)
     aside = sorted(quality.set_aside.items(), key=lambda pair: (-pair[1], pair[0]))
     lines = [("kept as events", quality.events, "s1"), *((f"set aside: {why}", n, "s2") for why, n in aside)]
@@ -82,7 +82,7 @@ def _rows(quality: Quality) -> list[tuple[str, int, float, str]]:
 
 
 def _over_time(time: dict[str, Any]) -> Markup:
-    """What the splits make of the events of each time bin."""
+    """Plot what the splits make of the events of each time bin."""
     rows = _filled(time["bins"])
     columns = [[row[2 + role] for row in rows] for role in range(3)]
     columns.append([max(0, row[1] - sum(row[2:5])) for row in rows])
@@ -96,7 +96,7 @@ def _new_users(time: dict[str, Any]) -> Markup:
 
 
 def _filled(bins: list[list[int]]) -> list[list[int]]:
-    """With the bins that have no event."""
+    """Add the bins that have no event."""
     known = {row[0]: row for row in bins}
     return [known.get(n, [n, 0, 0, 0, 0, 0]) for n in range(bins[0][0], bins[-1][0] + 1)] if bins else []
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mind_core.splitmix import GOLDEN
 from pipelines.dataset.behaviours import elapsed, gap_buckets
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches
@@ -85,7 +86,7 @@ def part_stats(histories: SortedEvents, stretches: dict[str, Stretches], unit: T
 
 
 def merge_stats(stats: Sequence[Stats]) -> Stats:
-    """Of all users, from those of parts that have no user in common; `stats` is not empty."""
+    """Add up the statistics of parts that have no user in common; `stats` is not empty."""
     level = _common_level([each["time"] for each in stats])
     return {
         "lengths": {
@@ -115,7 +116,7 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
 
 
 def without(stats: Stats) -> Stats:
-    """What takes users out again: ``merge_stats([all, without(some)])``; leasts and greatests stay as they are."""
+    """Make what takes users out again: ``merge_stats([all, without(some)])``; leasts and greatests stay as they are."""
 
     def turned(histogram: list[list[int]]) -> list[list[int]]:
         return [[row[0], *(-count for count in row[1:])] for row in histogram]
@@ -137,7 +138,7 @@ def without(stats: Stats) -> Stats:
 
 
 def bin_width(unit: TimeUnit, level: int) -> int:
-    """Of the time bins, in hours ("us": an hour, a day, 7, 28 or 364 days, ten times more, ...) or numbers (2^level).
+    """Size the time bins, in hours ("us": an hour, a day, 7, 28 or 364 days, ten times more, ...) or numbers (2^level).
 
     Bin n of hours begins at hour ``n * width - MONDAY`` after 1970-01-01 UTC, of numbers at ``n * width``.
     """
@@ -147,7 +148,7 @@ def bin_width(unit: TimeUnit, level: int) -> int:
 
 
 def tick(time: int, unit: TimeUnit) -> int:
-    """A time in what `bin_width` measures: hours since a Monday, or numbers."""
+    """Turn a time into what `bin_width` measures: hours since a Monday, or numbers."""
     return time // HOUR_US + MONDAY if unit == "us" else time
 
 
@@ -218,7 +219,7 @@ def _binned(values: Int64s, bin_of: Callable[[Int64s], npt.NDArray[Any]], bins: 
 
 
 def _outside(own: Range, part: Range) -> tuple[Range, Range]:
-    """What of the users' own events lies before and after a part of them."""
+    """Count what of the users' own events lies before and after a part of them."""
     there = part[0] < part[1]
     start = np.where(there, part[0].clip(*own), own[1])
     stop = np.where(there, part[1].clip(*own), own[1])
@@ -226,7 +227,7 @@ def _outside(own: Range, part: Range) -> tuple[Range, Range]:
 
 
 def _level(first: int, last: int, unit: TimeUnit) -> int:
-    """The finest at which the ticks from `first` to `last` lie in MAX_TIME_BINS bins."""
+    """Find the finest level at which the ticks from `first` to `last` lie in MAX_TIME_BINS bins."""
     level = 0
     while last // bin_width(unit, level) - first // bin_width(unit, level) >= MAX_TIME_BINS:
         level += 1
@@ -243,13 +244,13 @@ def _common_level(times: list[Stats]) -> int:
 
 
 def _coarser(time: Stats, level: int) -> list[list[int]]:
-    """The bins at a coarser level; they nest."""
+    """Join the bins to those of a coarser level; they nest."""
     times = bin_width(time["unit"], level) // bin_width(time["unit"], time["level"])
     return [[row[0] // times, *row[1:]] for row in time["bins"]]
 
 
 def _rows(start: Int64s, stop: Int64s) -> Int64s:
-    """The rows of all ranges, one after the other."""
+    """List the rows of all ranges, one after the other."""
     length = stop - start
     end = np.cumsum(length)
     rows: Int64s = np.arange(end[-1] if len(end) else 0) + np.repeat(start - end + length, length)
@@ -290,7 +291,7 @@ def _overlaps(one: Range, other: Range) -> int:
 
 
 def _split_numbers(histories: SortedEvents, stretches: dict[str, Stretches], test_known: Range) -> Stats:
-    """What a split may give away across users, which is the protocol's to decide."""
+    """Count what a split may give away across users, which is the protocol's to decide."""
     time, train, test = histories.time, stretches["train"], stretches["test"]
     in_train = np.zeros(len(histories.users), bool)
     in_train[train.user] = True
@@ -336,7 +337,7 @@ def _slot_table(key: Int64s) -> npt.NDArray[np.bool_]:
 
 
 def _slots(key: Int64s) -> Int64s:
-    slots: Int64s = ((key.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - SLOT_BITS)).view(np.int64)
+    slots: Int64s = ((key.view(np.uint64) * np.uint64(GOLDEN)) >> np.uint64(64 - SLOT_BITS)).view(np.int64)
     return slots
 
 

@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, folder: Path = TEMPLATES, **values: Any) -> Markup:
-    """The template of that name, filled in.
+    """Fill in the template of that name.
 
     Parameters
     ----------

@@ -56,13 +56,13 @@ class Quality:
 
     @classmethod
     def read(cls, layout: Layout) -> Quality | None:
-        """The report of a dataset; None where it has none of this version of the program."""
+        """Read the report of a dataset; None where it has none of this version of the program."""
         raw = raw_report(layout.quality)
         return None if raw is None else cls.from_dict(raw)
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Quality:
-        """The inverse of ``dataclasses.asdict`` and of `to_json`."""
+        """Make a report of what ``dataclasses.asdict`` or `to_json` gave."""
         checks = {
             name: None if raw[name] is None else tuple(Check(**each) for each in raw[name])
             for name in ("checks", "leakage", "drift")
@@ -70,7 +70,7 @@ class Quality:
         return cls(**(raw | checks))
 
     def to_json(self) -> str:
-        """The same text for the same content; without NaN."""
+        """Return the report as JSON: the same text for the same content; without NaN."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @property
@@ -80,11 +80,11 @@ class Quality:
         return [check for check in found if check.level in ("watch", "alarm")]
 
     def metrics(self) -> dict[str, float]:
-        """For the tracked run."""
+        """Return the numbers for the tracked run."""
         numbers = {
             "warnings": len(self.warnings),
             "alarms": sum(check.level == "alarm" for check in self.warnings),
-            "kept share": _share(self.events, self.rows_read),
+            "kept share": _ratio(self.events, self.rows_read),
             "events per user/mean": self.lengths["mean"],
             "events per user/median": self.lengths["quantiles"]["p50"],
             "popularity/gini": self.popularity["gini"],
@@ -102,7 +102,7 @@ def assemble(
     test_items: dict[str, int],
     previous: dict[str, Any] | None = None,
 ) -> Quality:
-    """The report.
+    """Put the report together.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def assemble(
         items=manifest.items,
         splits={name: asdict(counts) for name, counts in manifest.splits.items()},
         lengths={
-            "mean": _share(lengths["events"], lengths["users"]),
+            "mean": _ratio(lengths["events"], lengths["users"]),
             "max": lengths["max"],
             "quantiles": quantiles(lengths["histogram"]),
             "histogram": lengths["histogram"],
@@ -142,7 +142,7 @@ def assemble(
 
 
 def unknown_test_items(train_count: Int64s, test_count: Int64s) -> dict[str, int]:
-    """Of the items that are test targets: how many, how often, and how many and how often train never saw.
+    """Count the items that are test targets and how often they are, and how many and how often train never saw.
 
     train_count, test_count : (items,) times that each item is in a train history, and a test target.
     """
@@ -156,7 +156,7 @@ def unknown_test_items(train_count: Int64s, test_count: Int64s) -> dict[str, int
 
 
 def quantiles(histogram: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The least value of the bin in which each quantile lies: exact where bins hold one value."""
+    """Find the least value of the bin in which each quantile lies: exact where bins hold one value."""
     if not histogram:
         return {f"p{q}": 0 for q in QUANTILES}
     bins = np.array(histogram)
@@ -166,7 +166,7 @@ def quantiles(histogram: Sequence[Sequence[int]]) -> dict[str, int]:
 
 
 def popularity(count: Int64s) -> dict[str, Any]:
-    """How the events are spread over the items, (items,) events of each.
+    """Say how the events are spread over the items, (items,) events of each.
 
     gini : 0 if all items are equally popular, near 1 if one has all events.
     lorenz : [share of the items, share of the events on them], the most popular first.
@@ -178,7 +178,7 @@ def popularity(count: Int64s) -> dict[str, Any]:
     cumulated = np.concatenate([[0], np.cumsum(ascending[::-1])])
 
     def on_top(share: float) -> float:
-        return _share(int(cumulated[math.ceil(items * share)]), total)
+        return _ratio(int(cumulated[math.ceil(items * share)]), total)
 
     rank = np.arange(1, items + 1)
     places = np.unique(np.round(np.linspace(0, 1, LORENZ_POINTS + 1) ** 2 * items).astype(np.int64))  # finer at the top
@@ -187,31 +187,31 @@ def popularity(count: Int64s) -> dict[str, Any]:
     cold = int(np.count_nonzero(count == 0))
     return {
         "cold": cold,
-        "mean": _share(total, items),
+        "mean": _ratio(total, items),
         "max": int(count.max(initial=0)),
         "quantiles": quantiles(bins),
         "top_1_percent": on_top(0.01),
         "top_10_percent": on_top(0.1),
         "gini": 2 * weighted / (items * total) - (items + 1) / items if total else 0.0,
-        "lorenz": [[_share(int(place), items), _share(int(cumulated[place]), total)] for place in places],
+        "lorenz": [[_ratio(int(place), items), _ratio(int(cumulated[place]), total)] for place in places],
         "histogram": octaves(bins),
     }
 
 
 def _row_checks(manifest: Manifest, gaps: Stats) -> Iterator[Check]:
-    """What is said of the rows themselves."""
+    """Yield what is said of the rows themselves."""
     accounted = manifest.events + sum(manifest.set_aside.values())
     yield Check(
         "Every row is accounted for",
         f"{manifest.rows_read:,} read, {accounted:,} kept or set aside",
         "ok" if accounted == manifest.rows_read else "alarm",
     )
-    bad = _share(sum(manifest.set_aside.get(reason, 0) for reason in MALFORMED), manifest.rows_read)
+    bad = _ratio(sum(manifest.set_aside.get(reason, 0) for reason in MALFORMED), manifest.rows_read)
     yield Check(
         "Unreadable or incomplete rows", f"{bad:.2%}", level(bad, BAD_ROWS), "See quarantine/." if bad else "", bad
     )
     steps = sum(count for _, count in gaps["histogram"])
-    same = _share(gaps["same_time"], steps)
+    same = _ratio(gaps["same_time"], steps)
     mended = not same or manifest.config["events"].get("tie_break")
     note = "" if mended else "Their order is by item id: events.tie_break would mend it."
     yield Check("Events at the time of the user's event before", f"{same:.1%}", level(same, SAME_TIME), note, same)
@@ -224,33 +224,33 @@ def _leak_checks(stats: Stats, test_items: dict[str, int], protocol: str) -> Ite
         yield Check(f"No {rule}", found, "alarm" if users else "ok", value=users or None)
     yield _later_than_test(stats, protocol)
     split = stats["split"]
-    seen = _share(split["seen_targets"], split["test_targets"])
+    seen = _ratio(split["seen_targets"], split["test_targets"])
     note = "Repeat consumption; evaluate.seen: filter leaves such items out of the ranking." if seen else ""
     yield Check("Test targets already in the user's history", f"{seen:.1%}", "info" if seen else "ok", note, seen)
-    tied = _share(split["tied_users"], split["test_users"])
+    tied = _ratio(split["tied_users"], split["test_users"])
     note = "Which of two simultaneous events is the target is a matter of the tie break." if tied else ""
     yield Check("Test users with a target at the time of the last known event", f"{tied:.1%}",
                 level(tied, TIED_TARGETS), note, tied)  # fmt: skip
-    unknown = _share(split["unknown_users"], split["test_users"])
+    unknown = _ratio(split["unknown_users"], split["test_users"])
     meant = protocol == "user_holdout"
     note = "Meant so: user_holdout tests on users that train never saw." if meant else ""
     yield Check("Test users that train never saw", f"{unknown:.1%}", "info" if meant else level(unknown, UNKNOWN),
                 note, unknown)  # fmt: skip
-    items = _share(test_items["unknown_items"], test_items["items"])
-    targets = _share(test_items["unknown_targets"], test_items["targets"])
+    items = _ratio(test_items["unknown_items"], test_items["items"])
+    targets = _ratio(test_items["unknown_targets"], test_items["targets"])
     yield Check("Test items that train never saw", f"{items:.1%} of the items, {targets:.1%} of the targets",
                 level(targets, UNKNOWN), "Out of reach without item features." if targets else "", targets)  # fmt: skip
 
 
 def _later_than_test(stats: Stats, protocol: str) -> Check:
-    """Whether the model learns from what happened after the first thing it is to foretell."""
+    """Say whether the model learns from what happened after the first thing it is to foretell."""
     name = "Train events later than the earliest test target"
     time, split = stats["time"], stats["split"]
     if split["train_last"] is None or split["test_first"] is None or split["train_last"] <= split["test_first"]:
         return Check(name, "none", "ok", value=0.0)
     width = bin_width(time["unit"], time["level"])
     place = tick(split["test_first"], time["unit"]) // width
-    later = _share(sum(row[2] for row in time["bins"] if row[0] > place), sum(row[2] for row in time["bins"]))
+    later = _ratio(sum(row[2] for row in time["bins"] if row[0] > place), sum(row[2] for row in time["bins"]))
     if protocol == "temporal":
         return Check(name, f"at least {later:.1%}", "alarm", "A temporal split must have none.", later)
     note = f"A property of {protocol}: targets are the end of each user's own history, so train holds what others did "
@@ -258,7 +258,7 @@ def _later_than_test(stats: Stats, protocol: str) -> Check:
 
 
 def raw_report(file: Path) -> dict[str, Any] | None:
-    """A report as a dict; None where there is none that this program can read."""
+    """Read a report as a dict; None where there is none that this program can read."""
     try:
         raw: dict[str, Any] = json.loads(fetch(file).read_text(encoding="utf-8"))
         return raw if raw.get("schema_version") == SCHEMA_VERSION else None
@@ -266,5 +266,5 @@ def raw_report(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _share(part: int, whole: int) -> float:
+def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0

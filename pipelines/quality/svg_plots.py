@@ -69,7 +69,7 @@ def bars(
     width: int = 520,
     height: int = 230,
 ) -> Markup:
-    """Bars side by side without space between bins, the series stacked.
+    """Draw bars side by side without space between bins, the series stacked.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def bars(
 
 
 def curve(points: Sequence[tuple[float, float]], axis: str, width: int = 520, height: int = 230) -> Markup:
-    """A curve from (0, 0) to (1, 1) of shares, with the diagonal of equal shares."""
+    """Draw a curve from (0, 0) to (1, 1) of shares, with the diagonal of equal shares."""
     wide, tall = width - LEFT - RIGHT, height - TOP - BOTTOM
     _, lines = _grid(1, height, percent=True)
     spots = [
@@ -114,7 +114,7 @@ def curve(points: Sequence[tuple[float, float]], axis: str, width: int = 520, he
 
 
 def short(number: float) -> str:
-    """A count in a few letters.
+    """Write a count in a few letters.
 
     >>> [short(n) for n in (0, 950, 1500, 20_000, 3_400_000)]
     ['0', '950', '1.5k', '20k', '3.4M']
@@ -126,7 +126,7 @@ def short(number: float) -> str:
 
 
 def _grid(highest: float, height: int, percent: bool = False) -> tuple[float, list[tuple[float, str]]]:
-    """The value at the top, and lines at round values: y and text."""
+    """Choose the value at the top, and lines at round values: y and text."""
     step = 10 ** math.floor(math.log10(highest / Y_TICKS)) if highest else 1.0
     step *= next(factor for factor in (1, 2, 2.5, 5, 10) if factor * step * Y_TICKS >= highest)
     if not percent and step < 1:
@@ -140,7 +140,7 @@ def _grid(highest: float, height: int, percent: bool = False) -> tuple[float, li
 
 
 def _apart(ticks: Sequence[tuple[float, str]], width: int) -> list[tuple[float, str]]:
-    """The ticks, x and text, without those that would overlap the one before or leave the plot."""
+    """Drop the ticks, x and text, that would overlap the one before or leave the plot."""
     kept, free = [], -math.inf
     for x, text in ticks:
         half = len(text) * LETTER / 2

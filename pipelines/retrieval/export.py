@@ -28,8 +28,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from mind_core.features import FIRST_ITEM
 from mind_core.sequences import full_histories
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
@@ -91,7 +91,7 @@ class Export:
 
     @classmethod
     def read(cls, folder: Path) -> Export | None:
-        """Of a folder; None unless it holds a whole export."""
+        """Read the export in a folder; None unless it holds a whole one."""
         file = renew(folder / MARK)
         if not file.is_file():
             return None
@@ -139,7 +139,7 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
 
 
 def export_folder(config: Config, card: ModelCard, latest: bool = False) -> Path:
-    """Where the export of a model under the settings of `config` lies, or would."""
+    """Say where the export of a model under the settings of `config` lies, or would."""
     shapes = [FORMAT_VERSION, asdict(card), config.evaluate.top_n, config.evaluate.seen, latest]
     return config.place("exports", f"{card.name}-{key_digest(shapes, 4)}")
 
@@ -219,7 +219,7 @@ class WriteVectorsAndLists(UserWorker):
         return pa.table({"name": [name], **{key: [value] for key, value in asdict(counted(target, name)).items()}})
 
     def write(self, table: pa.Table, target: Path, name: str, top_n: int, *, exclude_seen: bool, latest: bool) -> None:
-        """Both files of a portion, each whole or not at all."""
+        """Write both files of a portion, each whole or not at all."""
         with whole(target / "lists" / name) as last, whole(target / "users" / name) as first, ExitStack() as files:
             writers: list[pq.ParquetWriter] = []
             for start in range(0, len(table), SLICE_USERS):
@@ -236,7 +236,7 @@ class WriteVectorsAndLists(UserWorker):
 def users_and_lists(
     model: SavedModel, table: pa.Table, top_n: int, *, exclude_seen: bool, latest: bool
 ) -> tuple[pa.Table, pa.Table]:
-    """The rows of both files for rows of a split that have raw ids."""
+    """Make the rows of both files for rows of a split that have raw ids."""
     sequences = model.sequences(table, latest)
     retriever = model.retriever
     vectors, own = retriever.interests(full_histories(sequences, torch.arange(len(sequences)), retriever.max_history))
@@ -253,7 +253,7 @@ def _fixed(vectors: Tensor) -> pa.Array:
 
 
 def counted(target: Path, name: str) -> Counts:
-    """What the files of a portion hold, by their footers."""
+    """Count what the files of a portion hold, by their footers."""
     users, lists = (pq.read_metadata(fetch(target / folder / name)) for folder in ("users", "lists"))
     dim = pq.read_schema(target / "users" / name).field("interests").type.value_type.list_size
     groups = [users.row_group(number) for number in range(users.num_row_groups)]

@@ -62,7 +62,7 @@ def show_lists(
 
 
 def _shelves(rows: list[dict[str, Any]], apart: bool) -> list[tuple[str | None, list[dict[str, Any]]]]:
-    """A user's rows under their headings: one list without any, or those seen before and the new ones."""
+    """Put a user's rows under their headings: one list without any, or those seen before and the new ones."""
     if not apart:
         return [(None, rows)]
     again, new = [row for row in rows if row["again"]], [row for row in rows if not row["again"]]
@@ -114,7 +114,7 @@ def _text(value: object) -> str:
 
 
 def _headings(model: SavedModel, sequences: Sequences, user: int, names: dict[int, str]) -> list[str]:
-    """What each own interest is about: the behaviours that went to it, the weightiest names first.
+    """Say what each own interest is about: the behaviours that went to it, the weightiest names first.
 
     A behaviour belongs to the interest with its largest coupling coefficient; an interest that none belongs to can
     still find items, as every behaviour gives it a little.
@@ -130,11 +130,11 @@ def _headings(model: SavedModel, sequences: Sequences, user: int, names: dict[in
     headings = []
     for interest in range(int(own.sum())):
         places = (owner == interest).nonzero().squeeze(1).tolist()
-        share: dict[str, float] = {}
+        weight_of: dict[str, float] = {}
         for place in places or range(length):
             name = names[items[place]]
-            share[name] = share.get(name, 0.0) + float(weights[interest, place])
-        first = ", ".join(sorted(share, key=lambda name: -share[name])[:LEADING])
+            weight_of[name] = weight_of.get(name, 0.0) + float(weights[interest, place])
+        first = ", ".join(sorted(weight_of, key=lambda name: -weight_of[name])[:LEADING])
         amount = f"{len(places)} of the newest {length} behaviours" if places else "a little of everything"
         headings.append(f"Interest {interest + 1} — {amount}: {first}")
     return headings

@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def at_once(task: Callable[[T], R], things: Iterable[T]) -> list[R]:
-    """``task`` of each thing, in order; what one raises is raised here.
+    """Run ``task`` of each thing; results in order. What one raises is raised here.
 
     >>> at_once(len, ["a", "bc"])
     [1, 2]

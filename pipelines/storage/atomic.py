@@ -14,7 +14,7 @@ TORN = "*.writing-*"  # names of files whose writer was killed
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name to write to; what was written takes the place of `path` when the block ends without an exception.
+    """Yield a name to write to; what was written takes the place of `path` when the block ends without an exception.
 
     The name is nobody else's: two processes on two nodes may well have the same number. A link to the file that had the
     name `path` keeps its own content. Of a home at a URI, the file is there too when the block has ended.

@@ -28,7 +28,7 @@ _HINTS = {
 
 
 def open_filesystem(path: str) -> tuple[Any, str]:
-    """The pyarrow file system of `path`, and where on it the path leads.
+    """Open the pyarrow file system of `path`, and say where on it the path leads.
 
     The object can be sent to another process; S3 credentials of this process's environment go with it, those of
     ~/.aws or of the machine's role are looked up anew there.
@@ -55,13 +55,13 @@ def open_filesystem(path: str) -> tuple[Any, str]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, without what only the server's operator can use."""
+    """Return the first line of an error, without what only the server's operator can use."""
     text = redact(str(error).strip()) or type(error).__name__
     return _NOISE.sub("", text.splitlines()[0])
 
 
 def hint(path: str) -> str:
-    """The way out when a store refuses or does not answer: the environment variables to look at."""
+    """Name the way out when a store refuses or does not answer: the environment variables to look at."""
     return _HINTS.get(path.partition("://")[0].replace("gcs", "gs"), "")
 
 
@@ -74,7 +74,7 @@ def _inside_package(path: str) -> str:
 
 
 def _open_s3(uri: str) -> tuple[Any, str]:
-    """As FileSystem.from_uri, but with timeouts, with credentials that travel, and with the key taken as it stands."""
+    """Open as FileSystem.from_uri, but with timeouts, with credentials that travel, and the key taken as it stands."""
     found = _S3_URI.fullmatch(uri)
     if found is None or not found[2].strip("/"):
         raise ValueError("must be s3://bucket/key")

@@ -23,7 +23,7 @@ KEPT = 2  # the current one, and the one before it
 
 
 def current(folder: Path) -> Path:
-    """Where the files of `folder` are: the generation that counts, or itself."""
+    """Find where the files of `folder` are: the generation that counts, or itself."""
     found = _generation(folder)
     if found is None:
         return folder
@@ -34,12 +34,12 @@ def current(folder: Path) -> Path:
 
 
 def new_generation() -> str:
-    """A name that nobody else uses."""
+    """Make a name that nobody else uses."""
     return f"g-{uuid.uuid4().hex[:12]}"
 
 
 def unfinished_generations(folder: Path) -> list[str]:
-    """Names of what lies in a mirrored folder that has no generation yet, from work that was begun."""
+    """Name what lies in a mirrored folder that has no generation yet, from work that was begun."""
     return [] if origin(folder) is None else [name for name in names(folder) if re.fullmatch("g-[0-9a-f]{12}", name)]
 
 

@@ -41,7 +41,7 @@ def push(path: Path) -> None:
 
 
 def fetch(path: str | Path) -> Path:
-    """The same path, with the file there if it has an origin: for files that never change under their name.
+    """Return the same path, with the file there if it has an origin: for files that never change under their name.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def fetch(path: str | Path) -> Path:
 
 
 def renew(path: Path) -> Path:
-    """The same path, with the file as it now is at its origin, or without it: for files that change."""
+    """Return the same path, with the file as it now is at its origin, or without it: for files that change."""
     if origin(path) is not None:
         try:
             _download(path)
@@ -69,7 +69,7 @@ def renew(path: Path) -> Path:
 
 
 def renew_files(folder: Path, *patterns: str) -> None:
-    """`renew` all files of a folder whose path within it matches a pattern; those that have no origin go."""
+    """Call `renew` on all files of a folder whose path within it matches a pattern; those that have no origin go."""
     if origin(folder) is None:
         return
     there = [file for pattern in patterns for file in listed(folder, pattern)]
@@ -101,7 +101,7 @@ def push_folder(folder: Path) -> None:
 
 
 def fetch_folder(folder: Path) -> Path:
-    """The same folder with all that `push_folder` has pushed; a copy of what is no longer there is replaced."""
+    """Return the folder with all that `push_folder` has pushed; a copy of what is no longer there is replaced."""
     uri = origin(folder)
     if uri is None:
         return folder
@@ -120,7 +120,7 @@ def fetch_folder(folder: Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file, at its origin if it has one."""
+    """Say whether there is such a file, at its origin if it has one."""
     uri = origin(path)
     if uri is None:
         return path.exists()
@@ -130,7 +130,7 @@ def exists(path: Path) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Of a file, bytes."""
+    """Return a file's bytes."""
     uri = origin(path)
     if uri is None:
         return path.stat().st_size
@@ -140,7 +140,7 @@ def size_of(path: Path) -> int:
 
 
 def listed(folder: Path, pattern: str) -> list[Path]:
-    """Paths of the files in a folder, at any depth, whose path within it matches `pattern` (``*`` crosses folders)."""
+    """List the files in a folder, at any depth, whose path within it matches `pattern` (``*`` crosses folders)."""
     uri = origin(folder)
     if uri is None:
         files: Iterable[Path] = (file for file in folder.rglob("*") if file.is_file())
@@ -150,7 +150,7 @@ def listed(folder: Path, pattern: str) -> list[Path]:
 
 
 def total_size(folder: Path, pattern: str) -> int:
-    """Of the files that `listed` lists, bytes; a store tells it where it lists them."""
+    """Add up the bytes of the files that `listed` lists; a store tells it where it lists them."""
     uri = origin(folder)
     if uri is None:
         return sum(file.stat().st_size for file in listed(folder, pattern))
@@ -159,7 +159,7 @@ def total_size(folder: Path, pattern: str) -> int:
 
 
 def names(folder: Path) -> list[str]:
-    """Of the files and folders in a folder; none without one."""
+    """Name the files and folders in a folder; none without one."""
     uri = origin(folder)
     if uri is None:
         return sorted(os.listdir(folder)) if folder.is_dir() else []
@@ -167,7 +167,7 @@ def names(folder: Path) -> list[str]:
 
 
 def changed_at(path: Path) -> float:
-    """When a file was last written, seconds since 1970."""
+    """Say when a file was last written, seconds since 1970."""
     uri = origin(path)
     if uri is None:
         return path.stat().st_mtime
@@ -208,7 +208,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def located(files: Sequence[str | Path]) -> tuple[Any, list[str]]:
-    """The file system that files of one home lie on, and their paths there: to read them without a copy here."""
+    """Find the file system that files of one home lie on, and their paths there: to read them without a copy here."""
     uris = [origin(file) for file in files]
     if uris[0] is None:
         return pafs.LocalFileSystem(), list(map(str, files))
@@ -218,14 +218,14 @@ def located(files: Sequence[str | Path]) -> tuple[Any, list[str]]:
 
 
 def read_in_place(file: str | Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a Parquet file; of one in a store, the others' bytes stay there."""
+    """Read some columns of a Parquet file; of one in a store, the others' bytes stay there."""
     filesystem, (path,) = located([file])
     with _named(shown(file)):
         return pq.read_table(path, columns=list(columns), filesystem=filesystem, partitioning=None)
 
 
 def storage(folder: Path) -> dict[str, Any]:
-    """`storage_path` and `storage_filesystem` of a Ray RunConfig that keeps its files in `folder`."""
+    """Return `storage_path` and `storage_filesystem` of a Ray RunConfig that keeps its files in `folder`."""
     uri = origin(folder)
     if uri is None:
         return {"storage_path": str(folder)}
@@ -234,7 +234,7 @@ def storage(folder: Path) -> dict[str, Any]:
 
 
 def _mirrored(folder: Path, uri: str, where: str) -> Path:
-    """The path here of what lies at `where` on the file system of the folder's URI."""
+    """Return the path here of what lies at `where` on the file system of the folder's URI."""
     return folder / Path(where).relative_to(_open(uri)[1])
 
 
@@ -274,7 +274,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
-    """A store's refusal is one line with the URI in it."""
+    """Tell a store's refusal in one line with the URI in it."""
     try:
         yield
     except FileNotFoundError:

@@ -32,7 +32,7 @@ class Mark:
     name_of: Callable[[Any], str] = itemgetter("name")
 
     def is_on(self, folder: Path) -> bool:
-        """Whether `folder` was published under the name that it has."""
+        """Say whether `folder` was published under the name that it has."""
         file = renew(current(folder) / self.file)
         try:
             return bool(self.name_of(json.loads(file.read_text("utf-8"))) == folder.name)

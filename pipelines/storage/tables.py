@@ -49,10 +49,10 @@ def write_arrow(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """What `write_table` wrote."""
+    """Read what `write_table` wrote."""
     return pq.read_table(fetch(path), columns=columns)
 
 
 def read_arrow(path: str | Path) -> pa.Table:
-    """What `write_arrow` wrote, in memory."""
+    """Read what `write_arrow` wrote, into memory."""
     return feather.read_table(fetch(path), memory_map=False)

@@ -89,7 +89,7 @@ def register_model(uri: str, model_uri: str, name: str, alias: str, tags: Mappin
 
 
 def model_by_alias(uri: str, name: str, alias: str) -> RegisteredVersion | None:
-    """The version that an alias points at, None if there is none.
+    """Find the version that an alias points at, None if there is none.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def tag_version(uri: str, version: RegisteredVersion, tags: Mapping[str, str]) -
 
 
 def _new_version(client: mlflow.MlflowClient, uri: str, model_uri: str, name: str) -> str:
-    """What ``mlflow.register_model`` does, but in this store whatever MLFLOW_REGISTRY_URI says, and in silence."""
+    """Do what ``mlflow.register_model`` does, but in this store whatever MLFLOW_REGISTRY_URI says, and in silence."""
     model_id = model_uri.removeprefix("models:/")
     try:
         model = client.get_logged_model(model_id)
@@ -182,7 +182,7 @@ def _check_name(name: str) -> None:
 
 @contextmanager
 def _store(uri: str) -> Iterator[mlflow.MlflowClient]:
-    """A client whose every failure is one line."""
+    """Make a client whose every failure is one line."""
     try:
         yield store_client(uri)
     except UserError:

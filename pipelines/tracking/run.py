@@ -109,16 +109,16 @@ class Tracker:
             self._try(self._client.log_batch, self.run_id, metrics=chunk)
 
     def last_step(self, metric: str) -> int:
-        """The last step at which `metric` was logged, -1 if never: where a resumed run goes on."""
+        """Find the last step at which `metric` was logged, -1 if never: where a resumed run goes on."""
         return max(self.steps(metric), default=-1)
 
     def tag(self, key: str) -> str | None:
-        """The value of a tag; None without it."""
+        """Return the value of a tag; None without it."""
         run = self._try(self._client.get_run, self.run_id)
         return None if run is None else run.data.tags.get(key)
 
     def steps(self, metric: str) -> set[int]:
-        """The steps at which `metric` was logged."""
+        """Return the steps at which `metric` was logged."""
         history = self._try(self._client.get_metric_history, self.run_id, metric_name(metric))
         return {point.step for point in history or ()}
 
@@ -309,7 +309,7 @@ def open_run(
 
 
 def known_run(config: Config, run_id: str | None) -> Tracker | None:
-    """A run of this store to write to beside its owner, or None if the store does not have it."""
+    """Open a run of this store to write to beside its owner, or None if the store does not have it."""
     uri = store_of(config)
     try:
         return Tracker(uri, run_id) if run_id is not None and _is_alive(store_client(uri), run_id) else None
@@ -318,7 +318,7 @@ def known_run(config: Config, run_id: str | None) -> Tracker | None:
 
 
 def find_run(config: Config, tag: str, value: str) -> str | None:
-    """Id of the run of this configuration's experiment that carries a tag; None if the store has none, or is none."""
+    """Find the id of the run of a configuration's experiment that carries a tag; None if the store has or is none."""
     try:
         client = store_client(store_of(config))
         found = client.search_runs([_experiment(client, config)], f"tags.`{tag}` = '{value}'", max_results=1)
@@ -328,7 +328,7 @@ def find_run(config: Config, tag: str, value: str) -> str | None:
 
 
 def find_child(parent: Tracker, tag: str, value: str, status: Status | None = None) -> str | None:
-    """Id of the run under `parent` that carries a tag and, if given, ended so; None if the store has none."""
+    """Find the id of the run under `parent` that carries a tag and, if given, ended so; None if the store has none."""
     client = store_client(parent.uri)
     where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{value}'"
     where += "" if status is None else f" and attributes.status = '{status}'"
@@ -337,7 +337,7 @@ def find_child(parent: Tracker, tag: str, value: str, status: Status | None = No
 
 
 def last_evaluation(config: Config, model: str) -> Tracker | None:
-    """The newest evaluation's run of a model, by the folder that it was read from; None if the store has none."""
+    """Find the newest evaluation's run of a model, by the folder that it was read from; None if the store has none."""
     try:
         client = store_client(store_of(config))
         runs = client.search_runs([_experiment(client, config)], "tags.`mind.stage` = 'evaluate'", max_results=50)
@@ -382,7 +382,7 @@ def download_model(uri: str, model_uri: str, folder: Path) -> Path:
 
 
 def metric_name(name: str) -> str:
-    """A name that MLflow takes, for metrics and params.
+    """Make a name that MLflow takes, for metrics and params.
 
     >>> metric_name("hitrate@20")
     'hitrate_at_20'
@@ -485,7 +485,7 @@ def _system_metrics(tracker: Tracker, resume: bool) -> SystemMetricsMonitor:
 
 
 def store_client(uri: str) -> mlflow.MlflowClient:
-    """A client of the store and of its registry that says little and gives up soon."""
+    """Make a client of the store and of its registry that says little and gives up soon."""
     for name, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(name, value)
     for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
@@ -507,7 +507,7 @@ def global_uri(uri: str) -> Iterator[None]:
 
 
 def unusable(uri: str, error: Exception) -> UserError:
-    """What to raise when the store failed at the start."""
+    """Make the error to raise when the store failed at the start."""
     return UserError(
         f"MLflow's store {redact(uri)} cannot be used ({first_line(error)}): "
         "start it, or set tracking.uri, or leave tracking.uri out for a database in the home folder"
@@ -519,6 +519,6 @@ def _pinned(distribution: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, for a message of one line: short and without secrets."""
+    """Say what an exception says, for a message of one line: short and without secrets."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return textwrap.shorten(redact(lines[0]), 200, placeholder=" ...")

@@ -11,7 +11,7 @@ from pipelines.errors import UserError
 
 
 def store_uri(tracking_uri: str | None, home: Path) -> str:
-    """The setting `tracking.uri`, else ``MLFLOW_TRACKING_URI``, else a database in the home folder."""
+    """Take `tracking.uri`, else ``MLFLOW_TRACKING_URI``, else a database in the home folder."""
     given = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given is None and origin(home) is not None:
         raise UserError(f"home={origin(home)}: runs are kept by a server or in a database, and none can lie there; set "
@@ -20,15 +20,15 @@ def store_uri(tracking_uri: str | None, home: Path) -> str:
 
 
 def store_of(config: Config) -> str:
-    """The store that a configuration reports to."""
+    """Return the store that a configuration reports to."""
     return store_uri(config.tracking.uri, config.home_path)
 
 
 def is_server(uri: str) -> bool:
-    """Whether a server answers there, which keeps the artifacts as well; otherwise it is a database."""
+    """Say whether a server answers there, which keeps the artifacts as well; otherwise it is a database."""
     return uri.startswith(("http://", "https://", "databricks"))
 
 
 def artifact_root(home: Path) -> Path:
-    """The folder of plots, tables and models of runs that are kept in a database."""
+    """Return the folder of plots, tables and models of runs that are kept in a database."""
     return home / "mlartifacts"

@@ -11,7 +11,7 @@ DISTRIBUTIONS = {"mind": "mind-retrieval", "torch": "torch", "ray": "ray", "mlfl
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a result; nothing is imported to find them."""
+    """Find the versions of Python and of the packages that shape a result; nothing is imported for it."""
     found = {"python": platform.python_version()}
     for name, distribution in DISTRIBUTIONS.items():
         try:
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> tuple[str, bool] | None:
-    """Commit of this code and whether tracked files differ from it; None outside a clone."""
+    """Return the commit of this code and whether tracked files differ from it"""
     folder = Path(__file__).parent
     # An environment inside somebody else's repository is no clone of ours: this file must be tracked.
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:

@@ -41,7 +41,7 @@ class ReportCallback(UserCallback):
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:  # Ray passes these by keyword
-        """Called when all workers have reported; their metrics are equal."""
+        """Take in a report of all workers; their metrics are equal."""
         try:
             report = metrics[0]
             self._write(report)

@@ -42,7 +42,7 @@ class EarlyStopping:
         self.best = max(self.best, value)
 
     def should_stop(self) -> bool:
-        """Whether `patience` validations in a row were no better."""
+        """Say whether `patience` validations in a row were no better."""
         return self.patience is not None and self.stale >= self.patience
 
 
@@ -82,7 +82,7 @@ def _shard_file(shard: Shard) -> str:
 
 
 def _item_rows(folder: Path, prefix: str, shard: Shard) -> dict[str, Tensor]:
-    """The rows of `shard` of each tensor whose name begins so, from whatever shards were saved."""
+    """Read the rows of `shard` of each tensor whose name begins so, from whatever shards were saved."""
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(path, "pt")) for path in sorted(folder.glob("items-*-of-*"))]
         names = [name for name in files[0].keys() if name.startswith(prefix)]  # noqa: SIM118  # not a mapping

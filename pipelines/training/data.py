@@ -45,7 +45,7 @@ class TrainData:
     cold: torch.Tensor  # (V,) bool, items that training never sees, made of their features
 
     def to(self, device: torch.device) -> TrainData:
-        """The same on a device."""
+        """Return the same on a device."""
         targets = Targets(self.targets.items.to(device), self.targets.offsets.to(device))
         train = None if self.train is None else self.train.to(device)
         items = self.bags.to(device), self.counts.to(device), self.cold.to(device)
@@ -53,7 +53,7 @@ class TrainData:
 
 
 def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard = WHOLE) -> MIND:
-    """A fresh model for a dataset; the same on every rank, but for the rows of the item table that it holds."""
+    """Build a fresh model for a dataset; the same on every rank, but for the rows of the item table that it holds."""
     manifest = dataset.manifest
     specs = feature_specs(manifest.item_features), feature_specs(manifest.profile_features)
     return MIND(config, manifest.item_rows, *specs, seed, shard)
@@ -62,7 +62,7 @@ def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard =
 def load_data(
     dataset: Dataset, train: pa.Table | None, validation: pa.Table, include_validation: bool = False
 ) -> TrainData:
-    """Flat arrays from the Arrow tables of the splits; `include_validation`: as `train` was read."""
+    """Load flat arrays from the Arrow tables of the splits; `include_validation`: as `train` was read."""
     manifest = dataset.manifest
     profile = feature_specs(manifest.profile_features)
     validation = validation.sort_by("user")
@@ -75,7 +75,7 @@ def load_data(
 
 
 def read_data(dataset: Dataset, config: TrainConfig, streamed: bool = False) -> TrainData:
-    """What a worker holds of a dataset; `streamed`: without the train split."""
+    """Read what a worker holds of a dataset; `streamed`: without the train split."""
     columns, everything = columns_to_train(dataset), config.include_validation
     train = None if streamed else train_table(dataset, columns, everything)
     tables = dataset.tables("validation", ["user", *columns, "targets"])
@@ -83,7 +83,7 @@ def read_data(dataset: Dataset, config: TrainConfig, streamed: bool = False) -> 
 
 
 def train_table(dataset: Dataset, columns: list[str], include_validation: bool) -> pa.Table:
-    """The sequences to train on; `include_validation`: up to a user's last validation target."""
+    """Read the sequences to train on; `include_validation`: up to a user's last validation target."""
     if not include_validation:
         return dataset.table("train", columns)
     validation = dataset.table("validation", ["user", *columns, "targets"])
@@ -91,7 +91,7 @@ def train_table(dataset: Dataset, columns: list[str], include_validation: bool) 
 
 
 def with_targets(train: pa.Table, validation: pa.Table) -> pa.Table:
-    """The train sequences, those of validation users replaced by what is known of them and their targets.
+    """Replace validation users in the train sequences by what is known of them and their targets.
 
     train : user, items, ....  validation : the same and targets; items are what comes before the targets.
     """
@@ -101,7 +101,7 @@ def with_targets(train: pa.Table, validation: pa.Table) -> pa.Table:
 
 
 def load_items(dataset: Dataset, include_validation: bool = False) -> tuple[Bags, torch.Tensor, torch.Tensor]:
-    """Each item's make-up, its events that are trained on (V,), and whether it is cold (V,): has none of them."""
+    """Load each item's make-up, its events that are trained on (V,), and whether it is cold (V,): has none of them."""
     items, manifest = dataset.items(), dataset.manifest
     specs, counts = feature_specs(manifest.item_features), train_counts(items)
     if include_validation:
@@ -112,7 +112,7 @@ def load_items(dataset: Dataset, include_validation: bool = False) -> tuple[Bags
 
 
 def validation_rows(tables: Iterable[pa.Table], limit: int | None, seed: int) -> pa.Table:
-    """The rows of the users to validate on: all, or the `limit` whose ids have the smallest hashes.
+    """Choose the rows of the users to validate on: all, or the `limit` whose ids have the smallest hashes.
 
     No more than that is held while reading, and who is in the sample depends neither on the files nor on their order.
     """
@@ -127,5 +127,5 @@ def validation_rows(tables: Iterable[pa.Table], limit: int | None, seed: int) ->
 
 
 def columns_to_train(dataset: Dataset) -> list[str]:
-    """The columns of a sequence that a model learns from."""
+    """List the columns of a sequence that a model learns from."""
     return ["items", *(f"profile_{feature.name}" for feature in dataset.manifest.profile_features)]

@@ -47,7 +47,7 @@ class Progress(Protocol):
     every_steps: int  # loss reports between validations
 
     def first_step(self) -> Metrics:
-        """Called after the first step of a new run: what to add to the next report."""
+        """Return, after the first step of a new run, what to add to the next report."""
         ...
 
     def progress(self, metrics: Metrics) -> None:
@@ -71,7 +71,7 @@ class Validation:
 def validation_metrics(
     retriever: Retriever, data: TrainData, users: torch.Tensor, cutoffs: list[int], exclude_seen: bool
 ) -> dict[str, float]:
-    """Full-ranking metrics, averaged over the `users` of all ranks; each rank passes its own share."""
+    """Compute full-ranking metrics, averaged over the `users` of all ranks; each rank passes its own part."""
     sums: dict[str, float] = {}
     counted = 0
     for chunk in users.split(USERS_PER_CHUNK):
@@ -88,7 +88,7 @@ def validation_metrics(
 def build_trainer(
     config: Config, dataset: Dataset, data: TrainData, given: TrainInput, device: torch.device, rank: int, ranks: int
 ) -> Trainer:
-    """A fresh model with its optimisers and negatives, the same on every rank."""
+    """Build a fresh model with its optimisers and negatives, the same on every rank."""
     labels = given.label_counts(len(data.counts)) if config.loss.in_batch else None
     shard = Shard(rank, ranks) if config.train.shard_items else WHOLE
     return Trainer(
@@ -210,7 +210,7 @@ class _Meter:
         self.started = time.perf_counter()
 
     def waits(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The same steps, measuring how long each is waited for."""
+        """Yield the same steps, measuring how long each is waited for."""
         while True:
             started = time.perf_counter()
             with nullcontext() if self.times is None else self.times.phase("wait"):
@@ -225,7 +225,7 @@ class _Meter:
         self.samples += step.size
 
     def mean_loss(self) -> float:
-        """The mean of the steps since the last report, over all ranks."""
+        """Average the steps since the last report, over all ranks."""
         means = sum_over_ranks(torch.stack([torch.stack(self.losses).mean(), torch.ones_like(self.losses[0])]))
         return float(means[0] / means[1])
 

@@ -47,23 +47,23 @@ class TrainInput(Protocol):
     def steps_per_epoch(self) -> int: ...
 
     def steps(self, first: int) -> Generator[Step]:
-        """The run's steps from number `first` on, epoch after epoch."""
+        """Yield the run's steps from number `first` on, epoch after epoch."""
         ...
 
     def label_counts(self, items: int) -> Tensor:
-        """(items,) how often each item is a label in an epoch, up to a factor: what in-batch negatives follow."""
+        """Count, up to a factor, how often each item is a label in an epoch, (items,): in-batch negatives follow it."""
         ...
 
 
 def memory_bytes(counts: SplitCounts, profile_features: int) -> int:
-    """What holding the split in memory takes a worker, at the peak."""
+    """Say what holding the split in memory takes a worker, at the peak."""
     return counts.events * EVENT_BYTES + counts.users * (USER_BYTES + profile_features * PROFILE_BYTES)
 
 
 def choose_input(
     config: TrainConfig, counts: SplitCounts, profile_features: int, node_memory: float
 ) -> Literal["memory", "stream"]:
-    """What `train.input: auto` means for a train split, with all workers on one node of `node_memory` bytes."""
+    """Say what `train.input: auto` means for a train split, all workers on one node of `node_memory` bytes."""
     if config.input != "auto":
         return config.input
     if config.include_validation:  # the streamed files have none of it
@@ -84,7 +84,7 @@ class MemoryInput:
         self.size = len(self.samples(0))  # of every epoch
 
     def samples(self, epoch: int) -> AllTargets | DrawnTargets:
-        """The samples of an epoch, in file order."""
+        """Return the samples of an epoch, in file order."""
         if self.every is not None:
             return self.every
         assert self.config.targets_per_user is not None
@@ -101,7 +101,7 @@ class MemoryInput:
             done = 0
 
     def _epoch_steps(self, epoch: int, done: int) -> Iterator[Step]:
-        """The steps of an epoch but for the first `done`.
+        """Yield the steps of an epoch but for the first `done`.
 
         At most ranks - 1 samples come twice, so that all ranks do the same number of steps on equally many samples.
         """
@@ -118,17 +118,17 @@ class MemoryInput:
 
 
 def epoch_steps(samples: int, batch_size: int, ranks: int) -> int:
-    """Steps of an epoch, each of at most batch_size // ranks samples per rank: the same for both inputs."""
+    """Count the steps of an epoch, each of at most batch_size // ranks samples per rank: the same for both inputs."""
     return -(-samples // (ranks * rank_batch(batch_size, ranks)))
 
 
 def rank_batch(batch_size: int, ranks: int) -> int:
-    """Samples of a rank in a full step."""
+    """Count the samples of a rank in a full step."""
     return max(1, batch_size // ranks)
 
 
 def count_labels(sequences: Sequences, drawn: bool, items: int) -> Tensor:
-    """(items,) float64, labels in an epoch; `drawn`: each user has equally many, uniform over all but the first."""
+    """Count labels in an epoch, (items,) float64; `drawn`: users have equally many, uniform over all but the first."""
     samples, device = AllTargets(sequences), sequences.items.device
     counts = torch.zeros(items, dtype=torch.float64, device=device)
     for numbers in _ranges(0, len(samples), CHUNK, device):
@@ -140,6 +140,6 @@ def count_labels(sequences: Sequences, drawn: bool, items: int) -> Tensor:
 
 
 def _ranges(first: int, stop: int, size: int, device: torch.device) -> Iterator[Tensor]:
-    """The numbers from `first` to `stop` - 1, so many at a time."""
+    """Yield the numbers from `first` to `stop` - 1, so many at a time."""
     for start in range(first, stop, size):
         yield torch.arange(start, min(start + size, stop), device=device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ray.train import ScalingConfig
 
-from pipelines.cluster.nodes import drivers_share
+from pipelines.cluster.nodes import driver_note
 from pipelines.cluster.session import cluster_address, cores
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
@@ -26,7 +26,7 @@ class Scaling:
     joined: bool
 
     def to_ray(self, config: Config, given: str) -> ScalingConfig:
-        """Ray Train's own terms.
+        """Say the same in Ray Train's own terms.
 
         given : how the workers hold the data, memory or stream: Ray Data needs a CPU to read with, or waits for ever.
 
@@ -38,24 +38,24 @@ class Scaling:
         most, least = config.train.workers, config.train.min_workers
         reading = 1 if given == "stream" else 0
         if self.joined:
-            share = float(self.threads)
+            cpus = float(self.threads)
             if self.cpus and least is None and most * self.threads + reading > self.cpus:
                 raise UserError(f"train.workers={most}: {self.threads} threads each and a CPU to read with are "
                                 f"{most * self.threads + reading}, the cluster has {self.cpus}"
-                                f"{drivers_share()}")  # fmt: skip
+                                f"{driver_note()}")  # fmt: skip
         else:
-            share = min(1.0, (self.cpus - reading) / most)
+            cpus = min(1.0, (self.cpus - reading) / most)
         if least is not None:
             os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ELASTIC_WAIT_S)
         return ScalingConfig(
             num_workers=most if least is None else (least, most),  # type: ignore[arg-type]  # typed as V1's
             use_gpu=self.use_gpu,
-            resources_per_worker={"CPU": share} | ({"GPU": 1} if self.use_gpu else {}),
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if self.use_gpu else {}),
         )
 
 
 def scaling_of(config: Config, resources: Mapping[str, float]) -> Scaling:
-    """What workers get on a cluster of so many ``CPU`` and ``GPU``.
+    """Say what workers get on a cluster of so many ``CPU`` and ``GPU``.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def scaling_of(config: Config, resources: Mapping[str, float]) -> Scaling:
     grows = "" if not joined else "; if it gets nodes as they are asked for: --set ray.autoscaling=true"
     if need > cpus:
         each = f" of {threads} threads" if need > workers else ""
-        raise UserError(f"train.workers={workers}{each}: the cluster has {cpus} CPUs{drivers_share()}; use at most "
+        raise UserError(f"train.workers={workers}{each}: the cluster has {cpus} CPUs{driver_note()}; use at most "
                         f"{cpus * workers // need} workers{grows}")  # fmt: skip
     use_gpu = gpus >= workers if train.use_gpu is None else train.use_gpu
     if use_gpu and gpus < workers:

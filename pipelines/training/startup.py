@@ -16,11 +16,11 @@ class Timeline:
     moments: list[tuple[str, float]] = field(default_factory=list)
 
     def mark(self, name: str) -> None:
-        """What ends now is called `name`."""
+        """Call what ends now `name`."""
         self.moments.append((name, time.time()))
 
     def metrics(self) -> dict[str, float]:
-        """``startup/<name>``: seconds of each part; ``startup/total``: all of them."""
+        """Return ``startup/<name>``: seconds of each part; ``startup/total``: all of them."""
         starts = [self.began, *(moment for _, moment in self.moments)]
         parts = {f"startup/{name}": end - start for start, (name, end) in zip(starts, self.moments, strict=False)}
         return parts | {"startup/total": starts[-1] - self.began}

@@ -13,25 +13,25 @@ PREFIX = "profile/"
 
 
 def profile_metrics(times: StepTimes) -> dict[str, float]:
-    """``profile/<phase>_ms``: milliseconds of a step, the mean of this worker's steps so far."""
+    """Return ``profile/<phase>_ms``: milliseconds of a step, the mean of this worker's steps so far."""
     return {f"{PREFIX}{name}_ms": 1000 * times.seconds[name] / max(1, times.steps) for name in PHASES}
 
 
 def phases(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Milliseconds by phase from a report's metrics; empty without any."""
+    """Read milliseconds by phase from a report's metrics; empty without any."""
     named = {name: f"{PREFIX}{name}_ms" for name in PHASES}
     return {name: metrics[key] for name, key in named.items() if key in metrics}
 
 
 def profile_columns(milliseconds: Mapping[str, float]) -> dict[str, list[str | float]]:
-    """For MLflow's table: phase, milliseconds of a step, share of it."""
+    """Make the columns of MLflow's table: phase, milliseconds of a step, share of it."""
     total = sum(milliseconds.values()) or 1.0
     values = list(milliseconds.values())
     return {"phase": list(milliseconds), "ms": list(values), "share": [value / total for value in values]}
 
 
 def profile_table(milliseconds: Mapping[str, float]) -> Table:
-    """To print."""
+    """Make the table to print."""
     table = Table("phase", "ms of a step", "share", title="Where a step's time went (rank 0)")
     total = sum(milliseconds.values()) or 1.0
     for name, value in milliseconds.items():
@@ -41,7 +41,7 @@ def profile_table(milliseconds: Mapping[str, float]) -> Table:
 
 
 def profile_figure(milliseconds: Mapping[str, float]) -> Figure:
-    """One bar a phase, in the order of a step."""
+    """Draw one bar a phase, in the order of a step."""
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     names, values = list(milliseconds), list(milliseconds.values())

@@ -81,7 +81,7 @@ class Chunk:
         return len(self.samples)
 
     def part(self, start: int, stop: int | None = None) -> Chunk:
-        """Samples number `start` to `stop`."""
+        """Take samples number `start` to `stop`."""
         return Chunk(self.sequences, Samples(self.samples.users[start:stop], self.samples.positions[start:stop]))
 
 
@@ -115,7 +115,7 @@ class StreamInput:
         if config.targets_per_user is not None:
             self.parts = self._with_drawn_samples(config.targets_per_user)
         self.size = sum(part.samples for part in self.parts)
-        self.shares = [stop - start for start, stop in (share(self.size, r, ranks) for r in range(ranks))]
+        self.rank_samples = [stop - start for start, stop in (sample_range(self.size, r, ranks) for r in range(ranks))]
         self.batch = rank_batch(config.batch_size, ranks)
 
     @property
@@ -129,11 +129,11 @@ class StreamInput:
                 yield from self._epoch_steps((chunk for _, chunk in windows), done if epoch == start else 0)
 
     def _skip(self, done: int) -> int:
-        """How many of its samples this rank has used after `done` steps of an epoch.
+        """Count how many of its samples this rank has used after `done` steps of an epoch.
 
         One always remains, for the steps in which only other ranks have any left.
         """
-        return max(0, min(done * self.batch, self.shares[self.rank] - 1))
+        return max(0, min(done * self.batch, self.rank_samples[self.rank] - 1))
 
     def _epoch_steps(self, windows: Iterator[Chunk], done: int) -> Iterator[Step]:
         steps = range(done, self.steps_per_epoch)
@@ -149,7 +149,7 @@ class StreamInput:
 
     def _counts(self, step: int) -> list[int]:
         """Samples of each rank in a step of an epoch."""
-        return [min(max(share - step * self.batch, 0), self.batch) for share in self.shares]
+        return [min(max(samples - step * self.batch, 0), self.batch) for samples in self.rank_samples]
 
     def _windows(self, epoch: int) -> list[Window]:
         order = torch.randperm(len(self.parts), generator=seeded("cpu", self.config.seed, "parts", epoch)).tolist()
@@ -206,19 +206,19 @@ class StreamInput:
 
 
 def part_of(number: int, file: str) -> PartFile:
-    """A part's size, from the footer of its file."""
+    """Read a part's size from the footer of its file."""
     users, events = part_size(file)
     return PartFile(number, file, users, events, events - users)
 
 
-def share(samples: int, rank: int, ranks: int) -> tuple[int, int]:
-    """A rank's samples, first and last + 1: as many as any other's, or one more."""
+def sample_range(samples: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Return the first and the last + 1 of a rank's samples: as many as any other's, or one more."""
     return samples * rank // ranks, samples * (rank + 1) // ranks
 
 
 def rank_pieces(parts: Sequence[PartFile], rank: int, ranks: int) -> list[Piece]:
-    """A rank's share of the parts laid end to end; two ranks may share a part, and even a user."""
-    start, stop = share(sum(part.samples for part in parts), rank, ranks)
+    """Cut a rank's share out of the parts laid end to end; two ranks may share a part, and even a user."""
+    start, stop = sample_range(sum(part.samples for part in parts), rank, ranks)
     pieces, before = [], 0
     for part in parts:
         first, last = max(0, start - before), min(part.samples, stop - before)
@@ -229,7 +229,7 @@ def rank_pieces(parts: Sequence[PartFile], rank: int, ranks: int) -> list[Piece]
 
 
 def group_pieces(pieces: Iterable[Piece], events: int) -> list[list[Piece]]:
-    """Consecutive pieces whose parts have at most `events` events together, or one piece that alone has more."""
+    """Group consecutive pieces whose parts have at most `events` events together, or one piece that alone has more."""
     groups: list[list[Piece]] = []
     held = 0
     for piece in pieces:
@@ -242,7 +242,7 @@ def group_pieces(pieces: Iterable[Piece], events: int) -> list[list[Piece]]:
 
 
 def cut(windows: Iterable[Chunk], sizes: Iterable[int]) -> Iterator[Chunk]:
-    """The windows' samples in order, so many at a time; what a window leaves over begins the next batch."""
+    """Cut the windows' samples, in order, so many at a time; what a window leaves over begins the next batch."""
     windows = iter(windows)
     rest: Chunk | None = None
     for size in sizes:
@@ -256,7 +256,7 @@ def cut(windows: Iterable[Chunk], sizes: Iterable[int]) -> Iterator[Chunk]:
 
 
 def join(chunks: Sequence[Chunk]) -> Chunk:
-    """The samples of all chunks in order, over their sequences end to end."""
+    """Join the samples of all chunks in order, over their sequences end to end."""
     if len(chunks) == 1:
         return chunks[0]
     sequences = [chunk.sequences for chunk in chunks]
@@ -285,13 +285,13 @@ def _join_offsets(offsets: Sequence[Tensor]) -> Tensor:
 
 
 def to_device(chunk: Chunk, device: torch.device) -> Chunk:
-    """The same on a device."""
+    """Return the same on a device."""
     samples = chunk.samples
     return Chunk(chunk.sequences.to(device), Samples(samples.users.to(device), samples.positions.to(device)))
 
 
 def prefetched(values: Iterator[T]) -> Generator[T]:
-    """The same values, none of them None; a thread makes the next one while the caller works with this one."""
+    """Yield the same values, none of them None; a thread makes the next one while the caller works with this one."""
     with ThreadPoolExecutor(1, "train-input") as thread:
         coming = thread.submit(next, values, None)
         while (value := coming.result()) is not None:
@@ -324,7 +324,7 @@ class RayReader:
 
 
 def recut(tables: Iterable[pa.Table], rows: Sequence[int]) -> Iterator[pa.Table]:
-    """The same rows as tables of so many `rows`, none 0: Ray Data may join and split blocks."""
+    """Yield the same rows as tables of so many `rows`, none 0: Ray Data may join and split blocks."""
     tables = iter(tables)
     rest = next(tables, None)
     for wanted in rows:

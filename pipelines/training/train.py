@@ -193,7 +193,7 @@ def _fit(
 
 
 def _record_profile(tracker: Tracker, reports: Sequence[Mapping[str, float]]) -> None:
-    """The last profile that was reported: printed, and beside the run's metrics as a table and a plot."""
+    """Print the last profile that was reported, and put it beside the run's metrics as a table and a plot."""
     if found := next((profile for report in reversed(reports) if (profile := phases(report))), None):
         output.print(profile_table(found))
         tracker.log_table(profile_columns(found), "profile.json")
@@ -201,7 +201,7 @@ def _record_profile(tracker: Tracker, reports: Sequence[Mapping[str, float]]) ->
 
 
 def _input(config: Config, dataset: Dataset, folder: Path) -> str:
-    """How the workers hold the train split; a run keeps what it began with, on whatever machine it goes on."""
+    """Choose how the workers hold the train split; a run keeps what it began with, on whatever machine it goes on."""
     chosen = renew(folder / "input")
     if not chosen.is_file():
         manifest = dataset.manifest

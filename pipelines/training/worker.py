@@ -49,7 +49,7 @@ class RayReporter:
 
 
 def train_loop(settings: dict[str, object]) -> None:
-    """Ray Train's entry point on each worker.
+    """Train on a worker: Ray Train's entry point.
 
     settings : config (Config), dataset (its path), threads (per worker), input (memory or stream), timeline (Timeline).
     """

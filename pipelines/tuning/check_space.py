@@ -78,7 +78,7 @@ def check_space(campaign: Campaign, base: Config, source: str) -> None:
 
 
 def _check_setting(name: str, base: Config, prefix: str) -> None:
-    """That `name` is a setting which trials may differ in."""
+    """See that `name` is a setting which trials may differ in."""
     sections = name.split(".")
     for known in (".".join(sections[:depth]) for depth in range(1, len(sections) + 1)):
         if known in CANNOT_VARY:

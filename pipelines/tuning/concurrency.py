@@ -11,7 +11,7 @@ SLACK = 1e-6  # of sums of fractions
 
 
 def concurrent_trials(resources: Resources, nodes: Sequence[Mapping[str, float]], source: str) -> int:
-    """Trials at a time: as many as asked for, or as fit.
+    """Say how many trials run at a time: as many as asked for, or as fit.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def _write_page(
 def _record(
     loaded: Loaded, parent: Tracker, rows: list[Row], records: list[TrialRecord], figures: Mapping[str, Figure]
 ) -> None:
-    """The leaderboard, the figures and what the search took, to MLflow."""
+    """Write the leaderboard, the figures and what the search took to MLflow."""
     campaign, metric = loaded.campaign, loaded.base.train.metric
     board = loaded.folder / "leaderboard.json"
     write_text(json.dumps([_plain(row) for row in rows], indent=1) + "\n", board)
@@ -122,7 +122,7 @@ def _record(
         "campaign/trials": float(len(records)),
         "campaign/seconds": spent.seconds,
         "campaign/saved_seconds": spent.saved_seconds,
-        "campaign/saved_share": spent.share,
+        "campaign/saved_share": spent.saved_share,
     }
     if (first := winner(rows, campaign.finish)) is not None:
         numbers[f"best/validation/{metric}"] = first.metric
@@ -131,7 +131,7 @@ def _record(
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    """For JSON, which has no NaN."""
+    """Make values JSON can hold, which has no NaN."""
     values = {
         "rank": row.rank,
         "values": row.values,
@@ -182,7 +182,7 @@ def _test(loaded: Loaded, dataset: Dataset, parent: Tracker, rows: list[Row], fi
 
 
 def _refit_config(loaded: Loaded, row: Row) -> Config:
-    """The base with the point's values, its own workers, and where nothing is left to validate on, the best epochs."""
+    """Give the base the point's values, its own workers, and where nothing is left to validate on, the best epochs."""
     config = trial_config(loaded.base, row.values)
     if loaded.campaign.finish.refit == "train":
         return config
@@ -191,7 +191,7 @@ def _refit_config(loaded: Loaded, row: Row) -> Config:
 
 
 def _trained(config: Config, dataset: Dataset) -> Path:
-    """The model of these settings: the one that is there, since the same settings train the same, or a new one."""
+    """Find or train the model of these settings: the same settings train the same."""
     first = read_state(config, run_stem(config, dataset))
     folder = model_folder(config, first.name)
     if first.finished and exists(folder / "config.json"):

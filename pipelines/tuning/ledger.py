@@ -51,7 +51,7 @@ class TrialRecord:
         return self.status in ENDED
 
     def best(self, metric: str) -> Report | None:
-        """The first report with the highest ``validation/<metric>``; None before the first."""
+        """Find the first report with the highest ``validation/<metric>``; None before the first."""
         return max(self.reports, key=lambda report: report[f"validation/{metric}"], default=None)
 
 
@@ -65,7 +65,7 @@ class Ledger:
         renew_files(self.trials, "*.json")
 
     def read(self) -> list[TrialRecord]:
-        """All trials, by number."""
+        """Read all trials, by number."""
         return sorted(map(_read, self.trials.glob("*.json")), key=lambda record: record.number)
 
     def write(self, record: TrialRecord) -> None:
@@ -74,13 +74,13 @@ class Ledger:
             aside.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
 
     def reset_failed(self) -> None:
-        """Failed trials wait for another start, with what they had reported before."""
+        """Let failed trials wait for another start, with what they had reported before."""
         for record in self.read():
             if record.status == "failed":
                 self.write(replace(record, status="waiting", reason=None))
 
     def checkpoint(self, number: int) -> Path:
-        """Folder of what an unfinished trial goes on from."""
+        """Return the folder of what an unfinished trial goes on from."""
         return self.folder / "checkpoints" / f"{number:05d}"
 
     def forget(self, number: int) -> None:

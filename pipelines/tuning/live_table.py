@@ -51,7 +51,7 @@ class LiveTable:
         console.print(f"  {self.line(record)}  [{self.head()}]", markup=False, highlight=False)
 
     def line(self, record: TrialRecord) -> str:
-        """A trial in one line."""
+        """Write a trial in one line."""
         best = record.best(self.metric)
         found = (
             ""
@@ -64,7 +64,7 @@ class LiveTable:
                 f"{values_text(record.values)}{reason}")  # fmt: skip
 
     def head(self) -> str:
-        """Counts and the time that is left."""
+        """Write the counts and the time that is left."""
         done = [record for record in self.records.values() if record.ended]
         counts = [f"{len(done)}/{self.planned} trials"]
         for status in ("stopped", "failed", "running"):
@@ -77,7 +77,7 @@ class LiveTable:
         return ", ".join(counts)
 
     def table(self) -> Table:
-        """The running trials and the best so far."""
+        """Make a table of the running trials and the best so far."""
         table = Table(title=f"{self.name}: {self.head()}", title_justify="left")
         for column in ("trial", "status", "epoch", self.metric, "settings"):
             table.add_column(column, justify="right" if column in ("trial", "epoch", self.metric) else "left")

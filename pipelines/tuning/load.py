@@ -91,7 +91,7 @@ def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None)
 
 
 def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:
-    """The campaign as it was last started, with `sets` on top.
+    """Load the campaign as it was last started, with `sets` on top.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def store_campaign(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
 
 
 def plain(campaign: Campaign, only_given: bool = False) -> dict[str, Any]:
-    """A campaign as plain values, passwords removed; pydantic's own JSON would make infinite numbers null.
+    """Return a campaign as plain values, passwords removed; pydantic's own JSON would make infinite numbers null.
 
     only_given : without the defaults.
     """
@@ -184,7 +184,7 @@ def write_state(folder: Path, values: dict[str, Any]) -> None:
 
 
 def _identity(loaded: Loaded, fingerprint: str) -> dict[str, Any]:
-    """What makes trials of two starts comparable; by the name that a message gives it."""
+    """Return what makes trials of two starts comparable; by the name that a message gives it."""
     campaign = plain(loaded.campaign)
     search = {key: value for key, value in campaign["search"].items() if key not in EXTENSIBLE}
     return {

@@ -39,7 +39,7 @@ ENUMERATED = 10_000  # a discrete space of up to so many points is searched for 
 
 
 def propose(campaign: Campaign, history: Sequence[TrialRecord], metric: str) -> Point | None:
-    """The values of the next new point.
+    """Choose the values of the next new point.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def propose(campaign: Campaign, history: Sequence[TrialRecord], metric: str) -> 
 
 
 def points_of(history: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-    """The trials of each point, points in the order of drawing."""
+    """Group the trials by point, points in the order of drawing."""
     points: dict[int, list[TrialRecord]] = {}
     for record in sorted(history, key=lambda record: (record.point, record.number)):
         points.setdefault(record.point, []).append(record)
@@ -72,7 +72,7 @@ def points_of(history: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 
 
 def point_scores(trials: Sequence[TrialRecord], *keys: str) -> list[float] | None:
-    """The mean over the seeds of each key of their best report by the first, ``validation/<metric>``.
+    """Average over the seeds of each key their best report by the first, ``validation/<metric>``.
 
     A trial that failed or never validated says nothing; None where all are such.
     """
@@ -90,7 +90,7 @@ def _next_of_grid(space: Space, points: Sequence[Sequence[TrialRecord]]) -> Poin
 
 
 def _next_of_draws(campaign: Campaign, points: Sequence[Sequence[TrialRecord]]) -> Point | None:
-    """The next repetition of the cell (point of the grids) that has the fewest, so that `trials` more only append."""
+    """Draw the next repetition of the cell (point of the grids) with the fewest, so that more `trials` only append."""
     space, seen = campaign.space, _seen(points)
     cells = grid_points(space)
     index = {identity(cell): number for number, cell in enumerate(cells)}
@@ -111,7 +111,7 @@ def _next_of_draws(campaign: Campaign, points: Sequence[Sequence[TrialRecord]]) 
 def _unseen(
     space: Space, cell: Mapping[str, Any], generator: np.random.Generator, seen: AbstractSet[Any]
 ) -> Point | None:
-    """A random point of the cell that is not in `seen`; of a small discrete space one is found if there is one."""
+    """Draw a point of the cell that is not in `seen`; of a small discrete space one is found if there is one."""
     for _ in range(REDRAWS):
         point = draw(space, cell, generator)
         if identity(point) not in seen:
@@ -164,7 +164,7 @@ def _next_of_optuna(campaign: Campaign, points: Sequence[Sequence[TrialRecord]],
 def _as_optuna(
     space: Space, points: Sequence[Sequence[TrialRecord]], keys: Sequence[str]
 ) -> list[optuna.trial.FrozenTrial]:
-    """The points as optuna's trials; those drawn before the space was changed say nothing about this one."""
+    """Turn the points into optuna's trials; those drawn before the space was changed say nothing about this one."""
     from optuna.trial import TrialState, create_trial
 
     domains = distributions(space)

@@ -14,7 +14,7 @@ from pipelines.tuning.trial.training import EPOCH, QUALITY
 
 
 def scheduler_of(stopping: Stopping, epochs: int) -> TrialScheduler:
-    """Ray Tune's scheduler for `stopping`, with at most `epochs` a trial."""
+    """Make Ray Tune's scheduler for `stopping`, with at most `epochs` a trial."""
     if stopping.method == "asha":
         return ASHAScheduler(
             time_attr=EPOCH,

@@ -30,7 +30,7 @@ class Watcher(Protocol):
     def started(self, record: TrialRecord) -> None: ...
 
     def reported(self, record: TrialRecord) -> None:
-        """`record` has a new report."""
+        """Take in a new report of `record`."""
         ...
 
     def ended(self, record: TrialRecord) -> None: ...
@@ -90,7 +90,7 @@ class Trials:
         return [self.base.train.seed + number for number in range(self.campaign.search.seeds)]
 
     def next(self, finalist: bool) -> TrialRecord | None:
-        """The next trial to train, of the finalists or of the search; a point of the search is drawn if none waits."""
+        """Find the next trial to train, of the finalists or of the search; a point is drawn if none waits."""
         while True:
             for record in self.left(finalist):
                 if record.number not in self.handed_out:
@@ -100,11 +100,11 @@ class Trials:
                 return None
 
     def left(self, finalist: bool) -> list[TrialRecord]:
-        """Trials in the ledger that have not ended, of the finalists or of the search."""
+        """Count the ledger's trials that have not ended, of the finalists or of the search."""
         return [record for record in self.all() if record.finalist == finalist and not record.ended]
 
     def any_left(self) -> bool:
-        """Whether there is anything to train; draws a point, or the finalists, if nothing waits."""
+        """Say whether there is anything to train; draws a point, or the finalists, if nothing waits."""
         for point, values in {record.point: record.values for record in self.all()}.items():
             self._add_seeds(point, values)  # a kill may have come between the first seed of a point and its last
         if self.left(False) or self.left(True) or self.add_point():
@@ -151,13 +151,13 @@ class LedgerSearch(Searcher):
         return {"number": record.number, "seed": record.seed, "values": record.values, "checkpoint": place}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The callback below has it."""
+        """Do nothing: the callback below does it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the state."""
+        """Do nothing: the ledger is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the state."""
+        """Do nothing: the ledger is the state."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher for a restoration that never comes
@@ -193,7 +193,7 @@ class LedgerCallback(tune.Callback):
             self._end(replace(record, status="finished" if result.get(LAST) else "stopped"))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Its process died too often, or never came to be: that is not the trial's fault, and it is handed out again.
+        """Hand a trial out again whose process died too often, or never came to be: that is not the trial's fault.
 
         With `UNSTARTED` of those in a row, no process can be kept running.
         """

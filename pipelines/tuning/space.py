@@ -34,7 +34,7 @@ Point = dict[str, Any]
 
 
 def trial_config(base: Config, values: Mapping[str, Any], seed: int = 0) -> Config:
-    """The configuration that a trial trains with: what ``mind train`` would make of these values as ``--set``.
+    """Make the configuration that a trial trains with: what ``mind train`` would make of the values as ``--set``.
 
     Parameters
     ----------
@@ -78,12 +78,12 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(values: Mapping[str, Any]) -> Hashable:
-    """Equal for equal points, whether fresh or read from JSON; 1 and 1.0 are one value, as they are to the Config."""
+    """Make a key, equal for equal points, fresh or read from JSON; 1 and 1.0 are one value, as to the Config."""
     return frozenset((name, tuple(value) if isinstance(value, list) else value) for name, value in values.items())
 
 
 def grid_points(space: Space) -> list[Point]:
-    """Every point of the grids, crossed in order of declaration with the last one fastest.
+    """List every point of the grids, crossed in order of declaration with the last one fastest.
 
     Settings that are drawn are left out, and a point that conditions make equal to one before it. Without grids there
     is one point, ``{}``.
@@ -99,12 +99,12 @@ def grid_points(space: Space) -> list[Point]:
 
 
 def grid_part(space: Space, point: Mapping[str, Any]) -> Point:
-    """Which of `grid_points` this point belongs to."""
+    """Say which of `grid_points` this point belongs to."""
     return {name: value for name, value in point.items() if name in space and space[name].grid is not None}
 
 
 def every_point(space: Space, limit: int) -> list[Point] | None:
-    """All points of a space that has no continuous domain and at most `limit` combinations, otherwise None."""
+    """List all points of a space that has no continuous domain and at most `limit` combinations, otherwise None."""
     options = {name: found for name, domain in space.items() if (found := _options(domain)) is not None}
     if len(options) < len(space) or math.prod(map(len, options.values())) > limit:
         return None
@@ -112,7 +112,7 @@ def every_point(space: Space, limit: int) -> list[Point] | None:
 
 
 def allows(domain: Domain, value: Any) -> bool:
-    """Whether a setting of this domain may have the value."""
+    """Say whether a setting of this domain may have the value."""
     options = _options(domain)
     if options is not None:
         return value in options
@@ -121,7 +121,7 @@ def allows(domain: Domain, value: Any) -> bool:
 
 
 def belongs(space: Space, values: Mapping[str, Any]) -> bool:
-    """Whether the space can give this point: false for one drawn before the space was changed."""
+    """Say whether the space can give this point: false for one drawn before the space was changed."""
     try:
         point = _walk(space, lambda name, _: values[name])
     except KeyError:  # a setting that the space has gained
@@ -130,7 +130,7 @@ def belongs(space: Space, values: Mapping[str, Any]) -> bool:
 
 
 def order(space: Space) -> list[str]:
-    """The settings, parents (those that a ``when`` names) before their children.
+    """Sort the settings, parents (those that a ``when`` names) before their children.
 
     Raises
     ------
@@ -152,19 +152,19 @@ def _walk(space: Space, value_of: Callable[[str, Domain], Any], ordered: Sequenc
 
 
 def holds(value: Any, wanted: Value | Sequence[Value]) -> bool:
-    """Whether `value` is what a ``when`` asks for or one of it; a value may be a list itself (model.hidden)."""
+    """Say whether `value` is what a ``when`` asks for or one of it; a value may be a list itself (model.hidden)."""
     return value == wanted or (isinstance(wanted, list) and value in wanted)
 
 
 def _options(domain: Domain) -> Sequence[Value] | None:
-    """What there is to choose from; None where there is a continuum."""
+    """List what there is to choose from; None where there is a continuum."""
     if domain.integer is not None:
         return range(domain.integer[0], domain.integer[1] + 1, domain.step)
     return domain.grid or domain.choice
 
 
 def _last(ends: tuple[int, int], step: int) -> int:
-    """The highest number that whole steps from the lower end come to."""
+    """Find the highest number that whole steps from the lower end come to."""
     return ends[1] - (ends[1] - ends[0]) % step
 
 
@@ -175,7 +175,7 @@ def _bounds(domain: Domain) -> tuple[float, float]:
 
 
 def extremes(domain: Domain) -> Iterator[Value]:
-    """The listed values, or the ends of the range: what to try first when looking for a mistake."""
+    """List the values, or the ends of the range: what to try first when looking for a mistake."""
     options = _options(domain)
     if options is None:
         yield from _bounds(domain)
@@ -189,7 +189,7 @@ def extremes(domain: Domain) -> Iterator[Value]:
 
 
 def draw(space: Space, fixed: Mapping[str, Any], generator: np.random.Generator) -> Point:
-    """A random point.
+    """Draw a random point.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def _rounded(number: float, domain: Domain) -> float:
 
 
 def suggest(space: Space, trial: optuna.trial.Trial) -> Point:
-    """The point that optuna asks to try; only the settings that matter are asked for."""
+    """Ask optuna for the point to try; only the settings that matter are asked for."""
     return _walk(space, lambda name, domain: _suggest_one(name, domain, trial))
 
 
@@ -247,7 +247,7 @@ def _suggest_one(name: str, domain: Domain, trial: optuna.trial.Trial) -> Value:
 
 
 def distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
-    """What `suggest` asks optuna for, by setting."""
+    """Say what `suggest` asks optuna for, by setting."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
     def one(domain: Domain) -> BaseDistribution:
@@ -263,7 +263,7 @@ def distributions(space: Space) -> dict[str, optuna.distributions.BaseDistributi
 
 
 def optuna_params(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point as optuna holds it: of a choice the place in its list, as the value itself may be a list."""
+    """Write a point as optuna holds it: of a choice the place in its list, as the value itself may be a list."""
     return {
         name: value if space[name].choice is None else (space[name].choice or []).index(value)
         for name, value in point.items()

@@ -130,7 +130,7 @@ def _local(loaded: Loaded, gpus: float) -> list[dict[str, float]]:
 
 
 def _trainable(loaded: Loaded, dataset: Dataset) -> Any:
-    """What Tune runs as a trial, with what all of them have in common and the resources of one."""
+    """Make what Tune runs as a trial, with what all of them have in common and the resources of one."""
     resources, base = loaded.campaign.resources, loaded.trials
     silent = base.tracking.model_copy(update={"uri": None})  # trials report to us alone; it may hold a password
     threads = base.train.threads or max(1, int(resources.cpus))
@@ -177,7 +177,7 @@ def _run(loaded: Loaded, trials: Trials, trainable: Any, concurrent: int, finali
 
 
 def planned_trials(campaign: Campaign) -> int:
-    """How many trainings a campaign is, unless a discrete space is exhausted before."""
+    """Say how many trainings a campaign is, unless a discrete space is exhausted before."""
     search = campaign.search
     points = len(grid_points(campaign.space)) * (1 if search.method == "grid" else search.trials)
     return points * search.seeds if search.finalists is None else points + search.finalists * (search.seeds - 1)

@@ -8,17 +8,17 @@ from typing import Any
 
 
 def text_of(value: Any) -> str:
-    """A value as it would stand in YAML."""
+    """Write a value as it would stand in YAML."""
     if isinstance(value, float):
         return number(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def values_text(values: Mapping[str, Any]) -> str:
-    """``model.interests=4, model.iterations=2``."""
+    """Write values as ``model.interests=4, model.iterations=2``."""
     return ", ".join(f"{setting}={text_of(value)}" for setting, value in values.items()) or "the base's settings"
 
 
 def number(value: float) -> str:
-    """With at most three digits that tell, and none that do not; whole numbers whole."""
+    """Write a number with at most three digits that tell, and none that do not; whole numbers whole."""
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"

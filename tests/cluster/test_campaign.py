@@ -31,7 +31,7 @@ resources: {{workers: 1, cpus: 1}}
 
 
 def statuses(bed: Testbed) -> Counter[str]:
-    """Of the campaign's trials, as MLflow has them."""
+    """Count the statuses of the campaign's trials, as MLflow has them."""
     client = MlflowClient(bed.state.url("mlflow"))
     experiment = client.get_experiment_by_name("searched")
     runs = [] if experiment is None else client.search_runs([experiment.experiment_id])

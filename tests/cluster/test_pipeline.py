@@ -62,7 +62,7 @@ def training_workers(bed: Testbed) -> list[str]:
 
 
 def numbers(report: bytes) -> dict[str, object]:
-    """Of an evaluation, without its places, MLflow's ids, and names, which tell where the log lay."""
+    """Return an evaluation's numbers, without its places, MLflow's ids, and names, which tell where the log lay."""
     found = json.loads(report)
     del found["dataset"]
     for model in found["models"]:

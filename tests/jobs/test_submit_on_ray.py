@@ -44,7 +44,7 @@ def environment(place: Path) -> dict[str, str]:
 
 @pytest.fixture
 def address(place: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Of a head with two CPUs."""
+    """Yield the address of a head with two CPUs."""
     ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
     words = [word for name, port in ports.items() for word in (name, str(port))]
     options = ["--num-cpus", "2", "--object-store-memory", str(200 * 2**20), "--disable-usage-stats"]

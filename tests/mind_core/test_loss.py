@@ -269,7 +269,7 @@ class Recorder:
 
 
 def mean_gradient(w: World, config: LossConfig, draws: int) -> Tensor:
-    """Of the item rows in a training step on one fixed batch, over seeded draws of negatives."""
+    """Average the gradient of the item rows in a step on one fixed batch, over seeded draws of negatives."""
     (batch,) = batches(w.sequences, size=64, steps=1)
     recorder = Recorder(w.model.item_table.weight)
     for seed in range(draws):

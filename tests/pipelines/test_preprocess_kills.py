@@ -66,10 +66,10 @@ def start(log: Path, home: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def finished(job: subprocess.Popen[str], home: Path) -> dict[str, str]:
-    """Of every file of the dataset, what is in it."""
-    _, complaint = job.communicate(timeout=120)
-    assert job.returncode == 0, complaint
+def finished(command: subprocess.Popen[str], home: Path) -> dict[str, str]:
+    """Wait for the command; return what is in every file of the dataset."""
+    _, complaint = command.communicate(timeout=120)
+    assert command.returncode == 0, complaint
     folder = home / "datasets" / "log"
     files = [file for kind in ("*.parquet", "*.arrow") for file in folder.rglob(kind)]
     assert Dataset.open(folder).manifest.events == sum(Dataset.open(folder).vocabulary("users")["count"].to_pylist())
@@ -80,38 +80,38 @@ def recorded(home: Path, stage: str) -> list[Path]:
     return sorted((home / "datasets").glob(f".log.work-*/{stage}/*.json"))
 
 
-def wait_for(job: subprocess.Popen[str], home: Path, stage: str) -> None:
+def wait_for(command: subprocess.Popen[str], home: Path, stage: str) -> None:
     """Until a few tasks of the pass are done."""
     while len(recorded(home, stage)) < 3:
-        assert job.poll() is None, f"ended before it could be killed in {stage}"
+        assert command.poll() is None, f"ended before it could be killed in {stage}"
         time.sleep(0.002)
 
 
 @pytest.mark.parametrize("stage", PASSES)
 def test_a_killed_worker_is_replaced(stage: str, log: Path, home: Path, expected: dict[str, str]) -> None:
-    job = start(log, home)
-    wait_for(job, home, stage)
+    command = start(log, home)
+    wait_for(command, home, stage)
     killed = 0
     operators = OPERATORS[stage]
     while not killed:  # Ray's agents are called ray:: too; a worker bears the name of its task
-        assert job.poll() is None, "no worker could be caught at work"
-        for each in psutil.Process(job.pid).children(recursive=True):
+        assert command.poll() is None, "no worker could be caught at work"
+        for each in psutil.Process(command.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if any(name in each.cmdline()[0] for name in operators):
                     each.kill()
                     killed += 1
-    assert finished(job, home) == expected
+    assert finished(command, home) == expected
 
 
 @pytest.mark.parametrize("stage", PASSES)
 def test_a_killed_driver_leaves_nothing_torn_and_is_gone_on_with(
     stage: str, log: Path, home: Path, expected: dict[str, str]
 ) -> None:
-    job = start(log, home)
-    wait_for(job, home, stage)
-    tree = psutil.Process(job.pid).children(recursive=True)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
+    command = start(log, home)
+    wait_for(command, home, stage)
+    tree = psutil.Process(command.pid).children(recursive=True)
+    command.send_signal(signal.SIGKILL)
+    command.wait()
     done = {file: file.stat().st_mtime_ns for file in recorded(home, stage)}
     assert done
     with pytest.raises(UserError, match="no dataset"):

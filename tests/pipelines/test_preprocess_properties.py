@@ -125,7 +125,7 @@ def expected_id(value: Any, file_format: str) -> str | None:
 
 
 def expected_time(value: Any) -> int | None:
-    """Of a value of the strategies below; None: missing or no time."""
+    """Return the time that a value of the strategies below means; None: missing or no time."""
     if isinstance(value, Said):
         return value.means
     if isinstance(value, float):

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.config.schema import Config, TableSource
 from pipelines.errors import UserError
-from pipelines.log.sources import read_table
+from pipelines.log.sources import read_source
 from pipelines.storage.filesystems import open_filesystem
 from tests.pipelines.s3_server import KEY, SECRET, s3_server, use_s3
 
@@ -41,7 +41,7 @@ def environment(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def read(path: str, columns: list[str] = COLUMNS) -> list[dict[str, object]]:
-    return read_table(TableSource(path=path), columns)[0].to_pylist()
+    return read_source(TableSource(path=path), columns)[0].to_pylist()
 
 
 def failure(path: str) -> str:
@@ -96,7 +96,7 @@ def test_a_dataset_is_made_from_a_bucket_by_workers_that_lack_the_credentials(
 def test_credentials_in_the_uri_are_hidden_in_messages_and_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    table, files = read_table(TableSource(path=f"s3://{KEY}:{SECRET}@shop/log"), COLUMNS)
+    table, files = read_source(TableSource(path=f"s3://{KEY}:{SECRET}@shop/log"), COLUMNS)
     assert table.num_rows == 4
     assert SECRET not in json.dumps(files)
     message = failure(f"s3://{KEY}:{SECRET}@shop/nothing")

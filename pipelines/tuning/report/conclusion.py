@@ -15,7 +15,7 @@ NAMED_SETTINGS = 3
 
 
 def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) -> list[str]:
-    """What was found, in a few plain sentences, the decision first."""
+    """Say what was found, in a few plain sentences, the decision first."""
     rows = leaderboard(records, metric, campaign)
     first = winner(rows, campaign.finish)
     if first is None:
@@ -87,7 +87,7 @@ def _effort(records: Sequence[TrialRecord], rows: Sequence[Row]) -> list[str]:
     if stopped:
         said += (
             f"; stopping {stopped} of them early saved at most {number(spent.saved_epochs)} epochs, "
-            f"{duration(spent.saved_seconds)} ({spent.share:.0%})"
+            f"{duration(spent.saved_seconds)} ({spent.saved_share:.0%})"
         )
     return [f"{said}.", *([f"{_count(failed, 'training')} failed."] if failed else [])]
 
@@ -106,7 +106,7 @@ class _Winner:
         return sum(values) / len(values) if values else 0.0
 
     def beside(self, row: Row) -> str:
-        """How a row's metric relates to it, in brackets."""
+        """Say how a row's metric relates to it, in brackets."""
         if row.point == self.row.point:
             return ""
         value = self.after(row.epochs) if row.cut_short else self.row.metric

@@ -46,7 +46,7 @@ COST_WORDS: dict[Cost, str] = {"lookups": "lookups a user", "multiply_adds": "mu
 
 
 def campaign_figures(records: Sequence[TrialRecord], metric: str, campaign: Campaign) -> dict[str, Figure]:
-    """All figures that have something to show, by name."""
+    """Draw all figures that have something to show, by name."""
     rows = leaderboard(records, metric, campaign)
     first = winner(rows, campaign.finish)
     pair = heat_axes(rows, campaign)
@@ -63,7 +63,7 @@ def campaign_figures(records: Sequence[TrialRecord], metric: str, campaign: Camp
 
 
 def heat_axes(rows: Sequence[Row], campaign: Campaign) -> tuple[str, str] | None:
-    """The two settings of the heat map: interests and routing depth, else the first two with few values."""
+    """Choose the two settings of the heat map: interests and routing depth, else the first two with few values."""
     few = [
         name
         for name, domain in campaign.space.items()
@@ -74,7 +74,7 @@ def heat_axes(rows: Sequence[Row], campaign: Campaign) -> tuple[str, str] | None
 
 
 def heat_map_figure(rows: Sequence[Row], x: str, y: str, metric: str, first: Row | None = None) -> Figure | None:
-    """The best point of each pair of values; the winner's cells outlined, points stopped early hatched."""
+    """Draw the best point of each pair of values; the winner's cells outlined, points stopped early hatched."""
     found = heat_map(rows, x, y)
     lines, columns = found.metrics.shape
     if lines < 2 or columns < 2:
@@ -115,7 +115,7 @@ def heat_map_figure(rows: Sequence[Row], x: str, y: str, metric: str, first: Row
 
 
 def parallel_figure(rows: Sequence[Row], campaign: Campaign, metric: str, first: Row | None = None) -> Figure | None:
-    """One line a point across the settings of the space to its metric, coloured by the metric, the winner on top."""
+    """Draw one line a point across the settings to its metric, coloured by the metric, the winner on top."""
     scored = [row for row in rows if row.scored]
     settings = [name for name in campaign.space if len(values_of(rows, name)) > 1]
     if len(scored) < 2 or not settings:
@@ -158,7 +158,7 @@ def parallel_figure(rows: Sequence[Row], campaign: Campaign, metric: str, first:
 def against_k_figure(
     rows: Sequence[Row], metric: str, first: Row | None = None, setting: str = INTERESTS
 ) -> Figure | None:
-    """The best point of each value with its deviation over seeds, and every point beside it."""
+    """Draw the best point of each value with its deviation over seeds, and every point beside it."""
     groups = by_value(rows, setting)
     if len(groups) < 2:
         return None
@@ -202,7 +202,7 @@ def against_k_figure(
 
 
 def importance_figure(told: Importance, metric: str) -> Figure | None:
-    """A bar a setting."""
+    """Draw a bar a setting."""
     if not told.shares:
         return None
     names, shares = list(told.shares), list(told.shares.values())
@@ -221,7 +221,7 @@ def importance_figure(told: Importance, metric: str) -> Figure | None:
 
 
 def curves_figure(records: Sequence[TrialRecord], metric: str, first: Row | None = None) -> Figure | None:
-    """The metric against the epoch of every trial: the winner's bold, stopped ones grey up to a dot."""
+    """Draw the metric against the epoch of every trial: the winner's bold, stopped ones grey up to a dot."""
     shown = [record for record in records if record.ended and record.reports]
     if not shown:
         return None
@@ -255,7 +255,7 @@ def curves_figure(records: Sequence[TrialRecord], metric: str, first: Row | None
 
 
 def pareto_figure(rows: Sequence[Row], metric: str, first: Row | None = None, cost: Cost = "lookups") -> Figure | None:
-    """The metric against what serving a user costs; a line through the points that nothing beats in both."""
+    """Draw the metric against what serving a user costs; a line through the points that nothing beats in both."""
     shown = [row for row in rows if row.scored and not math.isnan(row.cost(cost))]
     if len({row.cost(cost) for row in shown}) < 2:
         return None
@@ -312,7 +312,7 @@ def _outline(axes: Axes, cells: Any) -> None:
 
 
 def _by_steps(domain: Domain, values: Sequence[Any]) -> bool:
-    """Whether a setting's values stand on its axis one after the other, evenly, instead of to scale."""
+    """Say whether a setting's values stand on its axis one after the other, evenly, instead of to scale."""
     return domain.kind in ("grid", "choice") or len(values) <= 6
 
 

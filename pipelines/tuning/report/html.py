@@ -75,7 +75,7 @@ def campaign_html(
     after: Sequence[str] = (),
     table: Table | None = None,
 ) -> str:
-    """The report as HTML.
+    """Write the report as HTML.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def campaign_html(
 
 
 def _headline(rows: Sequence[Row], records: Sequence[TrialRecord]) -> list[tuple[str, str]]:
-    """The figures at the top, each with what it counts."""
+    """Return the figures at the top, each with what it counts."""
     spent = savings(records)
     finished, stopped, failed = (sum(getattr(row, how) for row in rows) for how in ("finished", "stopped", "failed"))
     return [
@@ -113,7 +113,7 @@ def _headline(rows: Sequence[Row], records: Sequence[TrialRecord]) -> list[tuple
         (f"{finished + stopped + failed:,}", f"trainings: {finished} finished, {stopped} stopped, {failed} failed"),
         (number(spent.epochs), "epochs"),
         (duration(spent.seconds), "of training"),
-        (f"≤ {duration(spent.saved_seconds)}", f"saved by stopping early, {spent.share:.0%}; "
+        (f"≤ {duration(spent.saved_seconds)}", f"saved by stopping early, {spent.saved_share:.0%}; "
                                                f"{number(spent.saved_epochs)} epochs"),
     ]  # fmt: skip
 
@@ -125,12 +125,12 @@ def _picture(name: str, figure: Figure) -> Picture:
 
 
 def _repeated(rows: Sequence[Row]) -> bool:
-    """Whether any point was trained more than once."""
+    """Say whether any point was trained more than once."""
     return any(row.deviation is not None for row in rows)
 
 
 def _head(rows: Sequence[Row], metric: str, campaign: Campaign, compared: bool) -> list[str]:
-    """What the columns of the leaderboard are called."""
+    """Say what the columns of the leaderboard are called."""
     head = ["rank", "point", *campaign.space, metric]
     head += (["±"] if _repeated(rows) else []) + ["best epoch", "epochs", "time", "trainings", "lookups"]
     return [*head, "multiply-adds", *(["winner minus it"] if compared else [])]
@@ -139,7 +139,7 @@ def _head(rows: Sequence[Row], metric: str, campaign: Campaign, compared: bool) 
 def _line(
     row: Row, rows: Sequence[Row], campaign: Campaign, first: Row | None, compared: Mapping[int, Comparison]
 ) -> Line:
-    """A line of the leaderboard."""
+    """Write a line of the leaderboard."""
     before = [str(row.rank), str(row.point)]
     before += [text_of(row.values[name]) if name in row.values else "–" for name in campaign.space]
     before += [_digits(row.metric)]

@@ -30,7 +30,7 @@ class Importance:
 
 
 def importance(records: Sequence[TrialRecord], metric: str) -> Importance:
-    """How much of the metric's variance each setting accounts for by itself: fANOVA (Hutter et al. 2014), as shares.
+    """Say how much of the metric's variance each setting alone accounts for: fANOVA (Hutter et al. 2014), as shares.
 
     Notes
     -----

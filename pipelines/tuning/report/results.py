@@ -123,14 +123,14 @@ class Savings:
     saved_seconds: float
 
     @property
-    def share(self) -> float:
-        """Of the seconds that all trials would have taken, those saved."""
+    def saved_share(self) -> float:
+        """The part saved of the seconds that all trials would have taken."""
         total = self.seconds + self.saved_seconds
         return self.saved_seconds / total if total else 0.0
 
 
 def leaderboard(records: Sequence[TrialRecord], metric: str, campaign: Campaign) -> list[Row]:
-    """One row per point that has a training which ended, best first.
+    """Make one row per point that has a training which ended, best first.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def leaderboard(records: Sequence[TrialRecord], metric: str, campaign: Campaign)
 
 
 def winner(rows: Sequence[Row], finish: Finish) -> Row | None:
-    """The point to go on with, among those eligible; None without any.
+    """Find the point to go on with, among those eligible; None without any.
 
     ``cheapest_within``: of the points whose metric is at least 1 - `tolerance` times the best, the one with the fewest
     lookups, then multiply-adds, then the best metric.
@@ -179,7 +179,7 @@ def winner(rows: Sequence[Row], finish: Finish) -> Row | None:
 
 
 def pareto(rows: Sequence[Row], cost: Cost = "lookups") -> list[Row]:
-    """The rows that no other beats in metric or cost without losing in the other, the cheapest first."""
+    """Find the rows that no other beats in metric or cost without losing in the other, the cheapest first."""
     known = [row for row in rows if row.scored and not math.isnan(row.cost(cost))]
 
     def beaten(row: Row) -> bool:
@@ -190,7 +190,7 @@ def pareto(rows: Sequence[Row], cost: Cost = "lookups") -> list[Row]:
 
 
 def compare(rows: Sequence[Row], first: Row) -> dict[int, Comparison]:
-    """`first` minus every other point with several seeds, by point; empty where `first` has one seed.
+    """Subtract every other point with several seeds from `first`, by point; empty where `first` has one seed.
 
     Notes
     -----
@@ -203,7 +203,7 @@ def compare(rows: Sequence[Row], first: Row) -> dict[int, Comparison]:
 
 
 def rival_of(rows: Sequence[Row], first: Row, values: Mapping[str, Any]) -> Row | None:
-    """What the winner is to be compared with: the best point that has `values`, or if the winner has, the best without.
+    """Find what the winner is compared with: the best point that has `values`, or if the winner has, the best without.
 
     Those that may win come before those that were stopped; None without any.
     """
@@ -217,7 +217,7 @@ def rival_of(rows: Sequence[Row], first: Row, values: Mapping[str, Any]) -> Row 
 
 
 def by_value(rows: Sequence[Row], setting: str) -> list[ByValue]:
-    """The points of each value of `setting`, in the order of the values; points without it or a metric are left out.
+    """Group points by their value of `setting`, in the order of values; those without it or a metric are left out.
 
     The best is the one that ranks first, so with finalists one with all seeds.
     """
@@ -230,7 +230,7 @@ def by_value(rows: Sequence[Row], setting: str) -> list[ByValue]:
 
 
 def heat_map(rows: Sequence[Row], x: str, y: str) -> HeatMap:
-    """The metric of the first-ranking point of each pair of values of two settings.
+    """Find the metric of the first-ranking point of each pair of values of two settings.
 
     A point that one of the two does not matter to (its values leave it out, as routing depth with one interest) stands
     in all cells along it. One that neither matters to stands nowhere.
@@ -249,7 +249,7 @@ def heat_map(rows: Sequence[Row], x: str, y: str) -> HeatMap:
 
 
 def savings(records: Sequence[TrialRecord]) -> Savings:
-    """What the ended trials took, and at most what the scheduler saved.
+    """Add up what the ended trials took, and at most what the scheduler saved.
 
     At most: `train.patience` might have ended a stopped trial too before its last epoch. Its seconds are those of its
     missing epochs at its own pace.
@@ -268,22 +268,22 @@ def savings(records: Sequence[TrialRecord]) -> Savings:
 
 
 def values_of(rows: Sequence[Row], setting: str) -> list[Any]:
-    """The distinct values of a setting among points with a metric, in order."""
+    """List the distinct values of a setting among points with a metric, in order."""
     return distinct([row.values[setting] for row in rows if row.scored and setting in row.values])
 
 
 def distinct(values: Sequence[Any]) -> list[Any]:
-    """Each value once, in order."""
+    """Keep each value once, in order."""
     return sorted({key_of(value): value for value in values}.values(), key=order_of)
 
 
 def key_of(value: Any) -> str:
-    """Equal for equal values only: a list is compared by its parts, and true is not 1."""
+    """Make keys that are equal for equal values only: a list is compared by its parts, and true is not 1."""
     return json.dumps(value)
 
 
 def order_of(value: Any) -> tuple[Any, ...]:
-    """To sort the values of a setting by: switches, then numbers, words, and lists by their numbers."""
+    """Make a key to sort a setting's values by: switches, then numbers, words, and lists by their numbers."""
     if isinstance(value, bool):
         return (0, value)
     if isinstance(value, (int, float)):
@@ -292,7 +292,7 @@ def order_of(value: Any) -> tuple[Any, ...]:
 
 
 def best_report(record: TrialRecord, metric: str, until: float = math.inf) -> dict[str, float] | None:
-    """The first best validation up to an epoch of a trial that did not fail; None without any that is a number."""
+    """Find the first best validation up to an epoch of a trial that did not fail; None without any that is a number."""
     if record.status not in ("finished", "stopped"):
         return None
     name = f"validation/{metric}"

@@ -17,7 +17,7 @@ REPORTS_FILE = "reports.json"
 
 
 def place_of(folder: Path, step: int, attempt: str) -> Path:
-    """The place to write a checkpoint to; the ranks of an attempt share it."""
+    """Choose the place to write a checkpoint to; the ranks of an attempt share it."""
     place = folder / f"step-{step:09d}.{attempt}"
     place.mkdir(parents=True, exist_ok=True)
     return place
@@ -32,11 +32,11 @@ def publish(written: Path, reports: list[Report], last: bool) -> None:
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint to go on from."""
+    """Find the checkpoint to go on from."""
     return max((file.parent for file in listed(folder, f"step-*/{REPORTS_FILE}")), default=None)
 
 
 def reports_of(checkpoint: Path) -> tuple[list[Report], bool]:
-    """All reports up to a checkpoint, and whether the trial ended there."""
+    """Read all reports up to a checkpoint, and whether the trial ended there."""
     saved = json.loads(fetch(checkpoint / REPORTS_FILE).read_text("utf-8"))
     return saved["reports"], saved["last"]

@@ -26,7 +26,7 @@ def share_data(dataset: Dataset, config: TrainConfig) -> ray.ObjectRef[Any]:
 
 
 def shared_data(stored: Any) -> TrainData:
-    """The tensors of what `share_data` stored, once ``ray.get`` has mapped it: views, not to be written to."""
+    """Read the tensors of what `share_data` stored, once ``ray.get`` has mapped it: views, not to be written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         data = _tensors(stored)

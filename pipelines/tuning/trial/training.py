@@ -102,12 +102,12 @@ def _result(new: list[Report], config: Config, last: bool) -> Result:
 
 
 def failed(reason: str) -> Result:
-    """The last result of a trial that another attempt would not save."""
+    """Make the last result of a trial that another attempt would not save."""
     return {FAILURE: reason, LAST: True, "done": True}
 
 
 def serving_cost(config: Config, data: TrainData) -> Metrics:
-    """What one request costs: lookups (interests of the mean validation user), and those times the width."""
+    """Say what one request costs: lookups (interests of the mean validation user), and those times the width."""
     lookups = 1.0
     if config.model.encoder == "mind":
         lengths = data.validation.lengths.clamp(max=config.model.max_history)
@@ -126,6 +126,6 @@ def _same_on_all(value: Any, ranks: int) -> Any:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line for the leaderboard."""
+    """Say in one line, for the leaderboard, what went wrong."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -149,7 +149,7 @@ def _trainer(settings: dict[str, Any], group: Group, name: str) -> TorchTrainer:
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Ray Train's entry point on each worker: rank 0 reports the trial's results."""
+    """Train on a worker, Ray Train's entry point: rank 0 reports the trial's results."""
     common: Common = settings["common"]
     torch.set_num_threads(common.threads)
     context, device = ray.train.get_context(), ray.train.torch.get_device()

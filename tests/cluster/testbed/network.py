@@ -68,7 +68,7 @@ def add_namespace(folder: Path, node: str, address: str) -> None:
 
 
 def namespaces(folder: Path) -> list[str]:
-    """Of the bed, whether or not its state knows them."""
+    """List the bed's namespaces, whether or not its state knows them."""
     listed = (line.split()[0] for line in ip("netns", "list", check=False).splitlines() if line)
     return [name for name in listed if name.startswith(f"{bridge(folder)}-")]
 

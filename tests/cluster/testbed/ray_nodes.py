@@ -19,14 +19,14 @@ RAY = f"{sys.prefix}/bin/ray"
 
 
 def head_command(state: State) -> list[str]:
-    """Of the head's daemon; everybody on the bridge reaches its job server."""
+    """Return the command of the head's daemon; everybody on the bridge reaches its job server."""
     head, ports = state.nodes["head"], state.ports
     dashboard = ["--dashboard-host", head.ip, "--dashboard-port", str(ports["dashboard"])]
     return [*_start(head, 0, ports["agent"]), "--head", "--port", str(ports["ray"]), *dashboard]
 
 
 def worker_command(state: State, node: Node, cpus: int) -> list[str]:
-    """Of a worker's daemon."""
+    """Return the command of a worker's daemon."""
     agent = PORTS["agent"] if node.isolated else 0  # 0: any
     return [*_start(node, cpus, agent), "--address", state.ray_address]
 
@@ -39,7 +39,7 @@ def _start(node: Node, cpus: int, agent: int) -> list[str]:
 
 
 def environment(state: State, node: Node) -> dict[str, str]:
-    """Of the daemon of a head or worker, and so of every task, actor and job on it."""
+    """Return the environment of a head's or worker's daemon, and so of every task, actor and job on it."""
     return {
         **storage_environment(state),
         "MIND_HOME": home(),

@@ -74,7 +74,7 @@ def database_uri(state: State, dialect: str = "postgresql") -> str:
 
 
 def http_status(url: str, token: str | None = None) -> int:
-    """Of a GET; 0: nobody answers."""
+    """Return the status of a GET; 0: nobody answers."""
     return http_get(url, token)[0]
 
 

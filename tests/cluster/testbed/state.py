@@ -47,13 +47,13 @@ class Node:
 
     @property
     def log(self) -> Path:
-        """Of its first process and its daemon."""
+        """The log of its first process and its daemon."""
         return Path(self.folder) / "log"
 
 
 @dataclass
 class State:
-    """Of one bed.
+    """The state of one bed.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class State:
         return cls(**values | {"folder": folder, "nodes": nodes})
 
     def url(self, service: str) -> str:
-        """Of a service that speaks HTTP: s3, mlflow or dashboard."""
+        """Return the URL of a service that speaks HTTP: s3, mlflow or dashboard."""
         host = self.nodes["head" if service == "dashboard" else service].ip
         return f"http://{host}:{self.ports[service]}"
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from pipelines.cluster.nodes import drivers_share, free_nodes, free_resources
+from pipelines.cluster.nodes import driver_note, free_nodes, free_resources
 
 
 @pytest.fixture
@@ -20,11 +20,11 @@ def test_a_jobs_driver_holds_a_part_of_its_own_node(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MIND_DRIVER_CPUS", "0.1")
     assert free_nodes() == [{"CPU": 2.0, "GPU": 1.0}, {"CPU": 1.9}]
     assert free_resources() == {"CPU": 3.9, "GPU": 1.0}
-    assert drivers_share() == " beside the job's driver (0.1 CPUs; on the head with --entrypoint-num-cpus 0)"
+    assert driver_note() == " beside the job's driver (0.1 CPUs; on the head with --entrypoint-num-cpus 0)"
 
 
 @pytest.mark.usefixtures("_two_nodes")
 def test_without_a_job_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MIND_DRIVER_CPUS", raising=False)
     assert free_resources() == {"CPU": 4.0, "GPU": 1.0}
-    assert drivers_share() == ""
+    assert driver_note() == ""

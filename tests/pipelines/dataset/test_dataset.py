@@ -1,11 +1,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from pipelines.dataset.dataset import SCHEMA_VERSION, Dataset, FeatureInfo, Layout, Manifest, SplitCounts, digest
+from pipelines.dataset.dataset import SCHEMA_VERSION, Dataset, FeatureInfo, Layout, Manifest, SplitCounts
 from pipelines.errors import UserError
 from pipelines.storage.publish import Mark, published
 
@@ -45,23 +43,6 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
         Dataset.open(tmp_path)
 
 
-def test_a_digest_sees_values_types_names_and_nulls_but_not_chunks() -> None:
-    lists = pa.array([[1, 2], [], None, [3]], pa.list_(pa.int32()))
-    table = pa.table({"n": [1, 2, None, 4], "s": ["a", "bc", None, ""], "l": lists, "b": [True, False, None, True]})
-    chunked = pa.concat_tables([table.slice(0, 1), table.slice(1, 2), table.slice(3)])
-    assert digest(chunked) == digest(table) == digest(pa.concat_tables([table, table]).slice(4))
-    others = [
-        table.slice(1),
-        table.rename_columns(["m", "s", "l", "b"]),
-        table.set_column(0, "n", pa.array([1, 2, 0, 4])),
-        table.set_column(0, "n", pa.array([1, 2, None, 4], pa.int32())),
-        table.set_column(1, "s", pa.array(["ab", "c", None, ""])),
-        table.set_column(2, "l", pa.array([[1], [2], None, [3]], pa.list_(pa.int32()))),
-        table.set_column(3, "b", pa.array([True, True, None, True])),
-    ]
-    assert len({digest(each) for each in [table, *others]}) == 8
-
-
 def test_a_folder_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "sets" / "tiny"
     mark = Mark("mark.json")
@@ -87,8 +68,3 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path, monkeypatch: pytest
     with published(tmp_path / "tiny", Mark("mark.json")):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.partial-elsewhere-999999999", "tiny"]
-
-
-def test_list_digests_ignore_the_offset_of_a_slice() -> None:
-    lists = pa.array([[9], [1, 2]], pa.list_(pa.int64()))
-    assert digest(pa.table({"l": lists.slice(1)})) == digest(pa.table({"l": [np.array([1, 2])]}))

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mind_core.special_rows import MISSING, UNKNOWN
 from pipelines.config.schema import Feature
-from pipelines.dataset.vocabulary import MISSING, UNKNOWN, build_items, encode_columns, fit
+from pipelines.dataset.vocabulary import build_items, encode_columns, fit
 from pipelines.errors import UserError
 
 

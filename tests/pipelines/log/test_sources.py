@@ -14,7 +14,7 @@ from pipelines.config.schema import TableSource
 from pipelines.errors import UserError
 from pipelines.log.formats import read_blocks
 from pipelines.log.ids import Lookup, canonical, hash64, rank
-from pipelines.log.sources import fragments, read_table
+from pipelines.log.sources import fragments, read_source
 from tests.pipelines.conftest import SHARED_DATA
 
 LOG = pa.table({"user": [1, 1, 2], "item": ["a", "b", "a"], "time": [10, 20, 30]})
@@ -24,7 +24,7 @@ HASHES_TEXT = [15030154182000954228, 10041905603035023690]
 
 
 def read(path: Path | str, wanted: list[str] | None = None, **source: object) -> list[dict[str, object]]:
-    table, _ = read_table(TableSource.model_validate({"path": str(path), **source}), wanted or LOG.column_names)
+    table, _ = read_source(TableSource.model_validate({"path": str(path), **source}), wanted or LOG.column_names)
     return table.to_pylist()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.config.schema import Config
-from pipelines.plan.job import Job
+from pipelines.plan.workload import Workload
 
 
 def config(**sections: Any) -> Config:
@@ -13,6 +13,6 @@ def config(**sections: Any) -> Config:
     return Config.model_validate({"name": "plan", "data": {"events": {"path": "none"}}, **sections})
 
 
-def job(events: float = 1e6, items: float = 20_000, users: float = 10_000, **sections: Any) -> Job:
-    """Of a log, with other settings by section."""
-    return Job(events, items, users, config(**sections))
+def workload(events: float = 1e6, items: float = 20_000, users: float = 10_000, **sections: Any) -> Workload:
+    """Make the workload of a log, with other settings by section."""
+    return Workload(events, items, users, config(**sections))

@@ -8,17 +8,17 @@ import pytest
 from pipelines.errors import UserError
 from pipelines.plan import memory, network, preprocessing, ranking, training
 from pipelines.plan.distinct_items import distinct_items
-from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine, described, with_figures
 from pipelines.plan.plan import EPOCH, TASK, TRAIN, WORKER, make_plan
-from tests.pipelines.plan.given import config, job
+from pipelines.plan.workload import Workload
+from tests.pipelines.plan.given import config, workload
 
 SMALL = {"dim": 8, "interests": 2, "max_history": 10, "hidden": (16,), "recency": False}
 
 
 def test_users_of_two_events_on_average_leave_these_samples() -> None:
     # q = 1/2: a user has n events with chance 2^-n. n = 2 trains on 2, one sample; n >= 4 on n - 2, n - 3 samples.
-    given = job(events=2_000, users=1_000)
+    given = workload(events=2_000, users=1_000)
     by_hand = 1_000 * (1 / 4 + sum((n - 3) * 2.0**-n for n in range(4, 60)))
     assert given.samples == pytest.approx(by_hand)
     assert given.held_out == 250  # n >= 3
@@ -26,41 +26,43 @@ def test_users_of_two_events_on_average_leave_these_samples() -> None:
 
 
 def test_users_held_out_do_not_train() -> None:
-    given = job(events=100, users=10, data={"events": {"path": "none"}, "split": {"protocol": "user_holdout"}})
+    given = workload(events=100, users=10, data={"events": {"path": "none"}, "split": {"protocol": "user_holdout"}})
     assert (given.held_out, given.train_users, given.train_events, given.samples) == (1, 8, 80, 72)
 
 
 def test_an_epoch_has_a_step_for_each_full_or_started_batch() -> None:
-    given = job(events=2_000, users=1_000, train={"workers": 2, "batch_size": 100})
+    given = workload(events=2_000, users=1_000, train={"workers": 2, "batch_size": 100})
     assert given.samples == pytest.approx(500)
     assert (given.rank_batch, given.steps) == (50, 5)
 
 
 def test_all_items_are_touched_where_far_more_is_drawn_than_there_are() -> None:
-    assert distinct_items(job(items=10), 1e6) == pytest.approx(10)
+    assert distinct_items(workload(items=10), 1e6) == pytest.approx(10)
 
 
 def test_hardly_an_item_is_touched_twice_where_there_are_many_and_all_are_alike() -> None:
     loss = {"uniform_negatives": 100, "popularity_negatives": 0}
-    given = Job(1e6, 1e9, 1e4, config(loss=loss), zipf=0)
+    given = Workload(1e6, 1e9, 1e4, config(loss=loss), zipf=0)
     assert distinct_items(given, 10) == pytest.approx(10 * (given.history + 1) + 100, rel=1e-3)
 
 
 def test_a_full_softmax_touches_every_item() -> None:
-    assert distinct_items(job(items=5_000, loss={"kind": "full"}), 1) == 5_000
+    assert distinct_items(workload(items=5_000, loss={"kind": "full"}), 1) == 5_000
 
 
 def test_a_worker_holds_its_table_and_state_once_or_its_share() -> None:
-    alone = memory.training_worker(job(items=998, model=SMALL), Machine())
+    alone = memory.training_worker(workload(items=998, model=SMALL), Machine())
     assert alone[memory.TABLE] == 4 * 8 * 1_000
     assert alone["adam state of the table"] == (8 * 8 + 4) * 1_000
-    shared = memory.training_worker(job(items=998, model=SMALL, train={"workers": 4, "shard_items": True}), Machine())
+    shared = memory.training_worker(
+        workload(items=998, model=SMALL, train={"workers": 4, "shard_items": True}), Machine()
+    )
     assert shared[memory.TABLE] == 4 * 8 * 250
     assert shared[memory.RANKED] == alone[memory.RANKED] == 2 * 4 * 8 * 998 + 4 * 128 * 3 * 998
 
 
 def test_two_workers_send_rows_with_numbers_and_the_dense_gradients() -> None:
-    given = job(model=SMALL, train={"workers": 2})
+    given = workload(model=SMALL, train={"workers": 2})
     sent = network.step_sent(given)
     rows = distinct_items(given, 512)
     assert sent == pytest.approx({
@@ -70,18 +72,18 @@ def test_two_workers_send_rows_with_numbers_and_the_dense_gradients() -> None:
 
 
 def test_one_worker_sends_nothing() -> None:
-    assert network.step_sent(job()) == {}
-    assert network.validation_received(job()) == 0
+    assert network.step_sent(workload()) == {}
+    assert network.validation_received(workload()) == 0
 
 
 def test_a_sharded_table_is_gathered_at_a_validation() -> None:
-    given = job(items=1_000, model=SMALL, train={"workers": 4, "shard_items": True})
+    given = workload(items=1_000, model=SMALL, train={"workers": 4, "shard_items": True})
     assert network.validation_received(given) == 750 * (8 + 32)
 
 
 def test_step_work_counts_products_cells_and_rows() -> None:
     loss = {"uniform_negatives": 6, "popularity_negatives": 0}
-    given = job(events=1e6, users=1_000, model=SMALL, loss=loss, train={"batch_size": 4})
+    given = workload(events=1e6, users=1_000, model=SMALL, loss=loss, train={"batch_size": 4})
     work = training.step_work(given)
     scores, mlp = 6 * 4 * 2 * 6 * 8, 6 * 4 * 2 * (8 * 16 + 16 * 8)
     routing = (4 * 2 + 6) * 4 * 2 * (10 * 8 + 8 * 8)
@@ -91,15 +93,17 @@ def test_step_work_counts_products_cells_and_rows() -> None:
 
 
 def test_workers_update_the_rows_of_all_or_with_shards_their_own() -> None:
-    given = job(train={"workers": 4, "batch_size": 400})
+    given = workload(train={"workers": 4, "batch_size": 400})
     own, union = distinct_items(given, 100), distinct_items(given, 400)
     assert training.rows_touched(given) == pytest.approx(union + 0.14 * 4 * own + 0.03 * own)
-    sharded = job(train={"workers": 4, "batch_size": 400, "shard_items": True}, optim={"table_optimizer": "adagrad"})
+    sharded = workload(
+        train={"workers": 4, "batch_size": 400, "shard_items": True}, optim={"table_optimizer": "adagrad"}
+    )
     assert training.rows_touched(sharded) == pytest.approx(own * (1 + 0.87 + 2 * 0.17))
 
 
 def test_a_report_waits_every_50_steps_and_at_each_validation() -> None:
-    given = job(events=2_000, users=1_000, train={"batch_size": 4, "validate_every_steps": 25})  # 500 samples
+    given = workload(events=2_000, users=1_000, train={"batch_size": 4, "validate_every_steps": 25})  # 500 samples
     assert given.steps == 125
     assert training.report_seconds(given, Machine(report=0.5)) == 0.5 * (2 + 5)
 
@@ -112,12 +116,12 @@ def test_a_search_scores_every_item_for_every_interest() -> None:
 
 def test_passes_take_the_events_over_all_cores_that_have_a_part() -> None:
     machine = Machine(clean=1e6)
-    assert preprocessing.pass_seconds(job(events=64e6), machine, 8) == 8
-    assert preprocessing.pass_seconds(job(events=1e6), machine, 8) == 0.5  # two parts
+    assert preprocessing.pass_seconds(workload(events=64e6), machine, 8) == 8
+    assert preprocessing.pass_seconds(workload(events=1e6), machine, 8) == 0.5  # two parts
 
 
 def test_a_training_is_its_start_its_epochs_and_its_end() -> None:
-    made = make_plan(job(train={"epochs": 7}), Machine())
+    made = make_plan(workload(train={"epochs": 7}), Machine())
     seconds = made.stage(TRAIN).seconds
     assert made.stage(TRAIN).total == pytest.approx(
         Machine().start_train + 7 * made.stage(EPOCH).total + seconds["driver"]
@@ -137,12 +141,12 @@ def test_a_training_is_its_start_its_epochs_and_its_end() -> None:
 def test_workers_go_where_cores_and_memory_are(
     workers: int, threads: int | None, figures: dict[str, float], found: tuple[int, int, int]
 ) -> None:
-    made = make_plan(job(train={"workers": workers, "threads": threads}), replace(Machine(), **figures))
+    made = make_plan(workload(train={"workers": workers, "threads": threads}), replace(Machine(), **figures))
     assert (made.nodes, made.workers_a_node, made.threads) == found
 
 
 def test_given_nodes_are_filled_evenly() -> None:
-    made = make_plan(job(train={"workers": 7}), Machine(cores=2), nodes=4)
+    made = make_plan(workload(train={"workers": 7}), Machine(cores=2), nodes=4)
     assert (made.nodes, made.workers_a_node, made.process(WORKER).a_node) == (4, 2, 2)
     assert made.process(TASK).a_node == 2
 
@@ -165,12 +169,12 @@ def test_every_figure_says_what_it_is() -> None:
 
 def test_users_without_a_second_event_are_refused() -> None:
     with pytest.raises(UserError, match="--events 10: must be more than --users 10"):
-        job(events=10, users=10)
+        workload(events=10, users=10)
 
 
 def test_history_is_at_most_what_the_model_sees() -> None:
-    long = job(events=1e9, users=1_000, model={"max_history": 20})
+    long = workload(events=1e9, users=1_000, model={"max_history": 20})
     assert long.history == pytest.approx(20, rel=1e-3)
     assert long.width == 20
-    assert job(events=2_000, users=1_000).history == pytest.approx(2, rel=1e-3)  # 1, 2, 3 ... with chance 2^-t
-    assert math.isfinite(job(events=1_001, users=1_000).width)
+    assert workload(events=2_000, users=1_000).history == pytest.approx(2, rel=1e-3)  # 1, 2, 3 ... with chance 2^-t
+    assert math.isfinite(workload(events=1_001, users=1_000).width)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from pipelines.plan import memory, network, preprocessing
 from pipelines.plan.bottlenecks import bottlenecks
-from pipelines.plan.job import Job
 from pipelines.plan.machine import Machine
 from pipelines.plan.plan import EPOCH, PREPROCESS, WORKER, Plan, make_plan
+from pipelines.plan.workload import Workload
 from tests.pipelines.plan.given import config
 
 sizes = st.builds(
-    Job,
+    Workload,
     events=st.floats(2e4, 1e11),
     items=st.floats(1, 1e9),
     users=st.floats(1, 1e4),
@@ -35,16 +35,18 @@ def figures(plan: Plan) -> list[float]:
     """Everything that is printed."""
     parts: list[dict[str, float]] = [each.seconds for each in plan.stages]
     parts += [each.parts for each in plan.processes]
-    parts += [preprocessing.disk(plan.job), network.step_sent(plan.job)]
+    parts += [preprocessing.disk(plan.workload), network.step_sent(plan.workload)]
     return [value for each in parts for value in each.values()]
 
 
-def grown(job: Job, **factors: float) -> Job:
-    return replace(job, **{name: getattr(job, name) * factor for name, factor in factors.items()})
+def grown(workload: Workload, **factors: float) -> Workload:
+    return replace(workload, **{name: getattr(workload, name) * factor for name, factor in factors.items()})
 
 
-def with_train(job: Job, **changes: Any) -> Job:
-    return replace(job, config=job.config.model_copy(update={"train": job.config.train.model_copy(update=changes)}))
+def with_train(workload: Workload, **changes: Any) -> Workload:
+    return replace(
+        workload, config=workload.config.model_copy(update={"train": workload.config.train.model_copy(update=changes)})
+    )
 
 
 def no_less(more: float, less: float) -> bool:
@@ -53,26 +55,26 @@ def no_less(more: float, less: float) -> bool:
 
 @settings(deadline=None, max_examples=60)
 @given(sizes)
-def test_nothing_is_negative_or_without_end_and_something_is_the_bottleneck(job: Job) -> None:
-    plan = make_plan(job, Machine())
+def test_nothing_is_negative_or_without_end_and_something_is_the_bottleneck(workload: Workload) -> None:
+    plan = make_plan(workload, Machine())
     assert all(0 <= value < float("inf") for value in figures(plan))
     assert bottlenecks(plan)
 
 
 @settings(deadline=None, max_examples=60)
 @given(sizes, growth)
-def test_more_events_of_as_many_users_take_no_less(job: Job, factor: float) -> None:
-    less, more = (make_plan(each, Machine(), nodes=4) for each in (job, grown(job, events=factor)))
+def test_more_events_of_as_many_users_take_no_less(workload: Workload, factor: float) -> None:
+    less, more = (make_plan(each, Machine(), nodes=4) for each in (workload, grown(workload, events=factor)))
     assert no_less(more.stage(PREPROCESS).total, less.stage(PREPROCESS).total)
     assert no_less(more.stage(EPOCH).total, less.stage(EPOCH).total)
-    assert no_less(sum(preprocessing.disk(more.job).values()), sum(preprocessing.disk(less.job).values()))
-    assert no_less(sum(network.step_sent(more.job).values()), sum(network.step_sent(less.job).values()))
+    assert no_less(sum(preprocessing.disk(more.workload).values()), sum(preprocessing.disk(less.workload).values()))
+    assert no_less(sum(network.step_sent(more.workload).values()), sum(network.step_sent(less.workload).values()))
 
 
 @settings(deadline=None, max_examples=60)
 @given(sizes, growth)
-def test_more_items_take_no_less(job: Job, factor: float) -> None:
-    less, more = (make_plan(each, Machine(), nodes=4) for each in (job, grown(job, items=factor)))
+def test_more_items_take_no_less(workload: Workload, factor: float) -> None:
+    less, more = (make_plan(each, Machine(), nodes=4) for each in (workload, grown(workload, items=factor)))
     for one, other in zip(more.processes, less.processes, strict=True):
         assert no_less(one.bytes, other.bytes)
     for one, other in zip(more.stages, less.stages, strict=True):
@@ -81,24 +83,26 @@ def test_more_items_take_no_less(job: Job, factor: float) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(sizes, growth)
-def test_more_users_of_as_many_events_each_take_no_less(job: Job, factor: float) -> None:
-    less, more = (make_plan(each, Machine(), nodes=4) for each in (job, grown(job, events=factor, users=factor)))
+def test_more_users_of_as_many_events_each_take_no_less(workload: Workload, factor: float) -> None:
+    less, more = (
+        make_plan(each, Machine(), nodes=4) for each in (workload, grown(workload, events=factor, users=factor))
+    )
     for one, other in zip(more.stages, less.stages, strict=True):
         assert no_less(one.total, other.total)
 
 
 @settings(deadline=None, max_examples=60)
 @given(sizes, st.integers(1, 64))
-def test_another_node_takes_no_more_memory_of_any_node(job: Job, nodes: int) -> None:
-    fewer, more = (make_plan(job, Machine(), nodes=number) for number in (nodes, nodes + 1))
+def test_another_node_takes_no_more_memory_of_any_node(workload: Workload, nodes: int) -> None:
+    fewer, more = (make_plan(workload, Machine(), nodes=number) for number in (nodes, nodes + 1))
     for one, other in zip(fewer.processes, more.processes, strict=True):
         assert no_less(one.node_bytes, other.node_bytes)
 
 
 @settings(deadline=None, max_examples=60)
 @given(sizes)
-def test_more_workers_hold_less_of_a_sharded_table_and_compute_less_in_a_step(job: Job) -> None:
-    few, many = (with_train(job, workers=workers, shard_items=True, input="stream") for workers in (2, 4))
+def test_more_workers_hold_less_of_a_sharded_table_and_compute_less_in_a_step(workload: Workload) -> None:
+    few, many = (with_train(workload, workers=workers, shard_items=True, input="stream") for workers in (2, 4))
     held = [sum(memory.training_worker(each, Machine()).values()) for each in (few, many)]
     assert no_less(held[0], held[1])
     fewer, more = (make_plan(each, Machine(), nodes=each.workers) for each in (few, many))
@@ -107,6 +111,6 @@ def test_more_workers_hold_less_of_a_sharded_table_and_compute_less_in_a_step(jo
 
 @settings(deadline=None, max_examples=60)
 @given(sizes)
-def test_where_no_nodes_are_given_there_is_memory_for_each_worker_or_it_has_a_node_alone(job: Job) -> None:
-    worker = make_plan(job, Machine()).process(WORKER)
+def test_where_no_nodes_are_given_there_is_memory_for_each_worker_or_it_has_a_node_alone(workload: Workload) -> None:
+    worker = make_plan(workload, Machine()).process(WORKER)
     assert worker.a_node == 1 or worker.a_node * worker.bytes <= Machine().memory

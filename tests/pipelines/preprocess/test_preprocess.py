@@ -280,7 +280,7 @@ def test_an_empty_log_is_refused(tmp_path: Path, configured: Configured) -> None
             preprocess(configured(tmp_path / name))
 
 
-def test_a_failed_job_is_gone_on_with_where_it_was(
+def test_a_failed_command_is_gone_on_with_where_it_was(
     tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines.preprocess.preprocess, "EVENTS_PER_PART", 500)

@@ -35,7 +35,7 @@ RANDOM = {
 
 
 def campaign(**changes: Any) -> Campaign:
-    """Of GRID's space unless told otherwise."""
+    """Make a campaign of GRID's space unless told otherwise."""
     return Campaign.model_validate({**GRID, **changes})
 
 

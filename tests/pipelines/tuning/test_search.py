@@ -391,7 +391,7 @@ def as_result(report: dict[str, float]) -> dict[str, float]:
 
 
 def decisions(scheduler: TrialScheduler, validations: Sequence[float]) -> list[str]:
-    """Of one more trial, until it is stopped."""
+    """Return what is decided on one more trial, until it is stopped."""
     nobody: Any = None
     newcomer: Any = SimpleTrial("new")
     scheduler.on_trial_add(nobody, newcomer)

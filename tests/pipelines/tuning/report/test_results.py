@@ -235,5 +235,5 @@ def test_savings_are_the_missing_epochs_at_the_trials_own_pace() -> None:
     )
     assert (found.epochs, found.seconds) == (19, 50 + 40 + 30 + 40)
     assert (found.saved_epochs, found.saved_seconds) == (8, 160)
-    assert found.share == 0.5
-    assert savings([]).share == 0
+    assert found.saved_share == 0.5
+    assert savings([]).saved_share == 0

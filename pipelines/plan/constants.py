@@ -1,6 +1,6 @@
 """Sizes that are written in the code, repeated here so that planning imports neither torch nor Ray.
 
-tests/pipelines/plan/test_code.py compares them.
+tests/pipelines/plan/test_constants.py compares them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ EVENTS_PER_PART = 2**19  # pipelines.preprocess.sort_parts
 BLOCK_ROWS = 2**20  # pipelines.log.formats: rows of Parquet that a reading task takes at a time
 EXCHANGED_AT_ONCE = 64 * 2**20  # pipelines.preprocess.exchange: bytes that a task of the exchange takes in
 COUNTS_HELD = 8  # pipelines.preprocess.core_items.total: item counts of so many parts are added at a time
-FIRST_ITEM = 2  # mind_core.features: padding and unknown come before the items
 TILE_USERS = 128  # mind_core.inference: users ranked at a time
 TILE_SCORES = 2**20  # mind_core.loss: scores computed at a time
 REPORT_EVERY_STEPS = 50  # pipelines.training.worker

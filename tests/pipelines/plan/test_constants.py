@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-import mind_core.features
 import mind_core.inference
 import mind_core.loss
 import pipelines.log.formats
@@ -28,22 +27,23 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.routing import adaptive_interest_count
 from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 from pipelines.dataset.dataset import SplitCounts
-from pipelines.plan import code, memory, network, preprocessing
+from pipelines.plan import constants, memory, network, preprocessing
 from pipelines.plan.distinct_items import distinct_items
-from pipelines.plan.job import Job
 from pipelines.plan.ranking import interests_of_user
+from pipelines.plan.workload import Workload
 from pipelines.preprocess.synthetic import _lengths
 from pipelines.training.memory_input import choose_input, epoch_steps, memory_bytes, rank_batch
-from tests.pipelines.plan.given import config, job
+from tests.pipelines.plan.given import config, workload
 
 ITEMS = 300
 MODEL = {"dim": 8, "interests": 3, "max_history": 10, "hidden": (16,)}
 
 
 def trainer(optimizer: str = "adam", shard: Shard = Shard()) -> Trainer:  # noqa: B008
-    rows = ITEMS + code.FIRST_ITEM
+    rows = ITEMS + FIRST_ITEM
     return Trainer(
         MIND(ModelConfig(**MODEL), rows, [], [], shard=shard),
         item_bags([], rows),
@@ -64,7 +64,6 @@ def held(*tensors: Tensor) -> int:
         ("EVENTS_PER_PART", pipelines.preprocess.sort_parts),
         ("BLOCK_ROWS", pipelines.log.formats),
         ("EXCHANGED_AT_ONCE", pipelines.preprocess.exchange),
-        ("FIRST_ITEM", mind_core.features),
         ("TILE_USERS", mind_core.inference),
         ("TILE_SCORES", mind_core.loss),
         ("REPORT_EVERY_STEPS", pipelines.training.worker),
@@ -75,18 +74,18 @@ def held(*tensors: Tensor) -> int:
     ],
 )
 def test_a_repeated_size_is_that_of_the_code(name: str, module: Any) -> None:
-    assert getattr(code, name) == getattr(module, name)
+    assert getattr(constants, name) == getattr(module, name)
 
 
 def test_item_counts_of_eight_parts_are_added_at_a_time() -> None:
-    assert f"len(held) > {code.COUNTS_HELD}" in inspect.getsource(pipelines.preprocess.core_items.total)
+    assert f"len(held) > {constants.COUNTS_HELD}" in inspect.getsource(pipelines.preprocess.core_items.total)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_table_and_its_optimizer_hold_what_is_planned(optimizer: str, ranks: int) -> None:
     made = trainer(optimizer, Shard(0, ranks))
-    planned = job(items=ITEMS, model=MODEL, train={"workers": ranks, "shard_items": ranks > 1})
+    planned = workload(items=ITEMS, model=MODEL, train={"workers": ranks, "shard_items": ranks > 1})
     real = held(made.model.item_table.weight, *made.rows["items"].state_dict().values())
     assert real == memory.table_row_bytes(8, optimizer) * memory.held_rows(planned)
 
@@ -96,7 +95,7 @@ def test_items_hold_their_make_up_and_the_law_of_negatives() -> None:
     bags, negatives = made.item_bags, made.sampler
     counts, cold = torch.ones(ITEMS, dtype=torch.int64), torch.zeros(ITEMS, dtype=torch.bool)
     real = held(bags.offsets, bags.rows, bags.weights, *negatives.buffers(), counts, cold)
-    assert real == pytest.approx(memory.item_bytes(job(model=MODEL)) * ITEMS, rel=0.01)
+    assert real == pytest.approx(memory.item_bytes(workload(model=MODEL)) * ITEMS, rel=0.01)
 
 
 @pytest.mark.parametrize("encoder", ["mind", "mean"])
@@ -107,7 +106,7 @@ def test_dense_parameters_are_counted_one_by_one(encoder: str, recency: bool) ->
     model = MIND(ModelConfig(**settings), ITEMS, [], specs)
     features = {"group": {}, "age": {"kind": "numeric"}}
     profile = {"path": "none", "id": "user", "features": features}
-    planned = job(model=settings, data={"events": {"path": "none"}, "profile": profile})
+    planned = workload(model=settings, data={"events": {"path": "none"}, "profile": profile})
     assert planned.parameters == sum(each.numel() for each in model.encoder.parameters())
 
 
@@ -153,10 +152,10 @@ def test_sharded_rows_are_exchanged_in_the_bytes_planned(twin: Twin) -> None:
 
 @pytest.mark.parametrize("events", [1, 300_000, 900_000, 10_000_000, 600_000_000, 10**10])
 def test_preprocessing_cuts_as_many_parts_as_planned(events: int) -> None:
-    buckets = np.full(code.BUCKETS, events // code.BUCKETS)
-    buckets[: events % code.BUCKETS] += 1
-    runs = pipelines.preprocess.buckets.group(buckets, code.EVENTS_PER_PART)
-    planned = job(events=max(events, 2), users=1)
+    buckets = np.full(constants.BUCKETS, events // constants.BUCKETS)
+    buckets[: events % constants.BUCKETS] += 1
+    runs = pipelines.preprocess.buckets.group(buckets, constants.EVENTS_PER_PART)
+    planned = workload(events=max(events, 2), users=1)
     assert preprocessing.parts(planned) == pytest.approx(len(runs), rel=0.01)
     largest = max(buckets[first:stop].sum() for first, stop in runs)
     assert memory.part_events(planned) == pytest.approx(largest, rel=0.5, abs=1)
@@ -164,7 +163,7 @@ def test_preprocessing_cuts_as_many_parts_as_planned(events: int) -> None:
 
 @pytest.mark.parametrize(("workers", "batch"), [(1, 1024), (3, 1000), (8, 4)])
 def test_steps_of_an_epoch_and_samples_of_a_rank_are_the_codes(workers: int, batch: int) -> None:
-    planned = job(train={"workers": workers, "batch_size": batch})
+    planned = workload(train={"workers": workers, "batch_size": batch})
     assert planned.rank_batch == rank_batch(batch, workers)
     assert planned.steps == pytest.approx(epoch_steps(round(planned.samples), batch, workers), abs=1)
 
@@ -172,25 +171,25 @@ def test_steps_of_an_epoch_and_samples_of_a_rank_are_the_codes(workers: int, bat
 @pytest.mark.parametrize("memory_of_node", [1e6, 1e9, 1e12])
 @pytest.mark.parametrize("given", ["auto", "memory", "stream"])
 def test_the_input_is_chosen_as_training_does(memory_of_node: float, given: str) -> None:
-    planned = job(train={"workers": 2, "input": given})
+    planned = workload(train={"workers": 2, "input": given})
     counts = SplitCounts(round(planned.train_users), round(planned.train_events), 0, 0)
     assert memory.input_bytes(planned) == pytest.approx(memory_bytes(counts, 0))
     assert memory.chosen_input(planned, memory_of_node) == choose_input(planned.config.train, counts, 0, memory_of_node)
 
 
 @pytest.fixture(scope="module")
-def generated() -> tuple[Job, Sequences]:
+def generated() -> tuple[Workload, Sequences]:
     """The train split of a log as `mind generate` makes it: lengths of its own law, leave-one-out."""
-    planned = job(events=200_000, items=5_000, users=10_000, model={"max_history": 12})
+    planned = workload(events=200_000, items=5_000, users=10_000, model={"max_history": 12})
     lengths = _lengths(np.random.default_rng(0), 200_000, 10_000)
     lengths = np.where(lengths >= 3, lengths - 2, lengths)
     place = np.random.default_rng(1).random(lengths.sum())
     rank = (planned.head * ((1 + planned.items / planned.head) ** place - 1)).astype(np.int64)
     offsets = torch.tensor(np.concatenate([[0], np.cumsum(lengths)]))
-    return planned, Sequences(torch.tensor(rank + code.FIRST_ITEM), offsets)
+    return planned, Sequences(torch.tensor(rank + FIRST_ITEM), offsets)
 
 
-def test_samples_and_histories_follow_from_the_law_of_lengths(generated: tuple[Job, Sequences]) -> None:
+def test_samples_and_histories_follow_from_the_law_of_lengths(generated: tuple[Workload, Sequences]) -> None:
     planned, sequences = generated
     samples = AllTargets(sequences)
     assert planned.train_events == pytest.approx(len(sequences.items), rel=0.01)
@@ -200,9 +199,9 @@ def test_samples_and_histories_follow_from_the_law_of_lengths(generated: tuple[J
     assert planned.history == pytest.approx(float(before.double().mean()), rel=0.02)
 
 
-def test_drawn_targets_follow_from_the_law_of_lengths(generated: tuple[Job, Sequences]) -> None:
+def test_drawn_targets_follow_from_the_law_of_lengths(generated: tuple[Workload, Sequences]) -> None:
     planned, sequences = generated
-    drawn = Job(planned.events, planned.items, planned.users, config(model={"max_history": 12}, train=PER_USER))
+    drawn = Workload(planned.events, planned.items, planned.users, config(model={"max_history": 12}, train=PER_USER))
     samples = DrawnTargets(sequences, 5, 0)
     assert drawn.samples == pytest.approx(len(samples), rel=0.03)  # the generator rounds a few users of one event up
     found = samples[torch.arange(len(samples))]
@@ -213,9 +212,9 @@ def test_drawn_targets_follow_from_the_law_of_lengths(generated: tuple[Job, Sequ
 PER_USER = {"targets_per_user": 5}
 
 
-def test_distinct_items_of_a_batch_are_those_expected(generated: tuple[Job, Sequences]) -> None:
+def test_distinct_items_of_a_batch_are_those_expected(generated: tuple[Workload, Sequences]) -> None:
     planned, sequences = generated
-    items = round(planned.items) + code.FIRST_ITEM
+    items = round(planned.items) + FIRST_ITEM
     made = Trainer(
         MIND(planned.config.model, items, [], []),
         item_bags([], items),
@@ -228,7 +227,7 @@ def test_distinct_items_of_a_batch_are_those_expected(generated: tuple[Job, Sequ
     for seed in range(10):
         chosen: Samples = every[torch.randint(len(every), (256,), generator=torch.Generator().manual_seed(seed))]
         made.step = seed
-        counts.append(int((made._draw(sequences, chosen)[0].items >= code.FIRST_ITEM).sum()))
+        counts.append(int((made._draw(sequences, chosen)[0].items >= FIRST_ITEM).sum()))
     assert distinct_items(planned, 256) == pytest.approx(np.mean(counts), rel=0.05)
 
 
@@ -242,13 +241,13 @@ def test_a_search_holds_the_scores_that_are_planned(monkeypatch: pytest.MonkeyPa
         return best
 
     monkeypatch.setattr(Tensor, "amax", recorded)
-    tile = code.TILE_USERS
+    tile = constants.TILE_USERS
     vectors, own = torch.randn(tile, 3, 8), torch.ones(tile, 3, dtype=torch.bool)
     mind_core.inference.search(torch.randn(ITEMS, 8), vectors, own, 5)
-    assert seen == [memory.ranking_bytes(job(items=ITEMS, model=MODEL))]
+    assert seen == [memory.ranking_bytes(workload(items=ITEMS, model=MODEL))]
 
 
-def test_users_have_as_many_interests_as_the_routing_gives_them(generated: tuple[Job, Sequences]) -> None:
+def test_users_have_as_many_interests_as_the_routing_gives_them(generated: tuple[Workload, Sequences]) -> None:
     planned, sequences = generated
     known = (sequences.lengths + 2).clamp(max=12)  # all events, the two held out too
     number = adaptive_interest_count(known, planned.config.model.interests)

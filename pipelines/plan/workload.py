@@ -1,4 +1,4 @@
-"""The job that is planned: how large the log is, how it will be trained on, and what follows for its sequences.
+"""The workload that is planned: how large the log is, how it will be trained on, and what follows for its sequences.
 
 Symbols, here and in docs/scaling.md: E events, V items, U users, m = E / U events a user. Lengths are taken to be
 geometric, P(n > k) = q^k with q = 1 - 1 / m, and items of rank up to x to be seen in proportion to the integral of
@@ -20,7 +20,7 @@ LONGEST = 2_000  # lengths above are taken for this one where targets are drawn 
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """events, items, users : E, V, U.  zipf, head : s and h of the items' popularity; s = 0: all alike.
 
     Raises
@@ -119,7 +119,7 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Of an epoch.  Source: pipelines.training.memory_input.epoch_steps."""
+        """Steps of an epoch.  Source: pipelines.training.memory_input.epoch_steps."""
         return max(1, math.ceil(self.samples / (self.workers * self.rank_batch)))
 
     @property
@@ -160,7 +160,7 @@ class Job:
 
     @property
     def mlp_widths(self) -> list[int]:
-        """Of [u ; p], the hidden layers, and an interest."""
+        """Widths of [u ; p], the hidden layers, and an interest."""
         model = self.config.model
         return [model.dim + self.profile_features * model.profile_dim, *model.hidden, model.dim]
 

@@ -14,10 +14,11 @@ import torch
 from benchmarks.measure import available_bytes
 from mind_core.config import LossConfig, ModelConfig, OptimConfig
 from mind_core.embeddings import WHOLE, Shard
-from mind_core.features import FIRST_ITEM, item_bags
+from mind_core.features import item_bags
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences, windows
+from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 
 Law = Literal["zipf", "uniform"]
@@ -32,7 +33,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a step: d, L, K, r, B; the negatives are the default recipe's 512 uniform and 512 popular ones."""
+    """The shape of a step: d, L, K, r, B; the negatives are the default recipe's 512 uniform and 512 popular ones."""
 
     dim: int = 64
     history: int = 20
