@@ -64,7 +64,7 @@ class FittedBaselines:
     left_out: list[str] = field(default_factory=list)
 
     def scorers(self, exclude_seen: bool) -> dict[str, Scorer]:
-        """Make the rules by name. Without the user's own items, personal frequency is popularity: it is left out then."""
+        """Make the rules by name. Without the user's own items, personal frequency is popularity: left out."""
         counts = torch.tensor(self.counts)
         rules: dict[str, Scorer] = {
             "popularity": PopularityRetriever(counts, max_history=1),

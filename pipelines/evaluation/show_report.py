@@ -102,7 +102,7 @@ def _bands(title: str, report: Report, metric: str, unit: str) -> Table:
 
 
 def _table(*headings: str, gap: int = 2) -> Table:
-    """Begin a table: headings at the bottom of their row; numbers to the right of the first column, `gap` blanks between them."""
+    """Begin a table: headings at the bottom of their row, `gap` blanks between the columns of numbers."""
     table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left", vertical="bottom")
