@@ -156,7 +156,7 @@ class ItemKNN:
         return Scores(torch.where(values > 0, values, self.below_all))
 
     def _weights(self, history: Pairs, catalogue: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The distinct items of each user and the sum of decay^rank over the behaviours that each of them was."""
+        """Sum decay^rank over the behaviours that each distinct item of a user was: row, item, sum."""
         row, item = history
         sizes = torch.bincount(row)
         rank = (sizes.cumsum(0)[row] - 1 - torch.arange(len(row))) if len(row) else row
@@ -166,7 +166,7 @@ class ItemKNN:
 
 
 def _counted(history: Pairs, catalogue: int) -> tuple[Pairs, Tensor, Tensor]:
-    """The distinct (row, item), how often each occurs, and the place of its last occurrence."""
+    """Count the distinct (row, item): they, how often each occurs, and the place of its last occurrence."""
     row, item = history
     pairs, place, count = (row * catalogue + item).unique(return_inverse=True, return_counts=True)
     last = torch.zeros_like(pairs).scatter_reduce(0, place, torch.arange(len(row)), "amax")

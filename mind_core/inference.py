@@ -57,7 +57,7 @@ class Scores:
     by_interest: Tensor | None = None
 
     def interest_of(self, items: Tensor) -> Tensor:
-        """Which interest scores each of `items` (B, n) highest: (B, n) int64."""
+        """Find which interest scores each of `items` (B, n) highest: (B, n) int64."""
         if self.by_interest is None:
             return torch.zeros_like(items)
         index = items.unsqueeze(1).expand(-1, self.by_interest.shape[1], -1)
@@ -68,7 +68,7 @@ class Scorer(Protocol):
     """Whatever can rank: a trained model, or a rule (mind_core.baselines)."""
 
     def score(self, sequences: Sequences, users: Tensor) -> Scores:
-        """Scores of a tile, `users` (B,) rows of `sequences`, B <= TILE_USERS."""
+        """Score a tile, `users` (B,) rows of `sequences`, B <= TILE_USERS."""
 
 
 class Retriever(Scorer, Protocol):
@@ -198,7 +198,7 @@ def _padded(values: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def recommend(scorer: Scorer, sequences: Sequences, users: Tensor, n: int, *, exclude_seen: bool) -> TopList:
-    """Top-n items of `users` from the full catalogue.
+    """Find the top-n items of `users` in the full catalogue.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def recommend(scorer: Scorer, sequences: Sequences, users: Tensor, n: int, *, ex
 def recommend_shelves(
     scorer: Scorer, sequences: Sequences, users: Tensor, sizes: Mapping[Shelf, int]
 ) -> dict[Shelf, TopList]:
-    """One list of each shelf in `sizes`, so many items long, for `users` (B,), who are scored once."""
+    """Make a list of each shelf in `sizes`, so many items long, for `users` (B,), who are scored once."""
     tiles = [
         top_lists(scorer.score(sequences, tile), history_pairs(sequences, tile), sizes)
         for tile in users.split(TILE_USERS)
@@ -223,7 +223,7 @@ def recommend_shelves(
 
 
 def history_pairs(sequences: Sequences, users: Tensor) -> Pairs:
-    """Every behaviour of `users` (B,) as (row, item), oldest first within a user."""
+    """Gather every behaviour of `users` (B,) as (row, item), oldest first within a user."""
     sizes = sequences.lengths[users]
     row = torch.repeat_interleave(torch.arange(len(users), device=users.device), sizes)
     start = sequences.offsets[users] - (sizes.cumsum(0) - sizes)
@@ -232,7 +232,7 @@ def history_pairs(sequences: Sequences, users: Tensor) -> Pairs:
 
 
 def times_in_history(sequences: Sequences, users: Tensor, items: Tensor) -> Tensor:
-    """How often each of `items` (B, n) is in the whole history of its user, `users` (B,): (B, n) int64.
+    """Count how often each of `items` (B, n) is in the whole history of its user, `users` (B,): (B, n) int64.
 
     >>> history = Sequences(torch.tensor([7, 3, 7, 3, 7]), torch.tensor([0, 3, 5]))
     >>> times_in_history(history, torch.tensor([0, 1]), torch.tensor([[7, 3, 9], [7, 3, 9]])).tolist()
@@ -266,7 +266,7 @@ def best_match(item_vectors: Tensor, interests: Tensor, own: Tensor) -> Scores:
 
 
 def search(item_vectors: Tensor, interests: Tensor, own: Tensor, n: int, seen: Pairs | None = None) -> TopList:
-    """Exact maximum-inner-product search: the n best of `best_match`.
+    """Search for the maximum inner products, exactly: the n best of `best_match`.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def top_lists(scores: Scores, history: Pairs, sizes: Mapping[Shelf, int]) -> dic
 
 
 def _own_items(history: Pairs, users: int, catalogue: int) -> Tensor:
-    """(B, H) distinct items of each user's history by rising index, then 0: H is the largest number of them."""
+    """Lay out the distinct items of each history, (B, H) by rising index, then 0: H is the largest number of them."""
     row, item = history
     pairs = (row * catalogue + item).unique()  # sorted: by row, then by item
     row, item = pairs.div(catalogue, rounding_mode="floor"), pairs % catalogue
@@ -324,7 +324,7 @@ def _own_items(history: Pairs, users: int, catalogue: int) -> Tensor:
 
 
 def _top_list(scores: Scores, values: Tensor, candidates: Tensor | None, n: int) -> TopList:
-    """The n best of `values` (B, C), of the items `candidates` (B, C), or of all items, C = V."""
+    """Take the n best of `values` (B, C), of the items `candidates` (B, C), or of all items, C = V."""
     places = _top_items(values, min(n, values.shape[1]))
     top, by_score = torch.sort(values.gather(1, places), dim=1, descending=True, stable=True)
     places = places.gather(1, by_score)

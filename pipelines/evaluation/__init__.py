@@ -1,6 +1,7 @@
-"""How good a model is: every test user ranked over the whole catalogue, beside popularity and other models.
+"""How good a model is: every test user ranked over the whole catalogue, beside baselines and other models.
 
 In: a dataset, and models of it. Out: report.json, users.parquet and figures in <home>/evaluations/, metrics in MLflow,
-and the decision of `mind promote`. Read evaluate.py (the command), ranking.py (what an actor does with a slice of
-users), report.py (the figures made of it), figures.py (the pictures), promote.py (champion and challenger).
+and the decision of `mind promote`. Read evaluate.py (the command), baselines.py (the rules beside it), ranking.py (what
+an actor does with a slice of users), report.py (the figures made of it), show_report.py (the terminal), figures.py (the
+pictures), promote.py (champion and challenger).
 """

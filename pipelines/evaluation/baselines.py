@@ -64,7 +64,7 @@ class FittedBaselines:
     left_out: list[str] = field(default_factory=list)
 
     def scorers(self, exclude_seen: bool) -> dict[str, Scorer]:
-        """Name -> rule. Without the user's own items, personal frequency is popularity: it is left out then."""
+        """Make the rules by name. Without the user's own items, personal frequency is popularity: left out."""
         counts = torch.tensor(self.counts)
         rules: dict[str, Scorer] = {
             "popularity": PopularityRetriever(counts, max_history=1),
@@ -125,7 +125,7 @@ def _best_decay(dataset: Dataset, config: Config, near: Neighbours, counts: torc
 
 
 def _first_rows(dataset: Dataset, split: SplitName, columns: list[str], most: int) -> Iterator[pa.Table]:
-    """The first `most` rows of a split, file by file."""
+    """Read the first `most` rows of a split, file by file."""
     for table in dataset.tables(split, columns):
         yield table.slice(0, most)
         most -= len(table)
@@ -134,7 +134,7 @@ def _first_rows(dataset: Dataset, split: SplitName, columns: list[str], most: in
 
 
 def _train_events(dataset: Dataset, most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """User (numbered from 0), item and time (E,) of the train events, file by file until there are `most`."""
+    """Read user (from 0), item and time (E,) of the train events, file by file until there are `most`."""
     tables, events = [], 0
     for table in dataset.tables("train", ["items", "times"]):
         tables.append(table)

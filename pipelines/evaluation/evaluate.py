@@ -24,6 +24,7 @@ from pipelines.dataset.splits import SplitName
 from pipelines.errors import UserError
 from pipelines.evaluation.baselines import LABELS, FittedBaselines, fit_baselines
 from pipelines.evaluation.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
+from pipelines.evaluation.interests import SAMPLED_USERS
 from pipelines.evaluation.ranking import Ranking, RankUsers, join_rankings, rankings_in
 from pipelines.evaluation.report import (
     Floats,
@@ -89,7 +90,11 @@ def _rank(
     config: Config, dataset: Dataset, folders: list[Path], baselines: FittedBaselines, split: SplitName
 ) -> tuple[Ranking, str]:
     """What the models made of the users of a split, and Ray Data's statistics of it."""
-    arguments = {"cutoffs": config.metric_cutoffs, "exclude_seen": config.evaluate.seen == "filter"}
+    arguments = {
+        "cutoffs": config.metric_cutoffs,
+        "exclude_seen": config.evaluate.seen == "filter",
+        "every": max(1, dataset.manifest.splits[split].users // SAMPLED_USERS),
+    }
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         arguments["baselines"] = ray.put(baselines)
         everyone = UserPass(dataset, [split], config, RankUsers, folders, arguments)
@@ -111,7 +116,7 @@ def _report(
     ranking: Ranking,
     split: SplitName,
 ) -> tuple[Report, dict[str, Floats]]:
-    """The report, and the evaluated model's metrics of each user."""
+    """Make the report, and the evaluated model's metrics of each user."""
     counts, cutoffs, metric = dataset.items()["train_count"].to_numpy(), config.metric_cutoffs, config.train.metric
     rules = list(baselines.scorers(config.evaluate.seen == "filter"))
     shown = labels([card.name for card in cards], [card.preset for card in cards])

@@ -16,6 +16,9 @@ from mind_core.interest_metrics import best_interest_recall, interest_lists, lis
 from mind_core.metrics import user_metrics
 from mind_core.sequences import Sequences as BehaviourSequences
 from mind_core.sequences import full_histories
+from mind_core.special_rows import FIRST_ITEM
+
+SAMPLED_USERS = 8192  # about so many are looked at: each of their interests makes a list of its own
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,25 +64,29 @@ class InterestReport:
 
 
 def interest_sample(
-    retriever: MINDRetriever, sequences: BehaviourSequences, outcome: Outcome, *, exclude_seen: bool
-) -> InterestSample | None:
-    """Look at the first tile of the users of an outcome; None without anybody who has several interests."""
-    users = outcome.users[:TILE_USERS]
+    retriever: MINDRetriever, sequences: BehaviourSequences, outcome: Outcome, chosen: torch.Tensor, *, exclude_seen: bool
+) -> list[InterestSample]:
+    """Look at the users of an outcome that are `chosen` (U,) bool and have several interests, a tile at a time."""
+    own = retriever.interests(full_histories(sequences, outcome.users, retriever.view))[1]
+    several = (chosen & (own.sum(1) > 1)).nonzero().squeeze(1)
+    return [_of_tile(retriever, sequences, outcome, tile, exclude_seen) for tile in several.split(TILE_USERS) if len(tile)]
+
+
+def _of_tile(
+    retriever: MINDRetriever, sequences: BehaviourSequences, outcome: Outcome, tile: torch.Tensor, exclude_seen: bool
+) -> InterestSample:
+    """Look at some of the users of an outcome, at most TILE_USERS."""
+    users = outcome.users[tile]
     vectors, own = retriever.interests(full_histories(sequences, users, retriever.view))
-    several = (own.sum(1) > 1).nonzero().squeeze(1)
-    if not len(several):
-        return None
-    users, own, vectors = users[several], own[several], vectors[several]
-    scores = retriever.score(sequences, users)
-    assert scores.by_interest is not None
-    depth = min(max(outcome.cutoffs), scores.values.shape[1] - 2)
-    by_interest = scores.by_interest
+    by_interest = retriever.score(sequences, users).by_interest
+    assert by_interest is not None
     if exclude_seen:
         row, item = history_pairs(sequences, users)
         by_interest[row, :, item] = float("-inf")
+    depth = min(max(outcome.cutoffs), by_interest.shape[2] - FIRST_ITEM)
     lists = interest_lists(by_interest, depth)
     place = torch.full((len(outcome.users),), -1)
-    place[several] = torch.arange(len(several))
+    place[tile] = torch.arange(len(tile))
     kept = place[outcome.row] >= 0
     row, targets, ranks = place[outcome.row][kept], outcome.targets[kept], outcome.ranks[kept]
     return InterestSample(

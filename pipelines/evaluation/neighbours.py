@@ -71,7 +71,7 @@ def nearest(
 
 
 def _distinct(users: npt.NDArray[np.integer], items: npt.NDArray[np.integer], catalogue: int) -> tuple[Ints, Ints]:
-    """The distinct items of each user, as many of the newest as the budget allows."""
+    """Keep the distinct items of each user, as many of the newest as the budget allows."""
     newest_first = (users.astype(np.int64) * catalogue + items)[::-1]
     _, first = np.unique(newest_first, return_index=True)
     first.sort()  # users from last to first, each one's items from the newest
@@ -86,7 +86,7 @@ def _distinct(users: npt.NDArray[np.integer], items: npt.NDArray[np.integer], ca
 
 
 def _blocks(pairs: Ints) -> list[tuple[int, int]]:
-    """Ranges of items with at most BLOCK_PAIRS, or of one item."""
+    """Cut the items into ranges with at most BLOCK_PAIRS, or of one item."""
     bounds, held = [0], 0
     for item, number in enumerate(pairs.tolist()):
         if held and held + number > BLOCK_PAIRS:

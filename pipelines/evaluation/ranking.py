@@ -81,8 +81,8 @@ class RankUsers(UserWorker):
         fitted: FittedBaselines = ray.get(self.arguments["baselines"])
         return fitted
 
-    def work(self, table: pa.Table, *, baselines: object, cutoffs: list[int], exclude_seen: bool) -> pa.Table:  # type: ignore[override]
-        ranking = rank_slice(self.models, self.baselines, table, cutoffs, exclude_seen)
+    def work(self, table: pa.Table, *, baselines: object, cutoffs: list[int], exclude_seen: bool, every: int) -> pa.Table:  # type: ignore[override]
+        ranking = rank_slice(self.models, self.baselines, table, cutoffs, exclude_seen, every)
         return pa.table({"ranking": [pickle.dumps(ranking)]})
 
 
@@ -93,11 +93,20 @@ def rankings_in(blocks: Iterable[pa.Table]) -> Iterator[Ranking]:
 
 
 def rank_slice(
-    models: list[SavedModel], baselines: FittedBaselines, table: pa.Table, cutoffs: list[int], exclude_seen: bool
+    models: list[SavedModel],
+    baselines: FittedBaselines,
+    table: pa.Table,
+    cutoffs: list[int],
+    exclude_seen: bool,
+    every: int = 1,
 ) -> Ranking:
-    """Rank the whole catalogue for the rows of a split, with each model and with each baseline."""
+    """Rank the whole catalogue for the rows of a split, with each model and with each baseline.
+
+    every : interests are looked at one by one for each so manieth user of the dataset, however the rows are cut.
+    """
     sequences, targets = models[0].sequences(table), to_targets(table)
     everyone = torch.arange(len(sequences))
+    chosen = torch.tensor(table["user"].to_numpy() % every == 0)
     scorers: list[Scorer] = [*(model.retriever for model in models), *baselines.scorers(exclude_seen).values()]
     rankings = []
     for scorer in scorers:
@@ -114,7 +123,7 @@ def rank_slice(
                 torch.bincount(outcome.interest[outcome.top_items > 0], minlength=count).numpy(),
                 torch.bincount(outcome.interest[_hits(outcome)], minlength=count).numpy(),
                 torch.bincount(own.sum(1), minlength=count + 1)[1:].numpy(),
-                _interests(scorer, sequences, outcome, exclude_seen),
+                _interests(scorer, sequences, outcome, chosen, exclude_seen),
             )
         )
     counted = outcome.users  # the same for every model: whose targets count depends on the data alone
@@ -137,7 +146,9 @@ def _hits(outcome: Outcome) -> Tensor:
     return torch.isin(user * catalogue + outcome.top_items, outcome.row * catalogue + outcome.targets)
 
 
-def _interests(scorer: Scorer, sequences: Sequences, outcome: Outcome, exclude_seen: bool) -> list[InterestSample]:
+def _interests(
+    scorer: Scorer, sequences: Sequences, outcome: Outcome, chosen: Tensor, exclude_seen: bool
+) -> list[InterestSample]:
     if not isinstance(scorer, MINDRetriever) or scorer.model.config.interests == 1:
         return []
     sample = interest_sample(scorer, sequences, outcome, exclude_seen=exclude_seen)
@@ -145,7 +156,7 @@ def _interests(scorer: Scorer, sequences: Sequences, outcome: Outcome, exclude_s
 
 
 def _own(scorer: Scorer, sequences: Sequences, outcome: Outcome) -> Tensor:
-    """(U, K) bool: which interests are a user's own; a rule has one of everybody."""
+    """Say which interests are a user's own, (U, K) bool; a rule has one of everybody."""
     if not isinstance(scorer, MINDRetriever):
         return torch.ones(len(outcome.users), 1, dtype=torch.bool)
     return scorer.interests(full_histories(sequences, outcome.users, scorer.view))[1]

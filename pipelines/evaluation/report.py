@@ -134,7 +134,7 @@ def mean(values: Floats | Ints) -> float:
 
 
 def metrics_of(ranking: Ranking, model: ModelRanking, cutoffs: list[int]) -> dict[str, Floats]:
-    """A model's metrics of each user: name -> (U,), NaN where the user has no target of the name's group."""
+    """Compute a model's metrics of each user: name -> (U,), NaN where the user has no target of the name's group."""
     ranks, row, again = (torch.from_numpy(each) for each in (model.ranks, ranking.row, ranking.again))
     users = len(ranking.users)
     if model.shelf_ranks is None:
@@ -145,7 +145,7 @@ def metrics_of(ranking: Ranking, model: ModelRanking, cutoffs: list[int]) -> dic
 
 
 def groups_of(ranking: Ranking) -> dict[str, Group]:
-    """How many targets each group has, and how many users have one."""
+    """Count the targets of each group, and the users who have one."""
     if ranking.models[0].shelf_ranks is None:
         return {}
     inside = {"again": ranking.again, "new": ~ranking.again}
@@ -190,7 +190,7 @@ def model_report(
 
 
 def _by_history(ranking: Ranking, metrics: dict[str, Floats]) -> list[Band]:
-    """Metrics of all targets by the number of behaviours in a user's history; bands without users are left out."""
+    """Average the metrics of all targets by the length of a user's history; bands without users are left out."""
     bands = []
     for low, high in HISTORY_BANDS:
         inside = (ranking.lengths >= low) & (ranking.lengths <= (high or np.inf))
@@ -224,7 +224,7 @@ def popularity_bands(train_counts: Ints) -> Ints:
 
 
 def interval(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Bootstrap over users: between what 95 % of the means of resampled users lie.
+    """Find between what 95 % of the means of resampled users lie: a bootstrap.
 
     values : (U,).
 
@@ -253,7 +253,7 @@ def interval(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple
 
 
 def difference(first: Floats, second: Floats, against: str, metric: str) -> Difference:
-    """The mean difference between two models, and its paired bootstrap `interval` over users.
+    """Average the difference between two models, with its paired bootstrap `interval` over users.
 
     first, second : (U,) the same metric of the same users; NaN, in both, for a user who does not count.
     """
@@ -263,7 +263,7 @@ def difference(first: Floats, second: Floats, against: str, metric: str) -> Diff
 
 
 def compared_metrics(report_metric: str, metrics: dict[str, Floats]) -> list[str]:
-    """Names of the metrics whose differences are reported: the headline, and recall and NDCG of both groups."""
+    """Name the metrics whose differences are reported: the headline, and recall and NDCG of both groups."""
     cutoff = report_metric.split("@")[1]
     grouped = [f"{group}/{kind}@{cutoff}" for kind in GROUPED for group in ("again", "new")]
     return [report_metric, *(name for name in grouped if name in metrics)]

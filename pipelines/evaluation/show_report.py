@@ -71,7 +71,7 @@ def _shares(parts: list[float]) -> str:
 
 
 def _overall(report: Report) -> Table:
-    """Every cutoff: recall and NDCG of all, again and new where seen items are kept; the headline with its interval."""
+    """Show every cutoff: recall and NDCG of all, again and new (seen items kept); the headline with its interval."""
     headline = report.metric.split("@")[0]
     if report.groups:
         columns = [(kind, group) for kind in ("recall", "ndcg") for group in GROUPS]
@@ -95,7 +95,7 @@ def _heading(kind: str, group: str, grouped: bool) -> str:
 
 
 def _shelves(report: Report) -> Table:
-    """The headline's cutoff on both shelves."""
+    """Show the headline's cutoff on both shelves."""
     cutoff = report.metric.split("@")[1]
     names = [f"shelf_{shelf}/{kind}@{cutoff}" for shelf in SHELVES for kind in ("recall", "ndcg", "hit_rate")]
     headings = [(f"{shelf} shelf\nrecall@{cutoff}", f"\nndcg@{cutoff}", "hit\nrate") for shelf in SHELVES]
@@ -106,7 +106,7 @@ def _shelves(report: Report) -> Table:
 
 
 def _differences(report: Report) -> Table:
-    """The model less each other one."""
+    """Show the model less each other one."""
     metrics = list(dict.fromkeys(found.metric for found in report.differences))
     table = _table("less", *(name.replace("/", "\n") for name in metrics), gap=1)
     by_name = {(found.against, found.metric): found for found in report.differences}
@@ -116,7 +116,7 @@ def _differences(report: Report) -> Table:
 
 
 def _bands(title: str, report: Report, metric: str, unit: str) -> Table:
-    """A metric by band: of the users' histories, or of how popular the targets are."""
+    """Show a metric by band: of the users' histories, or of how popular the targets are."""
     groups: list[list[Band]] = [m.by_history if unit == "users" else m.by_popularity for m in report.models]
     table = _table(title, *(f"{band.name}\n{band.size:,} {unit}" for band in groups[0]))
     for model, bands in zip(report.models, groups, strict=True):
@@ -125,7 +125,7 @@ def _bands(title: str, report: Report, metric: str, unit: str) -> Table:
 
 
 def _table(*headings: str, gap: int = 2) -> Table:
-    """Headings at the bottom of their row; numbers to the right of the first column, `gap` blanks between them."""
+    """Begin a table: headings at the bottom of their row, `gap` blanks between the columns of numbers."""
     table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left", vertical="bottom")
@@ -133,7 +133,7 @@ def _table(*headings: str, gap: int = 2) -> Table:
 
 
 def figure(value: float) -> str:
-    """Four digits, without the zero before the point.
+    """Write four digits, without the zero before the point.
 
     >>> figure(0.08524), figure(-0.0001), figure(1.0)
     ('.0852', '-.0001', '1.0000')

@@ -62,7 +62,7 @@ def show_lists(
 
 
 def _shelves(rows: list[dict[str, Any]], apart: bool) -> list[tuple[str | None, list[dict[str, Any]]]]:
-    """A user's rows under their headings: one list without any, or those seen before and the new ones."""
+    """Put a user's rows under their headings: one list without any, or those seen before and the new ones."""
     if not apart:
         return [(None, rows)]
     again, new = [row for row in rows if row["again"]], [row for row in rows if not row["again"]]

@@ -16,7 +16,7 @@ def events(users: int, items: int, length: int, seed: int = 0) -> tuple[neighbou
 
 
 def dense(users: neighbours.Ints, items: neighbours.Ints, catalogue: int) -> np.ndarray:
-    """(V, V) cosines of a binary users x items matrix in float64, nothing on the diagonal."""
+    """Compute the (V, V) cosines of a binary users x items matrix in float64, nothing on the diagonal."""
     had = np.zeros((users.max() + 1, catalogue))
     had[users, items] = 1
     norm = np.sqrt(np.maximum(had.sum(0), 1))
