@@ -64,12 +64,19 @@ class InterestReport:
 
 
 def interest_sample(
-    retriever: MINDRetriever, sequences: BehaviourSequences, outcome: Outcome, chosen: torch.Tensor, *, exclude_seen: bool
+    retriever: MINDRetriever,
+    sequences: BehaviourSequences,
+    outcome: Outcome,
+    chosen: torch.Tensor,
+    *,
+    exclude_seen: bool,
 ) -> list[InterestSample]:
     """Look at the users of an outcome that are `chosen` (U,) bool and have several interests, a tile at a time."""
     own = retriever.interests(full_histories(sequences, outcome.users, retriever.view))[1]
     several = (chosen & (own.sum(1) > 1)).nonzero().squeeze(1)
-    return [_of_tile(retriever, sequences, outcome, tile, exclude_seen) for tile in several.split(TILE_USERS) if len(tile)]
+    return [
+        _of_tile(retriever, sequences, outcome, tile, exclude_seen) for tile in several.split(TILE_USERS) if len(tile)
+    ]
 
 
 def _of_tile(

@@ -81,7 +81,9 @@ class RankUsers(UserWorker):
         fitted: FittedBaselines = ray.get(self.arguments["baselines"])
         return fitted
 
-    def work(self, table: pa.Table, *, baselines: object, cutoffs: list[int], exclude_seen: bool, every: int) -> pa.Table:  # type: ignore[override]
+    def work(  # type: ignore[override]
+        self, table: pa.Table, *, baselines: object, cutoffs: list[int], exclude_seen: bool, every: int
+    ) -> pa.Table:
         ranking = rank_slice(self.models, self.baselines, table, cutoffs, exclude_seen, every)
         return pa.table({"ranking": [pickle.dumps(ranking)]})
 
@@ -151,8 +153,7 @@ def _interests(
 ) -> list[InterestSample]:
     if not isinstance(scorer, MINDRetriever) or scorer.model.config.interests == 1:
         return []
-    sample = interest_sample(scorer, sequences, outcome, exclude_seen=exclude_seen)
-    return [] if sample is None else [sample]
+    return interest_sample(scorer, sequences, outcome, chosen[outcome.users], exclude_seen=exclude_seen)
 
 
 def _own(scorer: Scorer, sequences: Sequences, outcome: Outcome) -> Tensor:
