@@ -129,7 +129,8 @@ def test_evaluation_ranks_the_catalogue_with_its_cold_items(trained: Trained) ->
     report = pipelines.evaluation.evaluate.evaluate(trained.config, model=str(trained.model.path))
     assert report.catalogue == ITEMS
     assert all(0 < model.metrics["coverage@20"] <= 1 for model in report.models)
-    popularity = report.models[-1]
+    popularity = report.models[1]
+    assert popularity.name == "popularity"
     assert popularity.metrics["coverage@20"] == pytest.approx(20 / ITEMS), "what nobody had is not popular"
     assert sum(band.size for band in report.models[0].by_popularity) == report.targets
 
