@@ -3,8 +3,8 @@
 Axes: B users, L behaviours, K interests, d dimension, N negatives, V item indices. Notable:
 
 - one embedding table serves behaviours, labels and negatives; e_i pools the id's row and its features' rows;
-- the model is fixed at serving: routing logits are a seeded buffer saved with it, so a user's interests never change
-  from call to call; training may resample them;
+- the model is fixed at serving: what routing starts from is saved with it (logits made of the item, or drawn once), so
+  an unchanged history has the same interests on every call; training may resample drawn ones;
 - `forward` takes item *vectors*, not ids: where the vectors come from (a step's distinct rows, or the whole table at
   inference) is the caller's business, and the same forward serves both.
 """

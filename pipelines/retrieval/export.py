@@ -28,7 +28,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from mind_core.sequences import full_histories
+from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
@@ -48,10 +48,11 @@ from pipelines.storage.tables import write_text
 from pipelines.tracking.run import known_run, open_run
 from pipelines.tracking.versions import versions
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MARK = "export.json"
 PARTS = ("items", "users", "lists", STATS)
-SCORE = "max over interests of the inner product"  # of the vectors as they are stored, whatever the temperature
+# of the vectors as they are stored, whatever the temperature
+SCORE = "max over interests of the inner product, plus own_scores of the user's own items"
 LISTED = ["user", "rank", "id", "score", "interest"]
 PORTION_USERS = 2**14  # what a kill loses, and what a worker has at a time
 ITEMS_AT_ONCE = 2**17  # rows of item vectors that are turned into Arrow together
@@ -239,12 +240,28 @@ def users_and_lists(
     """Make the rows of both files for rows of a split that have raw ids."""
     sequences = model.sequences(table, latest)
     retriever = model.retriever
-    vectors, own = retriever.interests(full_histories(sequences, torch.arange(len(sequences)), retriever.view))
+    histories = full_histories(sequences, torch.arange(len(sequences)), retriever.view)
+    vectors, own = retriever.interests(histories)
     lists = model.recommend(sequences, top_n, exclude_seen=exclude_seen).select(LISTED)
     lists = lists.set_column(0, "user", table["id"].take(lists["user"]))
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), own.sum(1).cumsum(0)])
     interests = pa.ListArray.from_arrays(pa.array(offsets.int().numpy()), _fixed(vectors[own]))
-    return pa.table({"user": table["id"], "interests": interests}), lists
+    remembered = _remembered(model, histories, retriever.memory(histories))
+    return pa.table({"user": table["id"], "interests": interests, **remembered}), lists
+
+
+def _remembered(model: SavedModel, histories: Histories, memory: Tensor | None) -> dict[str, pa.Array]:
+    """Make the columns own_items and own_scores: what a user's own items score on top; empty without a memory."""
+    kept = torch.zeros_like(histories.mask) if memory is None or histories.newest is None else histories.newest
+    offsets = pa.array(torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)]).int().numpy())
+    items = histories.items[kept]
+    ids = model.item_ids.take(pa.array((items - FIRST_ITEM).clamp(min=0).numpy()))
+    ids = pc.if_else(pa.array((items >= FIRST_ITEM).numpy()), ids, pa.scalar(None, ids.type))  # unknown to the model
+    scores = memory[kept] if memory is not None else torch.zeros(0)
+    return {
+        "own_items": pa.ListArray.from_arrays(offsets, ids),
+        "own_scores": pa.ListArray.from_arrays(offsets, pa.array(scores.numpy())),
+    }
 
 
 def _fixed(vectors: Tensor) -> pa.Array:
@@ -266,7 +283,11 @@ def _print(made: Export, target: Path) -> None:
     table = Table("files", "rows", "bytes", "what")
     rows: Sequence[tuple[str, int, str]] = (
         ("items", made.items, f"id, vector ({made.dim})"),
-        ("users", made.counts.users, f"user, interests ({made.counts.interests:,} of {made.dim})"),
+        (
+            "users",
+            made.counts.users,
+            f"user, interests ({made.counts.interests:,} of {made.dim}), own_items, own_scores",
+        ),
         ("lists", made.counts.recommendations, "user, rank, id, score, interest"),
     )
     for name, count, what in rows:

@@ -35,6 +35,8 @@ def configure(home: Path, log: Path, **train_settings: Any) -> Config:
 
 def save_untrained(config: Config, name: str = UNTRAINED, run_id: str | None = None) -> Path:
     """Put a model with random weights into the home folder: for tests that do not mind what it knows."""
+    import torch
+
     from mind_core.inference import MINDRetriever
     from pipelines.config.load import resolved
     from pipelines.dataset.dataset import Dataset
@@ -44,6 +46,9 @@ def save_untrained(config: Config, name: str = UNTRAINED, run_id: str | None = N
     dataset = Dataset.open(config.dataset_path)
     manifest = dataset.manifest
     model = build_model(config.model, dataset, seed=3)
+    if config.model.repeat == "memory":  # a fresh one adds nothing
+        with torch.no_grad():
+            model.encoder.memory.linear.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(3))
     data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
     card = ModelCard(
         format_version=FORMAT_VERSION,

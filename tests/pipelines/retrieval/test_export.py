@@ -54,6 +54,9 @@ def test_a_search_over_the_exported_vectors_gives_the_exported_lists(exported: P
         found.setdefault(row["user"], []).append((row["id"], row["score"]))
     for row in users.to_pylist():
         scores = (np.array(row["interests"], np.float32) @ vectors.T).max(0)
+        assert any(row["own_scores"]), "the model remembers"
+        for item, more in zip(row["own_items"], row["own_scores"], strict=True):
+            scores[place[item]] += more
         listed = found[row["user"]]
         np.testing.assert_allclose([score for _, score in listed], np.sort(scores)[::-1][:20], rtol=1e-5)
         own = scores[[place[item] for item, _ in listed]]
@@ -68,7 +71,7 @@ def test_vectors_are_the_bits_that_recommend_and_evaluate_score_with(
     dataset = Dataset.open(config.dataset_path)
     table = dataset.table("test")
     sequences = to_sequences(table, feature_specs(model.card.profile_features))
-    vectors, own = model.retriever.interests(full_histories(sequences, torch.arange(len(table)), 12))
+    vectors, own = model.retriever.interests(full_histories(sequences, torch.arange(len(table)), model.retriever.view))
     ids = dataset.vocabulary("users")["id"].take(table["user"]).to_pylist()
     stored = {row["user"]: row["interests"] for row in rows(exported, "users").to_pylist()}
     for user, mine, mask in zip(ids, vectors, own, strict=True):
