@@ -13,6 +13,7 @@ from pipelines.plan.constants import (
     EXCHANGED_AT_ONCE,
     MEMORY_SHARE,
     PROFILE_BYTES,
+    REPEATS_BYTES,
     TILE_SCORES,
     TILE_USERS,
     USER_BYTES,
@@ -68,7 +69,8 @@ def model_bytes(workload: Workload) -> float:
 def input_bytes(workload: Workload) -> float:
     """Count the bytes of the train split held in memory.  Source: pipelines.training.memory_input.memory_bytes."""
     each = USER_BYTES + PROFILE_BYTES * workload.profile_features
-    return EVENT_BYTES * workload.train_events + each * workload.train_users
+    event = EVENT_BYTES + REPEATS_BYTES * workload.config.model.uses_traits
+    return event * workload.train_events + each * workload.train_users
 
 
 def chosen_input(workload: Workload, node_bytes: float) -> Literal["memory", "stream"]:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 import mind_core.inference
 import mind_core.loss
+import mind_core.memory
+import mind_core.repeats
 import pipelines.log.formats
 import pipelines.preprocess.buckets
 import pipelines.preprocess.core_items
@@ -70,6 +72,7 @@ def held(*tensors: Tensor) -> int:
         ("EVENT_BYTES", pipelines.training.memory_input),
         ("USER_BYTES", pipelines.training.memory_input),
         ("PROFILE_BYTES", pipelines.training.memory_input),
+        ("REPEATS_BYTES", pipelines.training.memory_input),
         ("MEMORY_SHARE", pipelines.training.memory_input),
     ],
 )
@@ -100,13 +103,22 @@ def test_items_hold_their_make_up_and_the_law_of_negatives() -> None:
 
 @pytest.mark.parametrize("encoder", ["mind", "mean"])
 @pytest.mark.parametrize("recency", [True, False])
-def test_dense_parameters_are_counted_one_by_one(encoder: str, recency: bool) -> None:
-    settings = {**MODEL, "encoder": encoder, "recency": recency, "interests": 3 if encoder == "mind" else 1}
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"history": "newest", "repeat": "none"},
+        {"history": "distinct", "repeat": "memory", "shared": True},
+        {"history": "newest", "context": "transformer", "context_layers": 3, "heads": 2},
+    ],
+)
+def test_dense_parameters_are_counted_one_by_one(encoder: str, recency: bool, more: dict[str, Any]) -> None:
+    settings = {**MODEL, "encoder": encoder, "recency": recency, "interests": 3 if encoder == "mind" else 1, **more}
+    windows = {"train": {"labels_per_window": 4}} if "context" in more else {}
     specs = [FeatureSpec("group", "categorical", 5), FeatureSpec("age", "numeric", 0)]
     model = MIND(ModelConfig(**settings), ITEMS, [], specs)
     features = {"group": {}, "age": {"kind": "numeric"}}
     profile = {"path": "none", "id": "user", "features": features}
-    planned = workload(model=settings, data={"events": {"path": "none"}, "profile": profile})
+    planned = workload(model=settings, data={"events": {"path": "none"}, "profile": profile}, **windows)
     assert planned.parameters == sum(each.numel() for each in model.encoder.parameters())
 
 
@@ -173,8 +185,15 @@ def test_steps_of_an_epoch_and_samples_of_a_rank_are_the_codes(workers: int, bat
 def test_the_input_is_chosen_as_training_does(memory_of_node: float, given: str) -> None:
     planned = workload(train={"workers": 2, "input": given})
     counts = SplitCounts(round(planned.train_users), round(planned.train_events), 0, 0)
-    assert memory.input_bytes(planned) == pytest.approx(memory_bytes(counts, 0))
-    assert memory.chosen_input(planned, memory_of_node) == choose_input(planned.config.train, counts, 0, memory_of_node)
+    traits = planned.config.model.uses_traits
+    assert memory.input_bytes(planned) == pytest.approx(memory_bytes(counts, 0, traits=traits))
+    chosen = choose_input(planned.config.train, counts, 0, memory_of_node, traits=traits)
+    assert memory.chosen_input(planned, memory_of_node) == chosen
+
+
+def test_a_memory_has_as_many_traits_and_hidden_units_as_planned() -> None:
+    assert len(mind_core.repeats.TRAITS) == constants.TRAITS
+    assert mind_core.memory.HIDDEN == constants.MEMORY_HIDDEN
 
 
 @pytest.fixture(scope="module")
