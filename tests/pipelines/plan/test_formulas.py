@@ -13,7 +13,15 @@ from pipelines.plan.plan import EPOCH, TASK, TRAIN, WORKER, make_plan
 from pipelines.plan.workload import Workload
 from tests.pipelines.plan.given import config, workload
 
-SMALL = {"dim": 8, "interests": 2, "max_history": 10, "hidden": (16,), "recency": False}
+SMALL = {
+    "repeat": "none",
+    "history": "newest",
+    "dim": 8,
+    "interests": 2,
+    "max_history": 10,
+    "hidden": (16,),
+    "recency": False,
+}
 
 
 def test_users_of_two_events_on_average_leave_these_samples() -> None:
