@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
 	@touch $@
 
-quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (under 6 min on 2 cores)
+quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (about 5 min on 2 cores)
 	$(BIN)/mind preprocess $(CONF)
 	$(BIN)/mind train $(CONF) --preset youtube_dnn
 	$(BIN)/mind train $(CONF)
