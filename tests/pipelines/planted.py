@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config.schema import Config
+
+if TYPE_CHECKING:
+    from mind_core.model import MIND
 
 UNTRAINED = "planted-default-0123456789"
 
@@ -33,22 +36,31 @@ def configure(home: Path, log: Path, **train_settings: Any) -> Config:
     return Config.model_validate({**settings, "train": {**SETTINGS["train"], **train_settings}})
 
 
-def save_untrained(config: Config, name: str = UNTRAINED, run_id: str | None = None) -> Path:
-    """Put a model with random weights into the home folder: for tests that do not mind what it knows."""
+def untrained(config: Config) -> MIND:
+    """Build a model with random weights, those of its memory too, which would add nothing as they start."""
     import torch
 
+    from pipelines.dataset.dataset import Dataset
+    from pipelines.training.data import build_model
+
+    model = build_model(config.model, Dataset.open(config.dataset_path), seed=3)
+    if config.model.repeat == "memory":
+        with torch.no_grad():
+            model.encoder.memory.linear.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(3))
+    return model
+
+
+def save_untrained(config: Config, name: str = UNTRAINED, run_id: str | None = None) -> Path:
+    """Put a model with random weights into the home folder: for tests that do not mind what it knows."""
     from mind_core.inference import MINDRetriever
     from pipelines.config.load import resolved
     from pipelines.dataset.dataset import Dataset
     from pipelines.models.artifact import FORMAT_VERSION, ModelCard, save_model
-    from pipelines.training.data import build_model, load_data
+    from pipelines.training.data import load_data
 
     dataset = Dataset.open(config.dataset_path)
     manifest = dataset.manifest
-    model = build_model(config.model, dataset, seed=3)
-    if config.model.repeat == "memory":  # a fresh one adds nothing
-        with torch.no_grad():
-            model.encoder.memory.linear.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(3))
+    model = untrained(config)
     data = load_data(dataset, dataset.table("train"), dataset.table("validation"))
     card = ModelCard(
         format_version=FORMAT_VERSION,

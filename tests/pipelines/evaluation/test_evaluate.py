@@ -17,7 +17,6 @@ import mind_core.inference
 import pipelines.evaluation.evaluate
 from mind_core.evaluation import evaluate
 from mind_core.inference import MINDRetriever
-from mind_core.model import MIND
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences, to_targets
@@ -28,8 +27,7 @@ from pipelines.evaluation.show_report import show_report
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.tracking.run import open_run
 from pipelines.tracking.store import store_of
-from pipelines.training.data import build_model
-from tests.pipelines.planted import save_untrained
+from tests.pipelines.planted import save_untrained, untrained
 
 pytestmark = pytest.mark.ray
 
@@ -52,7 +50,7 @@ def report(config: Config, model: SavedModel) -> Report:
 
 def test_saving_and_loading_changes_nothing(config: Config, model: SavedModel) -> None:
     assert isinstance(model.retriever, MINDRetriever)
-    fresh: MIND = build_model(config.model, Dataset.open(config.dataset_path), seed=3)
+    fresh = untrained(config)
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, model.retriever.model.state_dict()[name]), name
 
