@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mind_core.inference import Scorer, Shelf, TopList, history_pairs, recommend_shelves
+from mind_core.inference import Pairs, Scorer, Shelf, TopList, history_pairs, recommend_shelves
 from mind_core.metrics import group_metrics, target_ranks, user_metrics
 from mind_core.sequences import Sequences
 
@@ -117,6 +117,17 @@ def _ranks(found: TopList, row: Tensor, items: Tensor) -> Tensor:
 
 def _in_history(sequences: Sequences, users: Tensor, row: Tensor, items: Tensor) -> Tensor:
     """(T,) bool: target t lies in its user's history."""
-    history_row, history = history_pairs(sequences, users)
-    catalogue = 1 + int(max(each.max() if len(each) else 0 for each in (items, history)))
-    return torch.isin(row * catalogue + items, history_row * catalogue + history)
+    return pairs_in((row, items), history_pairs(sequences, users))
+
+
+def pairs_in(pairs: Pairs, others: Pairs) -> Tensor:
+    """Tell which of the (row, item) `pairs`, of one shape, are among `others`: bool of that shape.
+
+    Examples
+    --------
+    >>> pairs_in((torch.tensor([0, 0, 1]), torch.tensor([5, 7, 5])), (torch.tensor([0]), torch.tensor([5]))).tolist()
+    [True, False, False]
+    """
+    (row, item), (other_row, other) = pairs, others
+    catalogue = 1 + int(max(each.max() if each.numel() else 0 for each in (item, other)))
+    return torch.isin(row * catalogue + item, other_row * catalogue + other)

@@ -126,29 +126,25 @@ class MINDRetriever:
             return None
         assert histories.newest is not None
         assert histories.traits is not None
+        shape, width = (TILE_USERS, self.view.max_history), histories.items.shape[1]
         parts = []
-        shape = (TILE_USERS, self.view.max_history)
-        for start in range(0, max(1, len(histories)), TILE_USERS):
-            rows = slice(start, min(start + TILE_USERS, len(histories)))
+        for rows in _tiles(histories):
             behaviours = nn.functional.embedding(_padded(histories.items[rows], shape), self.behaviour_vectors)
-            traits = _padded(histories.traits[rows], (*shape, len(TRAITS)))
-            found: Tensor = self.model.encoder.memory(behaviours, traits)
-            parts.append(found[: rows.stop - rows.start, : histories.items.shape[1]])
+            found = self.model.encoder.memory(behaviours, _padded(histories.traits[rows], (*shape, len(TRAITS))))
+            parts.append(found[: rows.stop - rows.start, :width])
         return torch.cat(parts).masked_fill(~histories.newest, 0.0)
 
     @torch.no_grad()
     def route(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
         """Interests (B, K, d), own (B, K) and the coupling coefficients (B, K, max_history)."""
-        starts = range(0, max(1, len(histories)), TILE_USERS)  # nobody is one empty tile
         training = self.model.training
         self.model.eval()  # a model that is being trained is looked at without its dropout
-        parts = [self._tile(histories, start) for start in starts]
+        parts = [self._tile(histories, rows) for rows in _tiles(histories)]
         self.model.train(training)
         vectors, own, weights = (torch.cat(column) for column in zip(*parts, strict=True))
         return vectors, own, weights
 
-    def _tile(self, histories: Histories, start: int) -> tuple[Tensor, Tensor, Tensor]:
-        rows = slice(start, min(start + TILE_USERS, len(histories)))
+    def _tile(self, histories: Histories, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         size = rows.stop - rows.start
         shape = (TILE_USERS, self.view.max_history)
         items, mask = _padded(histories.items[rows], shape), _padded(histories.mask[rows], shape)
@@ -187,6 +183,12 @@ class PopularityRetriever:
 
     def memory(self, histories: Histories) -> Tensor | None:
         return None
+
+
+def _tiles(histories: Histories) -> list[slice]:
+    """Cut the users into tiles; nobody is one empty tile."""
+    starts = range(0, max(1, len(histories)), TILE_USERS)
+    return [slice(start, min(start + TILE_USERS, len(histories))) for start in starts]
 
 
 def _padded(values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -108,12 +108,11 @@ class UserEncoder(nn.Module):
             )
         else:
             own = torch.ones(len(mask), 1, dtype=torch.bool, device=mask.device)
-            weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)  # (B, 1, L)
+            weights = _evenly(mask)
             capsules = _pooled(behaviours, weights, importance)
         interests = self._finished(capsules, profile)
         if config.shared and config.encoder == "mind":
-            whole = mask.unsqueeze(1) / mask.sum(1).clamp(min=1).view(-1, 1, 1)
-            pooled = self._finished(_pooled(behaviours, whole, importance), profile)  # (B, 1, d), v_0
+            pooled = self._finished(_pooled(behaviours, _evenly(mask), importance), profile)  # (B, 1, d), v_0
             interests = pooled + self.gate * interests
         if config.context == "transformer":
             interests = interests + self._context(behaviours, mask).unsqueeze(1)
@@ -211,6 +210,11 @@ class MIND(nn.Module):
     def score_vectors(self, item_vectors: Tensor) -> Tensor:
         """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""
         return functional.normalize(item_vectors, dim=-1) if self.config.normalize_items else item_vectors
+
+
+def _evenly(mask: Tensor) -> Tensor:
+    """(B, 1, L), 1 / n for each of a user's n behaviours."""
+    return (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)
 
 
 def _pooled(behaviours: Tensor, weights: Tensor, importance: Tensor | None) -> Tensor:

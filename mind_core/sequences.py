@@ -116,12 +116,24 @@ def windows(sequences: Sequences, users: Tensor, ends: Tensor, view: View, width
     profile = sequences.profile_of(users)
     if not view.traits:
         return Histories(items, mask, profile)
+    return Histories(items, mask, profile, *_remembered(sequences, users, index, mask, ends))
+
+
+def _remembered(
+    sequences: Sequences, users: Tensor, index: Tensor, mask: Tensor, ends: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Say which of the behaviours at `index` (B, L) are the newest of their items before `ends`, and their traits.
+
+    Returns
+    -------
+    newest (B, L) bool, traits (B, L, T), 0 elsewhere: as in `Histories`.
+    """
     newest = mask & _is_newest(sequences.repeats, index, ends)
-    age, length = ends.unsqueeze(1) - 1 - index, (ends - sequences.offsets[users]).unsqueeze(1)
     if not len(sequences.items):
-        return Histories(items, mask, profile, newest, torch.zeros(*mask.shape, len(TRAITS), device=mask.device))
+        return newest, torch.zeros(*mask.shape, len(TRAITS), device=mask.device)
+    age, length = ends.unsqueeze(1) - 1 - index, (ends - sequences.offsets[users]).unsqueeze(1)
     traits = traits_of(sequences.repeats, index, age.clamp(min=0), length)
-    return Histories(items, mask, profile, newest, torch.where(newest.unsqueeze(-1), traits, 0.0))
+    return newest, torch.where(newest.unsqueeze(-1), traits, 0.0)
 
 
 def _newest_events(sequences: Sequences, users: Tensor, ends: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -217,12 +229,9 @@ def packed(
     profile, mask = sequences.profile_of(samples.users), mask.flatten(0, 1)
     if not view.traits:
         return Packed(items, positions, real.flatten(), mask, profile)
-    every = index.repeat_interleave(labels, 0)
-    newest = mask & _is_newest(sequences.repeats, every, ends)
-    begins = sequences.offsets[samples.users].repeat_interleave(labels)
-    age = (ends.unsqueeze(1) - 1 - every).clamp(min=0)
-    traits = traits_of(sequences.repeats, every, age, (ends - begins).unsqueeze(1))
-    return Packed(items, positions, real.flatten(), mask, profile, newest, torch.where(newest.unsqueeze(-1), traits, 0))
+    users, index = (each.repeat_interleave(labels, 0) for each in (samples.users, index))
+    remembered = _remembered(sequences, users, index, mask, ends)
+    return Packed(items, positions, real.flatten(), mask, profile, *remembered)
 
 
 def full_histories(sequences: Sequences, users: Tensor, view: View, width: int | None = None) -> Histories:

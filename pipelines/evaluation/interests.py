@@ -11,7 +11,7 @@ import torch
 
 from mind_core.diagnostics import moved_by_one_event, pairwise_cosine
 from mind_core.evaluation import Outcome
-from mind_core.inference import TILE_USERS, MINDRetriever, history_pairs
+from mind_core.inference import TILE_USERS, MINDRetriever, best_match, history_pairs
 from mind_core.interest_metrics import best_interest_recall, interest_lists, list_overlap
 from mind_core.metrics import user_metrics
 from mind_core.sequences import Sequences as BehaviourSequences
@@ -71,12 +71,9 @@ def interest_sample(
     *,
     exclude_seen: bool,
 ) -> list[InterestSample]:
-    """Look at the users of an outcome that are `chosen` (U,) bool and have several interests, a tile at a time."""
-    own = retriever.interests(full_histories(sequences, outcome.users, retriever.view))[1]
-    several = (chosen & (own.sum(1) > 1)).nonzero().squeeze(1)
-    return [
-        _of_tile(retriever, sequences, outcome, tile, exclude_seen) for tile in several.split(TILE_USERS) if len(tile)
-    ]
+    """Look at the users of an outcome that are `chosen` (U,) bool, all with several interests, a tile at a time."""
+    tiles = chosen.nonzero().squeeze(1).split(TILE_USERS)
+    return [_of_tile(retriever, sequences, outcome, tile, exclude_seen) for tile in tiles if len(tile)]
 
 
 def _of_tile(
@@ -85,7 +82,7 @@ def _of_tile(
     """Look at some of the users of an outcome, at most TILE_USERS."""
     users = outcome.users[tile]
     vectors, own = retriever.interests(full_histories(sequences, users, retriever.view))
-    by_interest = retriever.score(sequences, users).by_interest
+    by_interest = best_match(retriever.item_vectors, vectors, own).by_interest
     assert by_interest is not None
     if exclude_seen:
         row, item = history_pairs(sequences, users)

@@ -18,7 +18,7 @@ import ray
 import torch
 from torch import Tensor
 
-from mind_core.evaluation import Outcome, evaluate
+from mind_core.evaluation import Outcome, evaluate, pairs_in
 from mind_core.inference import MINDRetriever, Scorer
 from mind_core.sequences import Sequences, full_histories
 from pipelines.dataset.tensors import to_targets
@@ -125,7 +125,7 @@ def rank_slice(
                 torch.bincount(outcome.interest[outcome.top_items > 0], minlength=count).numpy(),
                 torch.bincount(outcome.interest[_hits(outcome)], minlength=count).numpy(),
                 torch.bincount(own.sum(1), minlength=count + 1)[1:].numpy(),
-                _interests(scorer, sequences, outcome, chosen, exclude_seen),
+                _interests(scorer, sequences, outcome, chosen[outcome.users] & (own.sum(1) > 1), exclude_seen),
             )
         )
     counted = outcome.users  # the same for every model: whose targets count depends on the data alone
@@ -143,9 +143,8 @@ def rank_slice(
 
 def _hits(outcome: Outcome) -> Tensor:
     """(U, n) bool: a target stands there."""
-    catalogue = 1 + int(max(each.max() if each.numel() else 0 for each in (outcome.top_items, outcome.targets)))
     user = torch.arange(len(outcome.users)).unsqueeze(1)
-    return torch.isin(user * catalogue + outcome.top_items, outcome.row * catalogue + outcome.targets)
+    return pairs_in((user, outcome.top_items), (outcome.row, outcome.targets))
 
 
 def _interests(
@@ -153,7 +152,7 @@ def _interests(
 ) -> list[InterestSample]:
     if not isinstance(scorer, MINDRetriever) or scorer.model.config.interests == 1:
         return []
-    return interest_sample(scorer, sequences, outcome, chosen[outcome.users], exclude_seen=exclude_seen)
+    return interest_sample(scorer, sequences, outcome, chosen, exclude_seen=exclude_seen)
 
 
 def _own(scorer: Scorer, sequences: Sequences, outcome: Outcome) -> Tensor:
