@@ -211,6 +211,10 @@ def tune(
     conf: Annotated[
         Path | None, typer.Argument(metavar="[CONF]", help="YAML file of a tuning campaign, e.g. conf/beauty-tune.yaml")
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="quick", help="Search CONF, a configuration, in 24 short trials of what matters most."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="NAME", help="Go on with a campaign as it was last started.")
     ] = None,
@@ -221,11 +225,11 @@ def tune(
     home: Home = None,
 ) -> None:
     """Search settings, train and test the winner; the same command, or --resume, goes on after any interruption."""
-    require_campaign(conf, resume)
+    require_campaign(conf, resume, preset)
     from pipelines.tuning.load import load_campaign, stored_campaign
 
     if conf is not None:
-        loaded = load_campaign(conf, sets or [], home)
+        loaded = load_campaign(conf, sets or [], home, preset)
     else:
         assert resume is not None
         loaded = stored_campaign(resume, home_folder_of(home), sets or [])

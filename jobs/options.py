@@ -50,10 +50,12 @@ def with_top(sets: list[str] | None, top: int | None, again: int | None = None, 
     return [*(sets or []), *(f"evaluate.{name}={number}" for name, number in places.items() if number is not None)]
 
 
-def require_campaign(conf: Path | None, resume: str | None) -> None:
+def require_campaign(conf: Path | None, resume: str | None, preset: str | None = None) -> None:
     """See that `mind tune` is told which campaign, and once."""
     if (conf is None) == (resume is None):
         raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
+    if resume is not None and preset is not None:
+        raise UserError(f"--preset {preset}: must be left out with --resume, which goes on with a campaign as it was")
 
 
 def home_without_conf(home: str | None, environment: Mapping[str, str] = os.environ) -> str:
