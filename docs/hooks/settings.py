@@ -74,7 +74,8 @@ def settings_page() -> str:
         "Settings of a configuration",
         "A configuration is a YAML file (`conf/` has examples). Every name below is a key of it, and the same dotted "
         "name works on the command line: `--set train.epochs=3`. What wins, lowest first: the default, the preset of "
-        "the file, the file, `MIND_HOME`, `--preset`, `--set`. An unknown name is one line of error before anything starts.",
+        "the file, the file, `MIND_HOME`, `--preset`, `--set`. An unknown name is one line of error before anything "
+        "starts.",
         Config,
         _preset_values(),
     )
