@@ -73,8 +73,8 @@ def doubt_lines(report: Report) -> list[str]:
     lines = [never_asked(model.interest_share)]
     popularity = next((each for each in report.models[1:] if each.name == "popularity"), None)
     if popularity is not None and model.name != popularity.name:
-        figures = (each.metrics[report.metric] for each in (model, popularity))
-        lines.append(below_popularity(*figures, report.metric, f"{report.users:,} {report.split} users"))
+        found, simple = (each.metrics[report.metric] for each in (model, popularity))
+        lines.append(below_popularity(found, simple, report.metric, f"{report.users:,} {report.split} users"))
     return [f"[yellow]Look again:[/yellow] {line}" for line in lines if line is not None]
 
 

@@ -47,6 +47,7 @@ from pipelines.training.data import build_model, load_data, load_items, validati
 from pipelines.training.doubts import SAMPLED_USERS, doubts
 from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
+from pipelines.training.precision import slow_precision
 from pipelines.training.scaling import scaling_of
 from pipelines.training.startup import Timeline
 from pipelines.training.step_profile import phases, profile_columns, profile_figure, profile_table
@@ -104,8 +105,9 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
         manifest = dataset.manifest
         source = manifest.sources["events"][0]["path"]
         tracker.log_dataset(manifest.name, manifest.fingerprint, source, "training", _counts(dataset))
+        validated: list[float] = []
         if config.model.encoder == "popularity":
-            model, metrics, validated = None, _popularity_metrics(config, dataset), []
+            model, metrics = None, _popularity_metrics(config, dataset)
             tracker.log_metrics(metrics, 0)
         else:
             timeline.mark("tracking")
@@ -151,6 +153,8 @@ def _fit(
         tempfile.TemporaryDirectory() as scratch,
     ):
         scaling = scaling_of(config, free_resources())
+        if (warning := slow_precision(config.train, scaling.use_gpu)) is not None:
+            console.print(warning)
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)
