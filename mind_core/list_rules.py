@@ -75,6 +75,9 @@ class ListRules:
         return diversity.best(candidates, n, self.caps)
 
 
+NO_RULES = ListRules()
+
+
 @torch.no_grad()
 def ruled_shelves(
     retriever: Retriever, sequences: Sequences, users: Tensor, sizes: Mapping[Shelf, int], rules: ListRules
