@@ -118,7 +118,9 @@ value=4.5))))
     OneOf(column='brand', values=('a', 'b'), negated=False)
     """
     if len(text) > MAX_LETTERS:
-        raise ValueError(f"{len(text):,} letters; at most {MAX_LETTERS:,}: give many ids as a file (deny, allow, stock)")
+        raise ValueError(
+            f"{len(text):,} letters; at most {MAX_LETTERS:,}: give many ids as a file (deny, allow, stock)"
+        )
     return _Parser(text).whole()
 
 

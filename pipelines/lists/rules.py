@@ -1,6 +1,6 @@
 """The section `lists` of the settings, read for one model: the rules that its lists obey, and what there is to say.
 
-    where, allow, deny  ->  one mask over the items     cap, category  ->  categories by number
+where, allow, deny  ->  one mask over the items     cap, category  ->  categories by number
 """
 
 from __future__ import annotations

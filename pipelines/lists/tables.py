@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config.redact import redact
-from pipelines.config.schema import FeatureTable, StockTable, TableSource
+from pipelines.config.schema import FeatureTable, ListsConfig, StockTable, TableSource
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.errors import UserError
 from pipelines.log.formats import column_names
 from pipelines.log.ids import WHOLE_NUMBER, as_array, canonical
-from pipelines.log.sources import TEXT_FORMATS, fragments, guess_format, read_source
+from pipelines.log.sources import TEXT_FORMATS, fragments, guess_format, identity, read_source
 from pipelines.storage.filesystems import hint, open_filesystem, reason
 
 ID_NAMES = ("id", "item", "item_id")
@@ -143,3 +143,16 @@ def read_stock(source: StockTable, items: pa.Array, names: Sequence[str] = ()) -
     rows = rows.aligned(items.type, "the log", log_is_text=False)
     table = rows.look_up(items)
     return {name: table[name] for name in table.column_names if name != key}
+
+
+def file_stamps(settings: ListsConfig) -> list[list[Any]]:
+    """Return what tells the files that lists are ruled by from what they were before: path, size and time of change.
+
+    Raises
+    ------
+    UserError
+        For a path that leads to no file.
+    """
+    sources = [TableSource(path=path, format="jsonl") for path in [*settings.allow, *settings.deny]]
+    sources += [] if settings.stock is None else [settings.stock]
+    return [identity(fragments(source, [])) for source in sources]

@@ -150,9 +150,7 @@ class SavedModel:
         """Read rows of a split as the model does; `latest`: with the held-out items at the end of the histories."""
         return to_sequences(with_held_out(rows) if latest else rows, feature_specs(self.card.profile_features))
 
-    def recommend(
-        self, sequences: Sequences, n: int, *, exclude_seen: bool, rules: ListRules = NO_RULES
-    ) -> pa.Table:
+    def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool, rules: ListRules = NO_RULES) -> pa.Table:
         """Make top-n lists as a table, one row per user and place: `recommend_shelves` of the one shelf."""
         return self.recommend_shelves(sequences, {"new" if exclude_seen else "all": n}, rules)
 

@@ -18,8 +18,8 @@ from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import (
-    RAW,
     NOTHING,
+    RAW,
     SCHEMA_VERSION,
     FeatureInfo,
     Layout,

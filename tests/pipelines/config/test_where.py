@@ -148,4 +148,8 @@ def test_any_text_is_a_filter_or_one_line(text: str) -> None:
     try:
         parse_where(text)
     except ValueError as error:
-        assert str(error)
+        mistake = str(error)
+    else:
+        mistake = "none"
+    assert mistake
+    assert "\n" not in mistake
