@@ -16,6 +16,8 @@ from pipelines.errors import UserError
 if TYPE_CHECKING:
     from pipelines.config.schema import Config
 
+OUT_SUFFIXES = (".parquet", ".csv", ".jsonl")  # of a file of lists
+
 Conf = Annotated[Path, typer.Argument(metavar="CONF", help="YAML file of the campaign, e.g. conf/ml-1m.yaml")]
 Sets = Annotated[
     list[str] | None,
@@ -48,6 +50,12 @@ def with_top(sets: list[str] | None, top: int | None, again: int | None = None, 
         raise UserError("recommend: give either --top, or --again and --new")
     places = {"top_n": top, "again": again, "new": new}
     return [*(sets or []), *(f"evaluate.{name}={number}" for name, number in places.items() if number is not None)]
+
+
+def require_list_file(out: Path | None) -> None:
+    """See that a file of lists is of a format that can be written."""
+    if out is not None and out.suffix not in OUT_SUFFIXES:
+        raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
 
 
 def require_campaign(conf: Path | None, resume: str | None, preset: str | None = None) -> None:
