@@ -29,12 +29,11 @@ from mind_core.inference import (
     MINDRetriever,
     PopularityRetriever,
     Retriever,
-    Shelf,
     recommend_shelves,
-    times_in_history,
 )
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
+from mind_core.shelves import Shelf, times_in_history
 from mind_core.special_rows import FIRST_ITEM, UNKNOWN
 from pipelines.config.home_location import shown
 from pipelines.config.names import ALLOWED, file_name, is_name

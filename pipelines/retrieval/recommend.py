@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from mind_core.inference import Shelf
+from mind_core.shelves import Shelf
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.names import file_name
