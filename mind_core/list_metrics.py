@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mind_core.inference import TopList
+from mind_core.hits import TopList
 
 
 def variety(found: TopList, category: Tensor, item_vectors: Tensor) -> dict[str, Tensor]:

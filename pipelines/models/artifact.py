@@ -3,8 +3,8 @@
 config.json                    written last: model settings, feature specs, lineage
 weights.safetensors            every parameter and buffer of the model
 item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
-items.parquet                  item, id, count, train_count, show_<column>: to print and to look up; raw_<feature> of the
-                               features that are not shown: for filters (pipelines.lists)
+items.parquet                  item, id, count, train_count, show_<column>: to print and to look up; raw_<feature> of
+                               the features that are not shown: for filters (pipelines.lists)
 profile_features/<feature>.parquet   value vocabularies, to encode a raw profile; file: config.names.file_name
 """
 
@@ -30,12 +30,11 @@ from mind_core.inference import (
     MINDRetriever,
     PopularityRetriever,
     Retriever,
-    Shelf,
-    times_in_history,
 )
 from mind_core.list_rules import NO_RULES, ListRules, ruled_shelves
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
+from mind_core.shelves import Shelf, times_in_history
 from mind_core.special_rows import FIRST_ITEM, UNKNOWN
 from pipelines.config.home_location import shown
 from pipelines.config.names import ALLOWED, file_name, is_name
