@@ -15,6 +15,6 @@ from __future__ import annotations
 from mind.recommender import Recommender, load
 from pipelines.errors import UserError
 from pipelines.models.answers import Answer, Why
-from pipelines.models.limits import RequestError
+from pipelines.models.limits import Limits, RequestError
 
-__all__ = ["Answer", "Recommender", "RequestError", "UserError", "Why", "load"]
+__all__ = ["Answer", "Limits", "Recommender", "RequestError", "UserError", "Why", "load"]

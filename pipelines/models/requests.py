@@ -200,14 +200,16 @@ def scalar(encoder: FeatureEncoder, value: Any, where: str) -> Any:
     try:
         if pa.types.is_string(kind):
             found = _text(value)
-        elif pa.types.isinteger(kind):
+        elif pa.types.is_integer(kind):
             found = integer(value)
         elif pa.types.is_boolean(kind):
             found = bool(value) if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool") else None
         elif pa.types.is_floating(kind):
             whole = isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value)
             found = None if whole else float(value)
-        else:  # times and what else a table may hold: as Arrow reads it
+        elif pa.types.is_temporal(kind) and isinstance(value, (bool, int, float)):
+            found = None
+        else:  # times as ISO text or Python's own, and what else a table may hold: as Arrow reads it
             found = (pa.scalar(value).cast(kind) if isinstance(value, str) else pa.scalar(value, kind)).as_py()
         if found is not None:
             pa.scalar(found, kind)
@@ -247,7 +249,7 @@ def integer(value: Any) -> int | None:
     if isinstance(value, int):
         return value
     if isinstance(value, float):  # how pandas holds integers beside missing ones
-        return int(value) if value.isinteger() and abs(value) <= 2**53 else None
+        return int(value) if value.is_integer() and abs(value) <= 2**53 else None
     if isinstance(value, str) and len(value) <= 20 and value.removeprefix("-").isascii():
         digits = value.removeprefix("-")
         return int(value) if digits.isdigit() and (digits == "0" or digits[0] != "0") and value != "-0" else None
