@@ -38,6 +38,7 @@ from jobs.options import (
     loaded_config,
     print_next,
     require_campaign,
+    require_extra,
     require_list_file,
     with_top,
 )
@@ -208,6 +209,23 @@ def export(
     from pipelines.retrieval.export import export
 
     export(config, model=model, latest=latest)
+
+
+@app.command()
+def serve(
+    conf: Conf,
+    model: Model = None,
+    port: Annotated[int | None, typer.Option("--port", help="Of 127.0.0.1 (serve.host); 8000 by default.")] = None,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Answer requests over HTTP, with the registry's champion and whichever follows it, until Ctrl-C."""
+    require_extra("ray.serve", "serve")
+    config = loaded_config(conf, [*(sets or []), *([] if port is None else [f"serve.port={port}"])], preset, home)
+    from pipelines.endpoint.serve import serve_model
+
+    serve_model(config, model=model)
 
 
 @app.command()

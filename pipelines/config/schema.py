@@ -258,6 +258,31 @@ class RayConfig(Section):
     # it has now
 
 
+class ServeConfig(Section):
+    host: str = "127.0.0.1"  # 0.0.0.0 answers other machines too: put something before it that asks who they are
+    port: int = Field(8000, ge=1, le=65535)
+    replicas: int = Field(1, ge=1)  # processes that hold the model and answer
+    max_replicas: int | None = Field(None, ge=1)  # more of them while they are busy, up to so many; None: never
+    busy_requests: float = Field(8.0, gt=0)  # at a time and replica, beyond which there are more replicas
+    cpus: float = Field(1.0, gt=0)  # of a replica, and its threads
+    batch: int = Field(32, ge=1, le=128)  # requests that are answered together
+    batch_wait_ms: float = Field(2.0, ge=0, le=1000)  # for more of them
+    queue: int = Field(256, ge=1)  # requests that wait or are answered; beyond it the answer is 503
+    timeout_s: float = Field(30.0, gt=0)  # of a request
+    max_n: int = Field(1_000, ge=1, le=100_000)  # items of a list
+    max_history: int = Field(10_000, ge=1, le=1_000_000)  # ids of a history; of exclude and of only, too
+    max_body: int = Field(2**20, ge=1_000, le=2**28)  # bytes of a request
+    registered: str | None = None  # model of MLflow's registry whose alias is followed; None: the config's name
+    alias: str = "champion"
+    poll_s: float = Field(10.0, ge=0.1)  # between two looks at the alias
+
+    @model_validator(mode="after")
+    def scaled_between_bounds(self) -> ServeConfig:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas={self.max_replicas}: must be >= replicas, {self.replicas}")
+        return self
+
+
 class Config(Section):
     name: Name
     preset: str = "default"
@@ -272,6 +297,7 @@ class Config(Section):
     lists: ListsConfig = ListsConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
+    serve: ServeConfig = ServeConfig()
 
     @field_validator("home")
     @classmethod
