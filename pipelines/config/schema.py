@@ -6,6 +6,7 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
+import codecs
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# what pandas takes for missing, and MySQL's and Hive's \\N
+NULL_WORDS: tuple[str, ...] = (
+    "\\N", "NULL", "null", "None", "NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA",
+    "NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND",
+)  # fmt: skip
+
+
 class TableSource(Section):
     """Where a table lies and how to read it. `path` may be a file, a folder or a glob; local or any pyarrow.fs URI.
 
@@ -38,6 +46,32 @@ class TableSource(Section):
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"
+    quote: str = '"'  # csv; "" where a quote is a character like any other
+    null_values: list[str | int | float] = list(NULL_WORDS)  # what stands for a missing value, in any format, beside
+    # blanks; replaces the list of the usual words: [NA, -1], or [] for none
+
+    @field_validator("quote")
+    @classmethod
+    def quote_is_a_character(cls, value: str) -> str:
+        if len(value.encode()) > 1 or value in ("\n", "\r"):
+            raise ValueError(f"quote={value!r}: must be one character, or empty where nothing is quoted")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def encoding_is_known(cls, value: str) -> str:
+        try:
+            codecs.lookup(value)
+        except LookupError:
+            raise ValueError(f"encoding={value!r}: must be one that Python knows, such as utf-8 or latin-1") from None
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def delimiter_is_text(cls, value: str) -> str:
+        if not value or set(value) & set("\n\r"):
+            raise ValueError(f"delimiter={value!r}: must be a character or several, not the end of a line")
+        return value
 
 
 class Exclusion(Section):

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipelines.config.schema import EventSource, Exclusion
 from pipelines.errors import UserError
 from pipelines.log.ids import as_array, canonical
+from pipelines.log.null_words import without_nulls
 
 TimeUnit = Literal["us", "number"]
 EpochUnit = Literal["s", "ms", "us", "ns"]
@@ -42,8 +43,12 @@ _FIRST_TIE = np.iinfo(np.int64).min  # a missing tie_break sorts first
 
 def needed_columns(source: EventSource) -> list[str]:
     """List the log's columns that are read, each once."""
-    optional = [source.tie_break, source.event_type, *(exclusion.column for exclusion in source.exclude)]
-    return list(dict.fromkeys([source.user, source.item, source.time, *(name for name in optional if name)]))
+    return list(dict.fromkeys([*used_columns(source), *(exclusion.column for exclusion in source.exclude)]))
+
+
+def used_columns(source: EventSource) -> list[str]:
+    """List the columns that events are made of."""
+    return [source.user, source.item, source.time, *filter(None, (source.tie_break, source.event_type))]
 
 
 def time_unit(column: Any, where: str) -> TimeUnit:
@@ -214,9 +219,10 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
     UserError
         If a column's type cannot serve its purpose; the text names `where` and the column.
     """
-    user = canonical(block[source.user], f"{where}: user column {source.user!r}")
-    item = canonical(block[source.item], f"{where}: item column {source.item!r}")
-    raw_time = as_array(block[source.time])
+    given = {name: without_nulls(block[name], source.null_values) for name in dict.fromkeys(used_columns(source))}
+    user = canonical(given[source.user], f"{where}: user column {source.user!r}")
+    item = canonical(given[source.item], f"{where}: item column {source.item!r}")
+    raw_time = given[source.time]
     time = parse_times(raw_time, unit, f"{where}: time column {source.time!r}", source.time_unit)
     tests = [
         (MISSING_USER, _mask(pc.is_null(user))),
@@ -228,10 +234,10 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
     columns = {"user": user, "item": item, "time": time}
     if source.tie_break is not None:
         label = f"{where}: tie_break column {source.tie_break!r}"
-        tie = block[source.tie_break]
+        tie = given[source.tie_break]
         columns["tie"] = parse_times(tie, time_unit(tie, label), label).fill_null(_FIRST_TIE)
     if source.event_type is not None:
-        columns["type"] = _as_text(block[source.event_type], f"{where}: event_type column {source.event_type!r}")
+        columns["type"] = _as_text(given[source.event_type], f"{where}: event_type column {source.event_type!r}")
         if source.keep_types is not None:
             kept = pc.is_in(columns["type"], value_set=pa.array(source.keep_types, pa.string()))
             tests.append((OTHER_TYPE, ~_mask(kept)))

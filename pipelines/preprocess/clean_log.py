@@ -18,6 +18,7 @@ from pipelines.log.datasource import LogDatasource, blocks_of
 from pipelines.log.formats import Block, Fragment, read_blocks
 from pipelines.log.ids import Int64s, as_array, common_type, is_whole_numbers
 from pipelines.log.normalise import MALFORMED, UNREADABLE, TimeUnit, needed_columns, normalise, time_unit
+from pipelines.log.null_words import without_nulls
 from pipelines.log.sources import TEXT_FORMATS
 from pipelines.preprocess.buckets import BUCKETS, bucket_of
 from pipelines.preprocess.workspace import Workspace, key_of, recording
@@ -60,8 +61,9 @@ def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
         return "us"
     for piece in pieces:
         for block in read_blocks(piece, source, [source.time]):
-            if block.table[source.time].null_count < block.table.num_rows:
-                return time_unit(block.table[source.time], f"{piece.shown}: time column {source.time!r}")
+            times = without_nulls(block.table[source.time], source.null_values)
+            if times.null_count < len(times):
+                return time_unit(times, f"{piece.shown}: time column {source.time!r}")
     return "number"
 
 
