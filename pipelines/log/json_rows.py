@@ -97,7 +97,7 @@ def _objects(chunk: bytes, read: Read, shown: str, block_bytes: int) -> Iterator
                 break
             text, place = text[place:] + utf8.decode(chunk), 0
             continue
-        if stop == len(text) and (chunk := read(block_bytes)):  # a number may go on
+        if text[place] in "-0123456789" and stop > len(text) - 3 and (chunk := read(block_bytes)):  # it may go on
             text, place = text[place:] + utf8.decode(chunk), 0
             continue
         found.append(" ".join(text[place:stop].splitlines()))
