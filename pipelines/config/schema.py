@@ -7,7 +7,7 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 from __future__ import annotations
 
 import codecs
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,7 +96,9 @@ class EventSource(TableSource):
     time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
     time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
     # microseconds. None: numbers are a mere order, a fraction is cut off
-    tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
+    time_format: str | None = None  # of text that is not ISO, as strptime has it: "%d.%m.%Y %H:%M". None: the usual
+    # ones are tried, and what might be two of them is refused
+    tie_break: str | None = None  # orders events of equal time: numbers, times or text; what is still tied goes by item
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all
     type_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of event_type, 1 for others; sequences get
@@ -104,6 +106,21 @@ class EventSource(TableSource):
     exclude: list[Exclusion] = []
     duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
     repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
+
+    @field_validator("time_format")
+    @classmethod
+    def time_format_reads_what_it_writes(cls, value: str | None) -> str | None:
+        if value is not None:
+            moment = datetime(2001, 2, 3, 4, 5, 6)
+            try:
+                if "%" not in value or datetime.strptime(moment.strftime(value), value).year != moment.year:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(
+                    f"time_format={value!r}: must say at least year, month and day as strptime has it, such as "
+                    "'%d.%m.%Y %H:%M'"
+                ) from None
+        return value
 
     @model_validator(mode="after")
     def types_need_a_column(self) -> EventSource:
