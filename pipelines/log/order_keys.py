@@ -37,7 +37,7 @@ def tie_of(column: Any, where: str) -> pa.Array:
         whole, fraction = number_of(array)
         if fraction is None and whole.null_count == array.null_count:
             return whole
-        return array.cast(pa.float64())
+        return array.cast(pa.float64(), safe=False)
     raise UserError(f"{where}: values of type {kind} have no order; use numbers, times or text")
 
 
