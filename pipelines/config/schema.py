@@ -6,7 +6,8 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
-from datetime import date
+import codecs
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# what pandas takes for missing, and MySQL's and Hive's \\N
+NULL_WORDS: tuple[str, ...] = (
+    "\\N", "NULL", "null", "None", "NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA",
+    "NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND",
+)  # fmt: skip
+
+
 class TableSource(Section):
     """Where a table lies and how to read it. `path` may be a file, a folder or a glob; local or any pyarrow.fs URI.
 
@@ -39,6 +47,32 @@ class TableSource(Section):
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"
+    quote: str = '"'  # csv; "" where a quote is a character like any other
+    null_values: list[str | int | float] = list(NULL_WORDS)  # what stands for a missing value, in any format, beside
+    # blanks; replaces the list of the usual words: [NA, -1], or [] for none
+
+    @field_validator("quote")
+    @classmethod
+    def quote_is_a_character(cls, value: str) -> str:
+        if len(value.encode()) > 1 or value in ("\n", "\r"):
+            raise ValueError(f"quote={value!r}: must be one character, or empty where nothing is quoted")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def encoding_is_known(cls, value: str) -> str:
+        try:
+            codecs.lookup(value)
+        except LookupError:
+            raise ValueError(f"encoding={value!r}: must be one that Python knows, such as utf-8 or latin-1") from None
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def delimiter_is_text(cls, value: str) -> str:
+        if not value or set(value) & set("\n\r"):
+            raise ValueError(f"delimiter={value!r}: must be a character or several, not the end of a line")
+        return value
 
 
 class Exclusion(Section):
@@ -63,7 +97,9 @@ class EventSource(TableSource):
     time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
     time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
     # microseconds. None: numbers are a mere order, a fraction is cut off
-    tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
+    time_format: str | None = None  # of text that is not ISO, as strptime has it: "%d.%m.%Y %H:%M". None: the usual
+    # ones are tried, and what might be two of them is refused
+    tie_break: str | None = None  # orders events of equal time: numbers, times or text; what is still tied goes by item
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all
     type_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of event_type, 1 for others; sequences get
@@ -71,6 +107,21 @@ class EventSource(TableSource):
     exclude: list[Exclusion] = []
     duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
     repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
+
+    @field_validator("time_format")
+    @classmethod
+    def time_format_reads_what_it_writes(cls, value: str | None) -> str | None:
+        if value is not None:
+            moment = datetime(2001, 2, 3, 4, 5, 6)
+            try:
+                if "%" not in value or datetime.strptime(moment.strftime(value), value).year != moment.year:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(
+                    f"time_format={value!r}: must say at least year, month and day as strptime has it, such as "
+                    "'%d.%m.%Y %H:%M'"
+                ) from None
+        return value
 
     @model_validator(mode="after")
     def types_need_a_column(self) -> EventSource:
