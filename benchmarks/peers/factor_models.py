@@ -119,7 +119,7 @@ def ease_weights(gram: csr_matrix, regularization: float, buffer: np.ndarray) ->
     --------
     >>> gram = csr_matrix(np.array([[2, 1], [1, 2]], np.float32))
     >>> weights = ease_weights(gram, 1.0, np.empty((2, 2), np.float32))
-    >>> np.round(weights, 3).tolist()  # P = [[3, -1], [-1, 3]] / 8
+    >>> [[round(float(each), 3) for each in row] for row in weights]  # P = [[3, -1], [-1, 3]] / 8
     [[0.0, 0.333], [0.333, 0.0]]
     """
     (gram + regularization * identity(gram.shape[0], np.float32, "csr")).astype(np.float32).toarray(out=buffer)
