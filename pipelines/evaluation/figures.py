@@ -5,7 +5,6 @@ The last two are figures 5 and 6 of Li et al. 2019. All are Matplotlib figures; 
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences
+from pipelines.evaluation.lists import telling_feature
 from pipelines.evaluation.report import Report
 from pipelines.models.artifact import SavedModel
 
@@ -34,7 +34,6 @@ SHOWN_USERS = 3
 SHOWN_BEHAVIOURS = 20  # the newest
 SHOWN_CATEGORIES = 5  # of an interest
 RETRIEVED = 50  # items of an interest, for the categories
-TELLING = 100  # values of a feature that both tells items apart and is shared by many of them
 BAR_LETTERS = 130  # that fit beside each other into the whole width of a bar
 
 
@@ -117,7 +116,7 @@ def coupling_figure(model: SavedModel, users: ShownUsers) -> Figure:
 
 def retrieved_figure(model: SavedModel, users: ShownUsers, dataset: Dataset) -> Figure | None:
     """Categories of the items that each interest retrieves (Fig. 6); None without a feature that has categories."""
-    feature = _telling_feature(model)
+    feature = telling_feature(model.card.item_features)
     if feature is None:
         return None
     names = category_names(dataset, feature)
@@ -158,13 +157,6 @@ def category_names(dataset: Dataset, feature: str) -> dict[int, str]:
     vocabulary = dataset.vocabulary(f"item_features/{feature}")
     names = dict(zip(vocabulary["index"].to_pylist(), map(str, vocabulary["value"].to_pylist()), strict=True))
     return {**names, 1: "rare", 2: "missing"}
-
-
-def _telling_feature(model: SavedModel) -> str | None:
-    """The categorical item feature whose number of values is nearest to TELLING, in ratio."""
-    features = [info for info in model.card.item_features if info.kind in ("categorical", "multi")]
-    nearest = min(features, key=lambda info: abs(math.log(info.size / TELLING)), default=None)
-    return None if nearest is None else nearest.name
 
 
 def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str]) -> None:
