@@ -115,7 +115,8 @@ class ListSample:
 
     def by_user(self) -> dict[str, Doubles]:
         """Name the metrics that users have, (U,) each; those that nobody has are left out."""
-        names = {"diversity_within": self.within, "diversity_across": self.across}
+        one = np.isnan(self.across).all()  # interest that finds anything: it has no pairs to tell from others
+        names = {} if one else {"diversity_within": self.within, "diversity_across": self.across}
         names |= {name: getattr(self, name) for name in ("novelty", "diversity", "calibration")}
         return {
             f"list/{name}@{self.depth}": values.astype(np.float64)

@@ -57,7 +57,7 @@ def _metrics_figure(
             axes.set_title(title)
         lined(axes)
     figure.axes[0].set_ylabel(f"recall@{cutoff_of(report.metric)}" if report.groups else "recall")
-    figure.axes[0].legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8.5)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8.5)
     return figure
 
 
@@ -66,14 +66,14 @@ def bands_figure(report: Report, which: str, look: Look) -> Figure:
     history = which == "history"
     metric = report.metric if history else f"recall@{cutoff_of(report.metric)}"
     bands = [model.by_history if history else model.by_popularity for model in report.models]
-    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(8.2, 3.9), layout="constrained")
     axes = lined(figure.subplots())
     names = [f"{band.name}\n{band.size:,}" for band in bands[0]]
     heights = [[band.metrics[metric] for band in each] for each in bands]
     grouped_bars(axes, [model.label for model in report.models], names, heights, model_colours(report, look))
     axes.set_xlabel("behaviours in the history, and users" if history else "popularity of the target, and targets")
     axes.set_ylabel(metric)
-    axes.legend(fontsize=8.5)
+    figure.legend(loc="outside right upper", fontsize=8.5)
     return figure
 
 
@@ -135,7 +135,7 @@ def routing_figure(curves: Curves, names: dict[str, str], look: Look) -> Figure:
             _curve(axes, epochs, values, look.of(number))
             axes.lines[-1].set_label(text)
     axes.set_ylim(0, 1.02)
-    axes.legend(fontsize=8.5)
+    figure.legend(loc="outside right upper", fontsize=8.5)
     return figure
 
 

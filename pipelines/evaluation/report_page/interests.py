@@ -27,7 +27,8 @@ def usage_figure(model: ModelReport, look: Look) -> Figure:
         axes.bar_label(bars, [percent(each) for each in share], padding=2, fontsize=8)
     axes.set_xticks(places, [f"interest {place + 1}" for place in places])
     axes.yaxis.set_major_formatter(percent)
-    axes.legend(fontsize=8.5)
+    axes.set_ylim(0, 1.25 * max(*model.interest_share, *model.hit_share, 1e-9))
+    axes.legend(fontsize=8.5, loc="upper center", ncols=2)
     return figure
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-PIXELS = 130  # per inch
+PIXELS, PRINTED_PIXELS = 130, 200  # per inch: on the page, and in a file of its own
 LETTERS = 15  # of a caption in an inch
 
 
@@ -87,7 +87,7 @@ class Picture:
     def embedded(self, look: Look) -> str:
         """Draw it for the page, which has its title and caption as text: a PNG in base 64."""
         with matplotlib.rc_context(look.settings):
-            return base64.b64encode(_png(self.draw(look))).decode()
+            return base64.b64encode(_png(self.draw(look), PIXELS)).decode()
 
     def alone(self) -> bytes:
         """Draw it for a file of its own, with title and caption: a PNG."""
@@ -97,12 +97,12 @@ class Picture:
             figure.suptitle(self.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
             said = "\n".join(textwrap.wrap(self.caption, letters))
             figure.supxlabel(said, x=0.01, ha="left", fontsize=9, color=LIGHT.soft)
-            return _png(figure)
+            return _png(figure, PRINTED_PIXELS)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, pixels: int) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=PIXELS)
+    figure.savefig(file, format="png", dpi=pixels)
     return file.getvalue()
 
 

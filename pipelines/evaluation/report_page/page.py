@@ -86,7 +86,8 @@ def findings(report: Report) -> list[tuple[str, str]]:
         text = f"cosine between a user's interests: {worth.cosine:.2f}"
         said.append(("watch" if worth.cosine > COLLAPSED else "ok", text))
         if worth.best_interest_recall > worth.recall:
-            text = f"one interest alone finds more ({worth.best_interest_recall:.4f}) than all together ({worth.recall:.4f})"
+            alone, together = worth.best_interest_recall, worth.recall
+            text = f"the best interest alone, if known, finds more ({alone:.4f}) than all together ({together:.4f})"
             said.append(("watch", text))
     return said
 

@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +30,7 @@ CLOUD = 1500  # of the most frequent items, behind
 NAME = 26  # letters of an item
 NAMED = 4  # behaviours and items, each, of an interest
 POINT = 1 / 72  # inch
+SHAPE = 1.35  # of the plane, width over height
 
 
 @dataclass(frozen=True)
@@ -150,16 +152,23 @@ def _marks(axes: Axes, marks: Marks, interest: int, **style: object) -> None:
 def _window(axes: Axes, places: Tensor) -> None:
     """Show what the user has, with room for names; the cloud may lie outside."""
     low, high = places.amin(0), places.amax(0)
-    room = (high - low).clamp(min=1e-3)
-    axes.set_xlim(float(low[0] - 0.12 * room[0]), float(high[0] + 0.22 * room[0]))
-    axes.set_ylim(float(low[1] - 0.08 * room[1]), float(high[1] + 0.08 * room[1]))
+    middle, room = (low + high) / 2, (high - low).clamp(min=1e-3) * torch.tensor([1.3, 1.16])
+    tall = float(torch.maximum(room[1], room[0] / SHAPE)) / 2
+    x, y = middle.tolist()
+    axes.set_xlim(x - SHAPE * tall, x + SHAPE * tall)
+    axes.set_ylim(y - tall, y + tall)
+    axes.set_aspect("equal", adjustable="box")
 
 
 def _name(figure: Figure, axes: Axes, plane: UserPlane, used: list[int], look: Look) -> None:
     """Write names beside marks, those of listed items first, where they hide neither another name nor an interest."""
     figure.draw_without_rendering()  # so that places on the paper are known
     per_inch = figure.dpi
-    taken = [_box(*map(float, axes.transData.transform(spot)), 22, 22, per_inch) for spot in plane.interests.tolist()]
+    taken = [
+        _box(*_on_paper(axes, spot), size, size, per_inch)
+        for places, size in ((plane.interests, 22), (plane.listed.places, 7))
+        for spot in places.tolist()
+    ]
     wanted = [
         (marks.places[n].tolist(), marks.names[n], marks is plane.listed)
         for place in range(NAMED)
@@ -170,7 +179,7 @@ def _name(figure: Figure, axes: Axes, plane: UserPlane, used: list[int], look: L
     frame, written = axes.get_window_extent(), set()
     for spot, name, bold in wanted:
         text = textwrap.shorten(name, NAME, placeholder="…") if " " in name else name[:NAME]
-        x, y = axes.transData.transform(spot)
+        x, y = _on_paper(axes, spot)
         wide, tall = 5.2 * len(text), 11
         for dx, dy, side in ((7, 0, "left"), (-7, 0, "right"), (7, 9, "left"), (7, -9, "left"), (-7, 9, "right"),
                              (-7, -9, "right")):  # fmt: skip
@@ -179,11 +188,18 @@ def _name(figure: Figure, axes: Axes, plane: UserPlane, used: list[int], look: L
             inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
             if text in written or not inside or any(_touch(box, other) for other in taken):
                 continue
-            axes.annotate(text, spot, xytext=(dx, dy), textcoords="offset points", ha=side, va="center", fontsize=8,
-                          color=look.ink if bold else look.soft, zorder=6)  # fmt: skip
+            axes.annotate(text, (spot[0], spot[1]), xytext=(dx, dy), textcoords="offset points", ha=side, va="center", fontsize=8,
+                          color=look.ink if bold else look.soft, zorder=6,
+                          path_effects=[withStroke(linewidth=2.5, foreground=look.card)])  # fmt: skip
             taken.append(box)
             written.add(text)
             break
+
+
+def _on_paper(axes: Axes, spot: list[float]) -> tuple[float, float]:
+    """Pixels from the left and from the bottom."""
+    x, y = axes.transData.transform(spot)
+    return float(x), float(y)
 
 
 def _box(x: float, y: float, wide: float, tall: float, per_inch: float) -> tuple[float, float, float, float]:

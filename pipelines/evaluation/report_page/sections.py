@@ -88,8 +88,10 @@ def _accuracy(found: Found) -> Section:
     title = "By number of interests"
     if len(first.by_interests) > 1:
         caption = (
-            f"{percent(max(band.size for band in first.by_interests) / report.users)} of the users are in one bar; those "
-            "with more interests have longer histories, too: look at the picture by length before crediting the interests."
+            f"{percent(max(band.size for band in first.by_interests) / report.users)} of the users are in one bar; "
+            "those "
+            "with more interests have longer histories, too: look at the picture by length before crediting the "
+            "interests."
         )
         picture = Picture("by_interests", title, caption, partial(accuracy.by_interests_figure, report))
         section.add(picture)
@@ -100,7 +102,8 @@ def _accuracy(found: Found) -> Section:
     if len(counts) > 1:
         best = max(found.others, key=lambda model: model.metrics[metric])
         caption = (
-            f"Each point is an evaluated model of this dataset with its 95 % interval, the filled one the model of this "
+            f"Each point is an evaluated model of this dataset with its 95 % interval, the filled one the model of "
+            "this "
             f"report; the best, {best.metrics[metric]:.4f}, has K = {len(best.interest_share)}."
         )
         section.add(Picture("by_k", title, caption, partial(accuracy.by_k_figure, found.others, metric, first.name)))
@@ -116,7 +119,8 @@ def _groups_caption(report: Report) -> str:
     cutoff = cutoff_of(report.metric)
     name = f"recall@{cutoff}"
     best = max(rules, key=lambda model: model.metrics[name])
-    said = f"Of all targets the model finds {first.metrics[name]:.4f}, the best rule ({best.label}) {best.metrics[name]:.4f}"
+    said = f"Of all targets the model finds {first.metrics[name]:.4f}"
+    said += f", the best rule ({best.label}) {best.metrics[name]:.4f}"
     new = f"shelf_new/{name}"
     if report.groups and new in first.metrics:
         best = max(rules, key=lambda model: model.metrics[new])
@@ -146,8 +150,8 @@ def _cold_caption(report: Report) -> str:
     number = sum(band.size for band in cold)
     share = sum(band.size * band.metrics[name] for band in cold) / number
     return (
-        f"Recall falls from {head:.4f} ({bands[0].name}) to {share:.4f} of the {number:,} targets that are cold items, of "
-        "fewer than 5 train events."
+        f"Recall falls from {head:.4f} ({bands[0].name}) to {share:.4f} for the {number:,} targets that are cold "
+        "items, of fewer than 5 train events."
     )
 
 
@@ -179,7 +183,8 @@ def _interests(found: Found) -> Section:
     alone = sum(row[0] for row in first.lists.used_by_interests[1:])
     users = sum(map(sum, first.lists.used_by_interests[1:]))
     caption = (
-        f"{percent(alone / max(1, users))} of the users with several interests have lists that one interest filled alone: "
+        f"{percent(alone / max(1, users))} of the users with several interests have lists that one interest filled "
+        "alone: "
         "for them the others change nothing."
     )
     section.add(Picture("used", "Interests in a user's list", caption, partial(interests.used_figure, first)))
@@ -187,7 +192,8 @@ def _interests(found: Found) -> Section:
     if (worth := first.interests) is not None:
         entropy = "–" if worth.entropy is None else f"{worth.entropy:.2f}"
         caption = (
-            f"Of {worth.users:,} users the mean cosine is {worth.cosine:.2f} (1 = one vector several times), the entropy "
+            f"Of {worth.users:,} users the mean cosine is {worth.cosine:.2f} (1 = one vector several times), the "
+            "entropy "
             f"of the couplings {entropy}, and {worth.overlap:.0%} of two lists of {worth.depth} are the same items."
         )
         section.add(Picture("spread", title, caption, partial(interests.spread_figure, first), wide=True))
@@ -215,7 +221,8 @@ def _users(found: Found, table: pa.Table) -> Section:
     title = "A user's interests, behaviours and list"
     if plane is not None:
         caption = (
-            f"User {plane.user}: a star was made of the circles of its colour and finds the squares of its colour; stars "
+            f"User {plane.user}: a star was made of the circles of its colour and finds the squares of its colour; "
+            "stars "
             "that lie together are one interest, several times."
         )
         if not found.several:
@@ -242,7 +249,8 @@ def _users(found: Found, table: pa.Table) -> Section:
         return drawn
 
     caption = (
-        "A row of dark cells is what an interest is made of: its names should have something in common, and not the same "
+        "A row of dark cells is what an interest is made of: its names should have something in common, and not the "
+        "same "
         "place for every user."
     )
     section.add(Picture("coupling", coupling, caption, heat, wide=True))
@@ -250,7 +258,8 @@ def _users(found: Found, table: pa.Table) -> Section:
         section.add(None, retrieved, NO_CATEGORIES)
     else:
         caption = (
-            f"Bars of one user should differ in their {found.first.lists.feature}: equal bars are one interest, several "
+            f"Bars of one user should differ in their {found.first.lists.feature}: equal bars are one interest, "
+            "several "
             "times."
         )
         section.add(Picture("retrieved", retrieved, caption, found_by, wide=True))
@@ -271,7 +280,8 @@ def _lists(found: Found) -> Section:
     catalogue = (np.bincount(bands, minlength=len(POPULARITY_BANDS)) / max(1, len(bands))).tolist()
     sizes = {band.name: band.size for band in first.by_popularity}
     caption = (
-        f"{percent(first.lists.band_share[0])} of the model's places go to the head, the most popular 1 % of the items, "
+        f"{percent(first.lists.band_share[0])} of the model's places go to the head, the most popular 1 % of the "
+        "items, "
         f"which is {percent(sizes.get('head', 0) / report.targets)} of the targets."
     )
     section.add(Picture("places", "Where do the places go?", caption, partial(lists.places_figure, report, catalogue)))
@@ -291,8 +301,10 @@ def _lists(found: Found) -> Section:
     off = [model for model in report.models if f"list/calibration@{depth}" in model.metrics]
     best = min(off, key=lambda model: model.metrics[f"list/calibration@{depth}"])
     caption = (
-        f"The lists of {best.label} are nearest to the histories ({best.metrics[f'list/calibration@{depth}']:.2f}); the "
-        f"model's are {first.metrics[f'list/calibration@{depth}']:.2f} off (0 = the same shares of {first.lists.feature})."
+        f"The lists of {best.label} are nearest to the histories ({best.metrics[f'list/calibration@{depth}']:.2f}); "
+        "the "
+        f"model's are {first.metrics[f'list/calibration@{depth}']:.2f} off (0 = the same shares of "
+        f"{first.lists.feature})."
     )
     section.add(Picture("calibration", calibration, caption, partial(lists.calibration_figure, report), wide=True))
     return section
@@ -305,7 +317,8 @@ def _diversity_caption(model: ModelReport) -> str:
         return f"Two items of a list differ in {model.lists.feature} by {model.metrics[f'list/diversity@{depth}']:.2f}."
     sense = "divide the taste" if across > within + 0.01 else "do not divide the taste"
     return (
-        f"Two items that different interests found differ by {across:.3f} in {model.lists.feature}, two of one interest "
+        f"Two items that different interests found differ by {across:.3f} in {model.lists.feature}, two of one "
+        "interest "
         f"by {within:.3f}: the interests {sense}."
     )
 
