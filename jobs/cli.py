@@ -119,6 +119,22 @@ def evaluate(
 
 
 @app.command()
+def report(
+    conf: Conf,
+    model: Model = None,
+    split: Annotated[Literal["test", "validation"], typer.Option("--split", help="As evaluated.")] = "test",
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Draw what a model finds, what its interests do and what its lists are made of: one page, and pictures."""
+    config = loaded_config(conf, sets, preset, home)
+    from pipelines.evaluation.report_page.command import report
+
+    report(config, model=model, split=split)
+
+
+@app.command()
 def recommend(
     conf: Conf,
     user: Annotated[list[str] | None, typer.Option("--user", "-u", metavar="ID", help="May be repeated.")] = None,

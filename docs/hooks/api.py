@@ -17,7 +17,9 @@ def modules(root: Path = ROOT) -> dict[str, str]:
         for file in sorted((root / package).rglob("*.py")):
             tree = ast.parse(file.read_text())
             text = ast.get_docstring(tree)
-            if text and not any(part.startswith("_") and part != "__init__.py" for part in file.relative_to(root).parts):
+            if text and not any(
+                part.startswith("_") and part != "__init__.py" for part in file.relative_to(root).parts
+            ):
                 name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
                 found[name] = text.splitlines()[0]
     return found

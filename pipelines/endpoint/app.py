@@ -189,5 +189,3 @@ def _why(why: Why) -> dict[str, Any]:
 def _json(content: Mapping[str, Any], status: int = 200) -> Response:
     text = json.dumps(content, ensure_ascii=False, default=str, separators=(",", ":"))
     return Response(text.encode("utf-8", "replace"), status, media_type="application/json")
-
-

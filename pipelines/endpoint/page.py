@@ -47,8 +47,11 @@ def page(current: Current) -> str:
 <pre>{escape(curl)}</pre>
 {_table(("field", "type", "default", "what"), [_row(name, each) for name, each in asked.items()])}
 <h2>Profile features</h2>
-{_table(("feature", "type", "such as"), [_feature(name, each) for name, each in features.items()])
- if features else '<p class="muted">The model has none.</p>'}
+{
+        _table(("feature", "type", "such as"), [_feature(name, each) for name, each in features.items()])
+        if features
+        else '<p class="muted">The model has none.</p>'
+    }
 <h2>Answer</h2>
 {_table(("field", "type", "what"), [_answer(name, each) for name, each in _flat(answered)])}
 <h2>Mistakes</h2>

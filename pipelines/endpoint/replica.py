@@ -174,5 +174,3 @@ def build(arguments: dict[str, str]) -> serve.Application:
     sets = [f"home={arguments['home']}"] if "home" in arguments else []
     config = load_config(Path(arguments["conf"]), sets)
     return application(config, find_source(config, arguments.get("model")))
-
-

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
-from mind_core.diagnostics import moved_by_one_event, pairwise_cosine
+from mind_core.diagnostics import coupling_entropy, moved_by_one_event, pairwise_cosine
 from mind_core.evaluation import Outcome
 from mind_core.inference import TILE_USERS, MINDRetriever
 from mind_core.interest_metrics import best_interest_recall, list_overlap
@@ -21,6 +22,9 @@ from mind_core.shelves import history_pairs
 from mind_core.special_rows import FIRST_ITEM
 
 SAMPLED_USERS = 8192  # about so many are looked at: each of their interests makes a list of its own
+BINS = 40
+RANGES = {"cosine": (-1.0, 1.0), "entropy": (0.0, 1.0), "overlap": (0.0, 1.0)}
+"""Of what is counted by user, the least and the greatest value."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,11 +34,13 @@ class InterestSample:
     """Of S users with several interests; see the functions in mind_core that the names come from.
 
     recall, best_interest_recall : of all interests together, and of the one that finds most, in lists of `depth`.
+    entropy : of the couplings of a user's behaviours, 0 to 1; NaN without behaviours.
     moved : by one more event; NaN where nothing could move.  longer : bool, the history is longer than the window.
     """
 
     depth: int
     cosine: Floats
+    entropy: Floats
     overlap: Floats
     recall: Floats
     best_interest_recall: Floats
@@ -48,20 +54,23 @@ class InterestReport:
 
     moved_shorter, moved_longer : share of the behaviours that go to another interest after one more event, of users
         whose history fits the window, and of users whose window slides.
+    histograms : name -> users in BINS bins of equal width over RANGES[name].
     """
 
     users: int
     depth: int
     cosine: float
+    entropy: float | None
     overlap: float
     recall: float
     best_interest_recall: float
     moved_shorter: float | None
     moved_longer: float | None
+    histograms: dict[str, list[int]] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """The figures as metrics: interests/<name>."""
-        figures = {name: value for name, value in asdict(self).items() if name not in ("users", "depth")}
+        figures = {name: value for name, value in asdict(self).items() if name not in ("users", "depth", "histograms")}
         return {f"interests/{name}": value for name, value in figures.items() if value is not None}
 
 
@@ -83,7 +92,9 @@ def _of_tile(
 ) -> InterestSample:
     """Look at some of the users of an outcome, at most TILE_USERS."""
     users = outcome.users[tile]
-    vectors, own = retriever.interests(full_histories(sequences, users, retriever.view))
+    histories = full_histories(sequences, users, retriever.view)
+    vectors, own, weights = retriever.route(histories)
+    mask = functional.pad(histories.mask, (0, weights.shape[2] - histories.mask.shape[1]))
     count = own.shape[1]
     seen = None
     if exclude_seen:
@@ -101,6 +112,7 @@ def _of_tile(
     return InterestSample(
         depth=depth,
         cosine=pairwise_cosine(vectors, own).numpy(),
+        entropy=coupling_entropy(weights, mask, own).numpy(),
         overlap=list_overlap(lists, own).numpy(),
         recall=user_metrics(ranks, row, len(users), [depth])[f"recall@{depth}"].float().numpy(),
         best_interest_recall=best_interest_recall(lists, own, row, targets).numpy(),
@@ -126,9 +138,17 @@ def interest_report(found: Sequence[InterestSample]) -> InterestReport | None:
         users=len(longer),
         depth=found[0].depth,
         cosine=float(all_of("cosine").mean()),
+        entropy=mean(all_of("entropy")),
         overlap=float(all_of("overlap").mean()),
         recall=float(all_of("recall").mean()),
         best_interest_recall=float(all_of("best_interest_recall").mean()),
         moved_shorter=mean(moved[~longer]),
         moved_longer=mean(moved[longer]),
+        histograms={name: _histogram(all_of(name), limits) for name, limits in RANGES.items()},
     )
+
+
+def _histogram(values: npt.NDArray[np.float64], limits: tuple[float, float]) -> list[int]:
+    inside = np.clip(values[~np.isnan(values)], *limits)  # rounding may lead outside
+    counts: list[int] = np.histogram(inside, BINS, limits)[0].tolist()
+    return counts

@@ -254,5 +254,3 @@ def _tidy(text: pa.Array) -> pa.Array:
     text = pc.ascii_upper(pc.utf8_trim_whitespace(text))
     text = pc.replace_substring_regex(text, r" UTC$", "Z")  # BigQuery
     return pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]+", r"\1")  # among nanoseconds, pandas ends in 2262
-
-

@@ -154,7 +154,9 @@ class RequestReader:
         raise RequestError(f"{name}={said(value)}: must be a list")
 
     def _features(self) -> str:
-        return f"profile features ({', '.join(self.encoders)})" if self.encoders else "nothing: the model has no profile"
+        return (
+            f"profile features ({', '.join(self.encoders)})" if self.encoders else "nothing: the model has no profile"
+        )
 
     def _refuse_unknown(self, raw: Mapping[str, Any], known: Sequence[str], what: str) -> None:
         if unknown := [key for key in raw if key not in known]:

@@ -150,7 +150,9 @@ def read_log(
         np.sum([block["bucket_counts"] for block in kept], axis=0),
         _common([block["own_types"][0] for block in kept]),
         _common([block["own_types"][1] for block in kept]),
-        None if tie_break is None else common_tie({block["tie"] for block in kept}, f"{data.events.path}: {tie_break!r}"),
+        None
+        if tie_break is None
+        else common_tie({block["tie"] for block in kept}, f"{data.events.path}: {tie_break!r}"),
         tuple(notes.values()),
     )
 
@@ -206,7 +208,9 @@ class Cleaner:
             "last": last,
             "rows_read": block.table.num_rows + len(block.unreadable),
             "set_aside": dict(+set_aside),
-            "examples": found.examples | {UNREADABLE: block.unreadable[0][:LONGEST_EXAMPLE]} if block.unreadable else found.examples,
+            "examples": found.examples | {UNREADABLE: block.unreadable[0][:LONGEST_EXAMPLE]}
+            if block.unreadable
+            else found.examples,
             "notes": [*block.notes, *found.notes],
             "file": None,
         }

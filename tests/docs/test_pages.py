@@ -70,12 +70,20 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {page for page in there if not re.match(r"decisions/\d", page)} <= listed  # those are put below their index
 
 
-@pytest.mark.skipif(find_spec("mkdocs") is None or find_spec("mkdocstrings") is None, reason="make docs installs MkDocs")
+@pytest.mark.skipif(
+    find_spec("mkdocs") is None or find_spec("mkdocstrings") is None, reason="make docs installs MkDocs"
+)
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
                           cwd=ROOT, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for page in ("index", "start/index", "reference/settings/index", "reference/api/mind_core.routing/index", "source/conf/index"):
+    for page in (
+        "index",
+        "start/index",
+        "reference/settings/index",
+        "reference/api/mind_core.routing/index",
+        "source/conf/index",
+    ):
         assert (tmp_path / f"site/{page}.html").exists(), page
     settings = (tmp_path / "site/reference/settings/index.html").read_text()
     assert settings.count("<table") > 10, "a cell broke its table"

@@ -20,7 +20,9 @@ from pipelines.tuning.config import Campaign
 
 def keys(section: type, prefix: str = "") -> Iterator[str]:
     """Each setting, by another way than the generator's: what the classes declare."""
-    fields = section.model_fields if issubclass(section, BaseModel) else {f.name: f for f in dataclasses.fields(section)}
+    fields = (
+        section.model_fields if issubclass(section, BaseModel) else {f.name: f for f in dataclasses.fields(section)}
+    )
     for name, field in fields.items():
         inner = [each for each in nested(getattr(field, "annotation", None))]
         if inner:

@@ -33,14 +33,18 @@ def follow(page: str, folder: Path) -> None:
             continue
         assert text.startswith("mind "), f"{page}: {text}"
         command = f"{sys.executable} -m jobs.cli {text.removeprefix('mind ')}"
-        done = subprocess.run(command, shell=True, cwd=folder, env={**os.environ, **code}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env={**os.environ, **code}, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{page}: {text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 def test_the_tutorials_have_commands_and_files() -> None:
     assert [name for _, name in typed("own-log.md") if name] == ["shop.yaml"]
     assert [name for _, name in typed("campaign.md") if name] == ["shop-tune.yaml"]
-    commands = [text for page in ("own-log.md", "campaign.md", "production.md") for text, name in typed(page) if not name]
+    commands = [
+        text for page in ("own-log.md", "campaign.md", "production.md") for text, name in typed(page) if not name
+    ]
     assert len(commands) > 12
     assert all(text.startswith("mind ") for text in commands)
 

@@ -29,9 +29,15 @@ def found(tmp_path: Path, text: str) -> list[str]:
         ("A\n\n    mind trian conf/x.yaml\n", "page.md:3: mind has no command trian; there are preprocess, train"),
         ("```bash\nmind train x.yaml --epochs 3\n```", "page.md:2: mind train has no option --epochs"),
         ("```bash\n.venv/bin/mind train x.yaml -s model.k=3\n```", "page.md:2: --set model.k=3: no such setting"),
-        ("```\ncd x && mind train x.yaml \\\n  --set train.epochs=no\n```", "page.md:2: --set train.epochs='no': must be an"),
+        (
+            "```\ncd x && mind train x.yaml \\\n  --set train.epochs=no\n```",
+            "page.md:2: --set train.epochs='no': must be an",
+        ),
         ("Say `mind train CONF\n--set model.intrests=8` now.", "page.md:1: --set model.intrests=8: no such setting"),
-        ("`mind evaluate CONF --split tests`", "page.md:1: mind evaluate --split tests: must be one of test, validation"),
+        (
+            "`mind evaluate CONF --split tests`",
+            "page.md:1: mind evaluate --split tests: must be one of test, validation",
+        ),
         ("`mind recommend CONF --top many`", "page.md:1: mind recommend --top many: must be a number"),
         ("`mind train CONF --preset papper`", "page.md:1: mind train --preset papper: there are default, paper"),
         ("`mind tune CONF --preset default`", "page.md:1: mind tune --preset default: there are quick"),

@@ -111,7 +111,11 @@ def commands(piece: Piece) -> Iterator[list[str]]:
 def _mind(words: list[str], kind: str) -> Iterator[list[str]]:
     """Return what comes after ``mind``, if that is the command; variables may stand before it."""
     place = 0
-    while kind == "shell" and place < len(words) and (words[place] == "env" or "=" in words[place] or words[place] == "-u"):
+    while (
+        kind == "shell"
+        and place < len(words)
+        and (words[place] == "env" or "=" in words[place] or words[place] == "-u")
+    ):
         place += 2 if words[place] == "-u" else 1
     if place < len(words) and (words[place] == "mind" or words[place].endswith("/bin/mind")):
         yield words[place + 1 :]
@@ -256,7 +260,11 @@ def faults(piece: Piece) -> Iterator[str]:
         yield from yaml_faults(piece.text)
     if piece.kind == "span":
         yield from span_faults(piece.text)
-    if piece.kind == "shell" and (target := re.match(r"make ([a-z-]+)", piece.text)) and target[1] not in make_targets():
+    if (
+        piece.kind == "shell"
+        and (target := re.match(r"make ([a-z-]+)", piece.text))
+        and target[1] not in make_targets()
+    ):
         yield f"no target make {target[1]}"
     for words in commands(piece):
         yield from command_faults(words, piece.fails)

@@ -21,7 +21,11 @@ from tests.jobs.manifests import check, containers, documents
 ROOT = Path(__file__).parents[2]
 LAUNCHED = [ROOT / "ray_cluster.yaml", ROOT / "jobs/clusters/aws.yaml"]
 MANIFESTS = sorted((ROOT / "jobs/kuberay").glob("*.yaml"))
-FILES = [*LAUNCHED, ROOT / "Dockerfile", *sorted(path for name in ("clusters", "kuberay") for path in (ROOT / "jobs" / name).iterdir())]
+FILES = [
+    *LAUNCHED,
+    ROOT / "Dockerfile",
+    *sorted(path for name in ("clusters", "kuberay") for path in (ROOT / "jobs" / name).iterdir()),
+]
 FILES = list(dict.fromkeys(path for path in FILES if path.is_file()))
 CLUSTER, JOB = ROOT / "jobs/kuberay/cluster.yaml", ROOT / "jobs/kuberay/job.yaml"
 RESOURCES = [pytest.param(each, id=f"{path.name}-{each['kind']}-{each['metadata']['name']}")

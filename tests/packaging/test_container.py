@@ -45,7 +45,9 @@ def test_what_is_copied_is_there_and_sent_to_the_daemon() -> None:
 def test_every_package_is_copied_and_nothing_big_or_secret_is_sent() -> None:
     copied = {source for words in instructions("COPY") for source in words[:-1]}
     assert copied >= set(PACKAGES)
-    assert not [place for place in (".git", ".venv", "mind_home", "tests", "site", "cluster.env", ".env") if sent(place)]
+    assert not [
+        place for place in (".git", ".venv", "mind_home", "tests", "site", "cluster.env", ".env") if sent(place)
+    ]
 
 
 def test_both_images_have_one_base_and_no_root() -> None:

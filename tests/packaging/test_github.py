@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SCHEMAS = {
     "github-workflows": WORKFLOWS,
-    "github-issue-forms": [path for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"],
+    "github-issue-forms": [
+        path for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"
+    ],
     "github-issue-config": [ROOT / ".github/ISSUE_TEMPLATE/config.yml"],
     "citation-file-format": [ROOT / "CITATION.cff"],
 }

@@ -49,7 +49,18 @@ def installed(dist: Path) -> Path:
     place = dist / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     python = place / "bin/python"
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     subprocess.run(install, check=True, capture_output=True)
     (own,) = place.glob("lib/python*/site-packages")
     (own / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")  # comes after the wheel's own
@@ -118,7 +129,10 @@ def test_the_version_is_said_once() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     told = {}
     for path in [*(ROOT / "jobs").rglob("*.yaml"), *(ROOT / "docs").rglob("*.md"), ROOT / "Dockerfile"]:
-        told |= {f"{path.relative_to(ROOT)}: {found}": found for found in re.findall(r"/mind:(\d+\.\d+\.\d+)", path.read_text())}
+        told |= {
+            f"{path.relative_to(ROOT)}: {found}": found
+            for found in re.findall(r"/mind:(\d+\.\d+\.\d+)", path.read_text())
+        }
     assert told
     assert set(told.values()) == {version}, told
 
@@ -126,6 +140,10 @@ def test_the_version_is_said_once() -> None:
 def test_python_versions_are_those_that_ci_tests() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
-    named = [each.rsplit(" ", 1)[1] for each in PROJECT["classifiers"] if each.startswith("Programming Language :: Python ::")]
+    named = [
+        each.rsplit(" ", 1)[1]
+        for each in PROJECT["classifiers"]
+        if each.startswith("Programming Language :: Python ::")
+    ]
     assert named == tested
     assert PROJECT["requires-python"] == f">={tested[0]}"

@@ -198,5 +198,3 @@ def test_any_body_is_answered_or_refused_in_one_line_and_at_once(answerer: Answe
     assert len(set(answer.ids)) == len(answer.ids)
     assert np.isfinite(answer.scores).all()
     assert time.perf_counter() - started < 5  # on a machine that others use too
-
-
