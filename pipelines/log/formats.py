@@ -271,7 +271,7 @@ def _parse_json(data: bytes) -> pa.Table:
 def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -43,7 +43,7 @@ from pipelines.tracking.run import Tracker, open_run
 from pipelines.tracking.versions import versions
 from pipelines.training.callback import DIVERGED, ReportCallback, progress_board
 from pipelines.training.checkpoints import load_weights
-from pipelines.training.data import build_model, load_data, load_items, validation_rows
+from pipelines.training.data import build_model, load_data, load_items, require_room_to_train, validation_rows
 from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
 from pipelines.training.scaling import scaling_of
@@ -114,7 +114,7 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
-    """Refuse a dataset that nothing can be learned from.
+    """Refuse a dataset that nothing can be learned from, and a model that no memory here could hold.
 
     Raises
     ------
@@ -128,6 +128,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
     if splits["train"].events <= splits["train"].users:
         raise UserError(f"{dataset}: no train user has a second event to predict; "
                         "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml")  # fmt: skip
+    require_room_to_train(config, dataset)
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:
