@@ -1,4 +1,6 @@
-"""A group of commands, with the ways in which a command may end."""
+"""A group of commands, with the ways in which a command may end. The one place where what a disk or the memory refuses
+becomes one line.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines.errors import user_error
+from pipelines.errors import machine_error, user_error
 
 
 class Commands(TyperGroup):
-    """A user's mistake is one line and exit code 2."""
+    """A user's mistake, a full disk and an empty memory are one line and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; any other exception keeps its traceback."""
@@ -21,7 +23,7 @@ class Commands(TyperGroup):
             typer.echo("mind: interrupted", err=True)
             raise typer.Exit(130) from None
         except Exception as error:
-            mistake = user_error(error)
+            mistake = user_error(error) or machine_error(error)
             if mistake is None:
                 raise
             from pipelines.config.redact import redact  # imports pydantic
