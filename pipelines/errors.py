@@ -33,8 +33,8 @@ OUT_OF_MEMORY = re.compile(
     r"low on memory|\bOOM\b|out of memory|memory pressure|can't allocate memory|Unable to allocate", re.IGNORECASE
 )
 LESS = (
-    "less memory: fewer train.workers, a smaller train.batch_size, model.max_history or model.dim, train.input: stream; "
-    "of a campaign, fewer resources.concurrent"
+    "less: train.workers, train.batch_size, model.max_history or model.dim lower, train.input: stream; of a campaign, "
+    "resources.concurrent lower"
 )
 
 
@@ -47,10 +47,10 @@ def user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def machine_error(error: BaseException | None) -> UserError | None:
-    """Tell in one line what disk or memory refused, if that is what lies under `error`."""
+def machine_error(error: BaseException | None, about: str | None = None) -> UserError | None:
+    """Tell in one line what disk or memory refused, if that is what lies under `error`; `about`: the path, if known."""
     for each in _chain(error):
-        if (found := _disk_error(each) or _memory_error(each)) is not None:
+        if (found := _disk_error(each, about) or _memory_error(each)) is not None:
             return found
     return None
 
@@ -69,14 +69,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         waiting += list(failures.values()) if isinstance(failures, dict) else []
 
 
-def _disk_error(error: BaseException) -> UserError | None:
+def _disk_error(error: BaseException, about: str | None) -> UserError | None:
     text = str(error)
     for number, (what, said, way_out) in DISK.items():
         is_it = isinstance(error, OSError) and error.errno == number
         if number in (errno.EACCES, errno.EPERM) and is_it:
             is_it = getattr(error, "filename", None) is not None  # else of a socket, or a signal
         if is_it or re.search(said, text):
-            return UserError(f"{_path_in(error)}: {what}; {way_out}")
+            return UserError(f"{about or _path_in(error)}: {what}; {way_out}")
     return None
 
 
@@ -98,7 +98,9 @@ def _memory_error(error: BaseException) -> UserError | None:
         return None
     if isinstance(error, OSError) and error.errno != errno.ENOMEM:
         return None
-    node = re.search(r"was ([\d.]+) ?GB used / ([\d.]+) ?GB limit", text) or re.search(r"was ([\d.]+)GB / ([\d.]+)GB", text)
+    node = re.search(r"was ([\d.]+) ?GB used / ([\d.]+) ?GB limit", text) or re.search(
+        r"was ([\d.]+)GB / ([\d.]+)GB", text
+    )
     used = re.search(r"memory used=([\d.]+) ?GB", text)
     who = re.search(r"(?:class_name: |actor name=|task name=|name=)([\w.:<>]+)", text)
     asked = re.search(r"allocate ([\d.]+ (?:[KMGTP]i?B|bytes))|tried to allocate ([\d.]+ \w+)", text)
@@ -109,4 +111,4 @@ def _memory_error(error: BaseException) -> UserError | None:
         what = f"{who[1] if who else 'a worker'} died, perhaps for memory"
     else:
         what = "memory ran out" + (f" ({asked[1] or asked[2]} were asked for)" if asked else "")
-    return UserError(f"{what}; set {LESS}; then {AGAIN}")
+    return UserError(f"{what}; ask for {LESS}; then {AGAIN}")

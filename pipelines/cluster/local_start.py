@@ -70,7 +70,9 @@ def temporary_folder() -> str | None:
             if os.access(SHORT, os.W_OK | os.X_OK):
                 console.print(f"{own.parent}: too long a name for Ray's sockets; Ray takes {SHORT} (set RAY_TMPDIR)")
                 return str(SHORT)
-    raise UserError(f"{own.parent}: too long a name for Ray's sockets; set RAY_TMPDIR to a folder of at most {most} bytes")
+    raise UserError(
+        f"{own.parent}: too long a name for Ray's sockets; set RAY_TMPDIR to a folder of at most {most} bytes"
+    )
 
 
 def _system_folder() -> str:

@@ -253,9 +253,7 @@ def _publish(
 
     saved = load_model(folder)
     step = int(metrics.get("step", 0))
-    uri = tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
-    if uri is not None:
-        tracker.log_tags({"mind.model_uri": uri})
+    tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
     tracker.log_tags({"mind.model": shown(folder)})
     return folder
 

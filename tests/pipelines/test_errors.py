@@ -67,14 +67,17 @@ def test_a_real_refusal_is_told(tmp_path: Path) -> None:
 
 
 RAY = (
-    "Task was killed due to the node running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: abc) was 22.87GB used / "
-    "24.00GB limit (0.953), which exceeds the threshold. (name=RankUsers, pid=12, actual memory used=3.21GB, worker ID=x)"
+    "Task was killed due to the node running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: abc) was 22.87GB "
+    "used / 24.00GB limit (0.953), which exceeds the threshold. (name=RankUsers, pid=12, actual memory used=3.21GB, "
+    "worker ID=x)"
 )
 
 
 def test_a_worker_that_was_killed_for_memory_is_told_with_figures() -> None:
     found = str(machine_error(Wrapped(OutOfMemoryError(RAY))))
-    assert found.startswith("Ray ended RankUsers as memory ran out (22.87 of 24.00 GB were in use, 3.21 GB by it); set")
+    assert found.startswith(
+        "Ray ended RankUsers as memory ran out (22.87 of 24.00 GB were in use, 3.21 GB by it); ask for"
+    )
     assert "train.workers" in found
     assert "\n" not in found
 
@@ -96,8 +99,8 @@ def test_memory_that_ran_out_anywhere_is_one_line(error: BaseException) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [None, ValueError("x"), RuntimeError("y"), OSError(errno.ECONNREFUSED, "no"), PermissionError(errno.EACCES, "a socket"),
-     KeyError("OOM"), UserError("mine"), FileNotFoundError(errno.ENOENT, "no", "/x")],
+    [None, ValueError("x"), RuntimeError("y"), OSError(errno.ECONNREFUSED, "no"), KeyError("OOM"), UserError("mine"),
+     PermissionError(errno.EACCES, "a socket"), FileNotFoundError(errno.ENOENT, "no", "/x")],
 )  # fmt: skip
 def test_other_errors_are_left_alone(error: BaseException | None) -> None:
     assert machine_error(error) is None

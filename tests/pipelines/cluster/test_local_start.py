@@ -84,8 +84,8 @@ def test_a_long_temporary_folder_is_left_for_a_short_one(monkeypatch: pytest.Mon
     assert local_start.temporary_folder() == str(tmp_path)
     monkeypatch.setattr(local_start, "SHORT", tmp_path / "file" / "x")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="set RAY_TMPDIR to a folder of at most 3[0-9] bytes"):
+    with pytest.raises(UserError, match=r"set RAY_TMPDIR to a folder of at most 3[0-9] bytes"):
         local_start.temporary_folder()
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "y" * 60)
-    with pytest.raises(UserError, match="/tmp/y+: too long a name"):
+    with pytest.raises(UserError, match=r"/tmp/y+: too long a name"):
         local_start.temporary_folder()
