@@ -4,6 +4,8 @@ becomes one line.
 
 from __future__ import annotations
 
+import signal
+import threading
 from typing import Any
 
 import typer
@@ -17,8 +19,15 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; any other exception keeps its traceback."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminated)  # until Ray starts, which exits in the same way
         try:
             return super().invoke(ctx)
+        except SystemExit as ended:
+            if ended.code != signal.SIGTERM:
+                raise
+            typer.echo("mind: terminated", err=True)
+            raise typer.Exit(128 + signal.SIGTERM) from None
         except KeyboardInterrupt:
             typer.echo("mind: interrupted", err=True)
             raise typer.Exit(130) from None
@@ -30,3 +39,8 @@ class Commands(TyperGroup):
 
             typer.echo(f"mind: error: {redact(' '.join(str(mistake).split()))}", err=True)
             raise typer.Exit(2) from None
+
+
+def _terminated(*_: object) -> None:
+    """End as Ray does on SIGTERM: by an exception, so that whoever holds something lets it go."""
+    raise SystemExit(int(signal.SIGTERM))

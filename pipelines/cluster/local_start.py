@@ -31,10 +31,12 @@ def start_here(**arguments: Any) -> None:
         If it does not start, in one line with the reason.
     """
     folder = temporary_folder()
+    if folder is not None:
+        arguments["_temp_dir"] = folder
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with _no_leftovers():
-                ray.init(address="local", **arguments, **({} if folder is None else {"_temp_dir": folder}))
+                ray.init(address="local", **arguments)
             return
         except Exception as error:
             with suppress(Exception):

@@ -217,8 +217,7 @@ class Tracker:
             self._system = None
         self._silent_until = 0.0  # the last chance
         self._tell({"kind": "end", "status": status, "at": int(time.time() * 1000)})
-        waiting = [] if self.outbox is None else self.outbox.waiting()
-        if waiting:
+        if self.outbox is not None and (waiting := self.outbox.waiting()):
             console.print(f"MLflow did not take {len(waiting)} of the run's records; they are kept in "
                           f"{self.outbox.folder}, and the next command delivers them")  # fmt: skip
         if self.lost:
