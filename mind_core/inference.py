@@ -214,11 +214,14 @@ def recommend(scorer: Scorer, sequences: Sequences, users: Tensor, n: int, *, ex
 
 @torch.no_grad()
 def recommend_shelves(
-    scorer: Scorer, sequences: Sequences, users: Tensor, sizes: Mapping[Shelf, int]
+    scorer: Scorer, sequences: Sequences, users: Tensor, sizes: Mapping[Shelf, int], allowed: Tensor | None = None
 ) -> dict[Shelf, TopList]:
-    """Make a list of each shelf in `sizes`, so many items long, for `users` (B,), who are scored once."""
+    """Make a list of each shelf in `sizes`, so many items long, for `users` (B,), who are scored once.
+
+    allowed : (V,) bool, the items that may stand in a list; None: all.
+    """
     tiles = [
-        top_lists(scorer.score(sequences, tile), history_pairs(sequences, tile), sizes)
+        top_lists(scorer.score(sequences, tile), history_pairs(sequences, tile), sizes, allowed)
         for tile in users.split(TILE_USERS)
     ]
     return {shelf: TopList(*map(torch.cat, zip(*(tile[shelf] for tile in tiles), strict=True))) for shelf in sizes}
@@ -280,13 +283,16 @@ def search(item_vectors: Tensor, interests: Tensor, own: Tensor, n: int, seen: P
 
 
 @torch.no_grad()
-def top_lists(scores: Scores, history: Pairs, sizes: Mapping[Shelf, int]) -> dict[Shelf, TopList]:
+def top_lists(
+    scores: Scores, history: Pairs, sizes: Mapping[Shelf, int], allowed: Tensor | None = None
+) -> dict[Shelf, TopList]:
     """Choose the best items of each shelf in `sizes` from the same scores. Padding and unknown items are in none.
 
     Parameters
     ----------
     scores : their values are overwritten, so that a tile's scores are held once.
     history : whose items are on the shelf `again`; `new` is the rest.
+    allowed : (V,) bool, the items that may stand in a list; None: all.
 
     Examples
     --------
@@ -300,6 +306,8 @@ def top_lists(scores: Scores, history: Pairs, sizes: Mapping[Shelf, int]) -> dic
     """
     values = scores.values
     values[:, :FIRST_ITEM] = float("-inf")
+    if allowed is not None:
+        values.masked_fill_(~allowed, float("-inf"))
     lists: dict[Shelf, TopList] = {}
     if "all" in sizes:
         lists["all"] = _top_list(scores, values, None, sizes["all"])

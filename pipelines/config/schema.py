@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mind_core.config import SEED_END, LossConfig, ModelConfig, OptimConfig
 from pipelines.config.home_location import home_folder
 from pipelines.config.names import FeatureName, Kind, Name, home_place
+from pipelines.config.where import parse_where
 
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -228,6 +229,40 @@ class EvaluateConfig(Section):
         return {shelf: n for shelf, n in places.items() if n}
 
 
+class StockTable(TableSource):
+    """A table with a row an item, made after the model: what is in stock, today's prices."""
+
+    id: str | None = None  # its column of item ids; None: named as in data.items or data.events, or id, item, item_id
+
+
+class ListsConfig(Section):
+    """What lists hold, in `mind recommend`, `export` and `similar`: docs/lists.md."""
+
+    where: str | None = None  # items that may stand in a list, e.g. "department != 'FUEL' and price < 5"
+    allow: list[str] = []  # files of item ids; other items may not
+    deny: list[str] = []  # files of item ids; these may not
+    stock: StockTable | None = None  # whose columns `where`, `cap` and `category` may name, too
+    cap: dict[FeatureName, Annotated[int, Field(ge=1)]] = {}  # column -> so many items of one of its values at most
+    policy: Literal["best", "quota", "round_robin", "greedy"] = "best"  # mind_core.diversity.Policy
+    quota: int = Field(2, ge=1)  # policy: quota; places for each interest, the rest goes to the highest scores
+    diversity: float = Field(0.0, ge=0, allow_inf_nan=False)  # policy: greedy; lambda of ComiRec's eq. 8, in units of
+    # the score, for each item of another category in the list
+    category: FeatureName | None = None  # policy: greedy; a column. None: the first categorical item feature
+
+    @field_validator("where")
+    @classmethod
+    def where_can_be_read(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_where(value)
+        return value
+
+    @model_validator(mode="after")
+    def lambda_is_of_greedy(self) -> ListsConfig:
+        if self.diversity and self.policy != "greedy":
+            raise ValueError(f"diversity={self.diversity}: must be left out without policy: greedy")
+        return self
+
+
 class TrackingConfig(Section):
     uri: str | None = None  # any MLflow tracking URI; None: MLFLOW_TRACKING_URI, else sqlite in the home folder
     experiment: str | None = None  # None: the config's name
@@ -252,6 +287,7 @@ class Config(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    lists: ListsConfig = ListsConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
 

@@ -3,7 +3,8 @@
     manifest.json                      written last: a folder with a manifest is whole
     sequences/{train,validation,test}/part-NNNNN.parquet
                                        one row per user: user, items (oldest first), times, targets, profile_<feature>
-    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
+    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>,
+                                       and raw_<name> of features that are not shown, as the item table has them
     vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
     vocabularies/{item_features,profile_features}/<feature>.parquet    index, value, count; file: config.names.file_name
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
@@ -44,6 +45,7 @@ from pipelines.storage.tables import read_arrow, read_table
 
 SCHEMA_VERSION = 2
 MARK = Mark("manifest.json")
+RAW = "raw_"  # of a column's name
 Side = Literal["item", "profile"]
 
 
@@ -247,7 +249,16 @@ class Dataset:
 
     def items(self) -> pa.Table:
         """Read one row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
-        return read_table(self.layout.items)
+        names = pq.read_schema(fetch(self.layout.items)).names
+        return read_table(self.layout.items, [name for name in names if not name.startswith(RAW)])
+
+    def raw_items(self) -> pa.Table:
+        """Read what the item table says of each item: show_<column>, and raw_<name> of the other features.
+
+        Datasets of before have no raw_<name>.
+        """
+        names = pq.read_schema(fetch(self.layout.items)).names
+        return read_table(self.layout.items, [name for name in names if name.startswith((RAW, "show_"))])
 
     def vocabulary(self, name: str) -> pa.Table:
         """Read items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipelines.config.home_location import shown
 from pipelines.evaluation.report import Band, Difference, ModelReport, Report
+from pipelines.models.doubts import below_popularity, never_asked
 from pipelines.progress import output
 
 GROUPS = ("all", "again", "new")
@@ -36,7 +37,7 @@ def show_report(report: Report, folder: Path) -> None:
     by_history = _bands(f"{report.metric} by behaviours in the history", report, report.metric, "users")
     by_popularity = _bands(f"recall@{cutoff} by popularity of the target", report, f"recall@{cutoff}", "targets")
     output.print("", by_history, "", by_popularity, "", sep="\n")
-    for line in interest_lines(model):
+    for line in [*interest_lines(model), *doubt_lines(report)]:
         _say(line)
     if report.seen_targets:
         _say(f"{report.seen_targets:,} targets were already in the history and are not asked for "
@@ -64,6 +65,17 @@ def interest_lines(model: ModelReport) -> list[str]:
         if told:
             lines.append(f"Behaviours that one more event moves to another interest: {', '.join(told)}")
     return lines
+
+
+def doubt_lines(report: Report) -> list[str]:
+    """Say what looks wrong in the first model, and what to do about it."""
+    model = report.models[0]
+    lines = [never_asked(model.interest_share)]
+    popularity = next((each for each in report.models[1:] if each.name == "popularity"), None)
+    if popularity is not None and model.name != popularity.name:
+        found, simple = (each.metrics[report.metric] for each in (model, popularity))
+        lines.append(below_popularity(found, simple, report.metric, f"{report.users:,} {report.split} users"))
+    return [f"[yellow]Look again:[/yellow] {line}" for line in lines if line is not None]
 
 
 def _shares(parts: list[float]) -> str:

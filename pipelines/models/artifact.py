@@ -3,7 +3,8 @@
 config.json                    written last: model settings, feature specs, lineage; size and digest of every file
 weights.safetensors            every parameter and buffer of the model
 item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
-items.parquet                  item, id, count, train_count, show_<column>: to print and to look up
+items.parquet                  item, id, count, train_count, show_<column>: to print and to look up; raw_<feature> of the
+                               features that are not shown: for filters (pipelines.lists)
 profile_features/<feature>.parquet   value vocabularies, to encode a raw profile; file: config.names.file_name
 """
 
@@ -31,9 +32,9 @@ from mind_core.inference import (
     PopularityRetriever,
     Retriever,
     Shelf,
-    recommend_shelves,
     times_in_history,
 )
+from mind_core.list_rules import NO_RULES, ListRules, ruled_shelves
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
 from mind_core.sizes import model_parts, stored_bytes
@@ -41,10 +42,11 @@ from mind_core.special_rows import FIRST_ITEM, UNKNOWN
 from pipelines.config.home_location import shown
 from pipelines.config.names import ALLOWED, file_name, is_name
 from pipelines.config.schema import Config
-from pipelines.dataset.dataset import Dataset, FeatureInfo
+from pipelines.dataset.dataset import RAW, Dataset, FeatureInfo
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts, with_held_out
 from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
 from pipelines.errors import CALMER, DivergedError, UserError
+from pipelines.lists.columns import ItemColumns
 from pipelines.log.ids import as_array
 from pipelines.models.room import require_room
 from pipelines.models.seal import DIGEST, FILES, RESTORE, read_json, require_files, require_seal, sealed
@@ -101,14 +103,16 @@ def save_model(target: Path, card: ModelCard, model: MIND | None, retriever: Ret
     weights = {} if model is None else model.state_dict()
     if not (all_finite(vectors.values()) and all_finite(weights.values())):
         raise DivergedError(f"{card.name}: its weights are not finite, so it is not published; {CALMER}")
-    items = dataset.items()
-    shown = [name for name in items.column_names if name.startswith("show_")]
+    items = dataset.items().select(["item", "id", "count", "train_count"])
+    told = dataset.raw_items()
+    for name in told.column_names:
+        items = items.append_column(name, told[name])
     with published(target, MARK) as folder:
         save_file({k: v.cpu().contiguous().clone() for k, v in vectors.items()}, folder / "item_vectors.safetensors")
         if model is not None:
             stored = {name: value.cpu().contiguous() for name, value in weights.items()}
             save_file(stored, folder / "weights.safetensors")
-        pq.write_table(items.select(["item", "id", "count", "train_count", *shown]), folder / "items.parquet")
+        pq.write_table(items, folder / "items.parquet", compression="zstd")
         (folder / "profile_features").mkdir()
         for info in dataset.manifest.profile_features:
             if info.kind != "numeric":
@@ -152,12 +156,28 @@ class SavedModel:
         """Read rows of a split as the model does; `latest`: with the held-out items at the end of the histories."""
         return to_sequences(with_held_out(rows) if latest else rows, feature_specs(self.card.profile_features))
 
-    def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool) -> pa.Table:
+    def recommend(self, sequences: Sequences, n: int, *, exclude_seen: bool, rules: ListRules = NO_RULES) -> pa.Table:
         """Make top-n lists as a table, one row per user and place: `recommend_shelves` of the one shelf."""
-        return self.recommend_shelves(sequences, {"new" if exclude_seen else "all": n})
+        return self.recommend_shelves(sequences, {"new" if exclude_seen else "all": n}, rules)
 
-    def recommend_shelves(self, sequences: Sequences, sizes: Mapping[Shelf, int]) -> pa.Table:
+    def columns(self) -> ItemColumns:
+        """What filters and caps of lists may name: read when it is asked for."""
+        names = pq.read_schema(self.path / "items.parquet").names
+        raw = pq.read_table(self.path / "items.parquet", columns=[name for name in names if name.startswith(RAW)])
+        values = {name.removeprefix(RAW): raw[name] for name in raw.column_names}
+        values |= {"id": self.items["id"], "count": self.items["count"]}
+        shown = [name for name in self.items.column_names if name.startswith("show_")]
+        values |= {name.removeprefix("show_"): self.items[name] for name in shown}
+        return ItemColumns(values, self.card.item_features)
+
+    def recommend_shelves(
+        self, sequences: Sequences, sizes: Mapping[Shelf, int], rules: ListRules = NO_RULES
+    ) -> pa.Table:
         """Make lists as a table, one row per user and place; a user's shelves stand in the order of `sizes`.
+
+        Parameters
+        ----------
+        rules : what the lists may hold, as `pipelines.lists.rules.read_rules` makes them.
 
         Returns
         -------
@@ -165,7 +185,7 @@ class SavedModel:
         history, 0 for a new one), score, interest (which found it), id, show_<column>.
         """
         users = torch.arange(len(sequences))
-        lists = recommend_shelves(self.retriever, sequences, users, sizes)
+        lists = ruled_shelves(self.retriever, sequences, users, sizes, rules)
         items, scores, interest = (torch.cat(column, 1) for column in zip(*lists.values(), strict=True))
         found = items > 0
         place = pa.array((items[found] - FIRST_ITEM).numpy())
@@ -271,7 +291,8 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
 
 def _items(file: Path, card: ModelCard) -> pa.Table:
     try:
-        items = pq.read_table(file)
+        names = pq.read_schema(file).names
+        items = pq.read_table(file, columns=[name for name in names if not name.startswith(RAW)])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{shown(file)}: cannot be read ({str(error).splitlines()[0]}); {RESTORE}") from None
     wanted = {"item", "id", "count", "train_count"}
