@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from mind_core.config import SEED_END, LossConfig, ModelConfig, OptimConfig
 from pipelines.config.home_location import home_folder
 from pipelines.config.names import FeatureName, Kind, Name, home_place
 from pipelines.config.where import parse_where
@@ -21,6 +21,7 @@ from pipelines.config.where import parse_where
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ShelfName = Literal["all", "again", "new"]  # mind_core.inference.Shelf, which brings torch
+Seed = Annotated[int, Field(ge=0, lt=SEED_END)]
 Quota = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -72,6 +73,23 @@ class TableSource(Section):
     def delimiter_is_text(cls, value: str) -> str:
         if not value or set(value) & set("\n\r"):
             raise ValueError(f"delimiter={value!r}: must be a character or several, not the end of a line")
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def delimiter_splits_a_line(cls, value: str) -> str:
+        if not value or (len(value) == 1 and not value.isascii()) or set(value) & set('\0\n\r"'):
+            raise ValueError(f"delimiter={value!r}: must be one ASCII character or several of any kind, without line "
+                             "ends and quotes")  # fmt: skip
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def encoding_is_known(cls, value: str) -> str:
+        try:
+            "a".encode(value)
+        except (LookupError, ValueError):  # UnicodeError, or a NUL in the name
+            raise ValueError(f"encoding={value!r}: must be a text encoding of Python's, as utf-8 or latin-1") from None
         return value
 
 
@@ -161,7 +179,7 @@ class Split(Section):
     test_from: str | float | None = None  # ... and from here on test targets; in the log's own time unit, or ISO text
     held_out: Fraction = 0.1  # user_holdout: share of users for validation, and again for test
     observed: Fraction = 0.8  # user_holdout: share of a held-out user's events that infer; the rest is to be found
-    seed: int = 0  # user_holdout: of the hash that picks the users
+    seed: Seed = 0  # user_holdout: of the hash that picks the users
 
     @field_validator("validation_from", "test_from", mode="before")
     @classmethod
@@ -228,7 +246,7 @@ class TrainConfig(Section):
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def samples_per_step(self) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pipelines.config.numbers import show_bytes, show_seconds
 from pipelines.plan import plan as names
 from pipelines.plan.constants import BUCKETS
 from pipelines.plan.memory import RANKED, TRAIN_SPLIT, training_worker
-from pipelines.plan.numbers import show_bytes, show_seconds
 from pipelines.plan.plan import Plan, Process, Stage
 from pipelines.plan.training import compute_seconds, network_seconds
 from pipelines.plan.workload import Workload

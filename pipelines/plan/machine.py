@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from pipelines.config.numbers import parse_number
 from pipelines.errors import UserError
-from pipelines.plan.numbers import parse_number
 
 
 def figure(default: float, what: str) -> float:

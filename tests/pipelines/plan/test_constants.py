@@ -14,6 +14,7 @@ import mind_core.loss
 import mind_core.memory
 import mind_core.repeats
 import mind_core.search
+import mind_core.sizes
 import pipelines.log.formats
 import pipelines.preprocess.buckets
 import pipelines.preprocess.core_items
@@ -197,8 +198,9 @@ def test_the_input_is_chosen_as_training_does(memory_of_node: float, given: str)
 
 
 def test_a_memory_has_as_many_traits_and_hidden_units_as_planned() -> None:
-    assert len(mind_core.repeats.TRAITS) == constants.TRAITS
-    assert mind_core.memory.HIDDEN == constants.MEMORY_HIDDEN
+    assert len(mind_core.repeats.TRAITS) == mind_core.sizes.TRAITS
+    assert mind_core.memory.HIDDEN == mind_core.sizes.MEMORY_HIDDEN
+    assert mind_core.inference.TILE_USERS == mind_core.sizes.TILE_USERS
 
 
 @pytest.fixture(scope="module")
