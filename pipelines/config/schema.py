@@ -59,22 +59,6 @@ class TableSource(Section):
             raise ValueError(f"quote={value!r}: must be one character, or empty where nothing is quoted")
         return value
 
-    @field_validator("encoding")
-    @classmethod
-    def encoding_is_known(cls, value: str) -> str:
-        try:
-            codecs.lookup(value)
-        except LookupError:
-            raise ValueError(f"encoding={value!r}: must be one that Python knows, such as utf-8 or latin-1") from None
-        return value
-
-    @field_validator("delimiter")
-    @classmethod
-    def delimiter_is_text(cls, value: str) -> str:
-        if not value or set(value) & set("\n\r"):
-            raise ValueError(f"delimiter={value!r}: must be a character or several, not the end of a line")
-        return value
-
     @field_validator("delimiter")
     @classmethod
     def delimiter_splits_a_line(cls, value: str) -> str:
