@@ -11,6 +11,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV TORCH_INDEX=$TORCH_INDEX PIP_NO_CACHE_DIR=1 PATH=/opt/mind/bin:$PATH
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY mind mind
 COPY mind_core mind_core
 COPY pipelines pipelines
 COPY jobs jobs

@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test lint docs docs-serve wheel format bench bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -39,6 +39,10 @@ quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, eva
 
 test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)
 	$(BIN)/pytest
+
+faults: $(INSTALLED) ## Kill every stage at every moment, throw anything at the readers; writes docs/reliability.md (about 1 hour)
+	$(BIN)/pytest tests -m faults
+	$(BIN)/python -m tests.faults.table build/faults
 
 lint: $(INSTALLED) ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

@@ -54,4 +54,4 @@ def doubts(
 
 def _shares(found: Outcome, interests: int) -> list[float]:
     asked = torch.bincount(found.interest[found.top_items > 0], minlength=interests)
-    return (asked / asked.sum().clamp(min=1)).tolist()  # type: ignore[no-any-return]
+    return (asked / asked.sum().clamp(min=1)).tolist()

@@ -43,10 +43,11 @@ from pipelines.tracking.run import Tracker, open_run
 from pipelines.tracking.versions import versions
 from pipelines.training.callback import DIVERGED, ReportCallback, progress_board
 from pipelines.training.checkpoints import load_weights
-from pipelines.training.data import build_model, load_data, load_items, validation_rows
+from pipelines.training.data import build_model, load_data, load_items, require_room_to_train, validation_rows
 from pipelines.training.doubts import SAMPLED_USERS, doubts
 from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
+from pipelines.training.precision import slow_precision
 from pipelines.training.scaling import scaling_of
 from pipelines.training.startup import Timeline
 from pipelines.training.step_profile import phases, profile_columns, profile_figure, profile_table
@@ -104,8 +105,9 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
         manifest = dataset.manifest
         source = manifest.sources["events"][0]["path"]
         tracker.log_dataset(manifest.name, manifest.fingerprint, source, "training", _counts(dataset))
+        validated: list[float] = []
         if config.model.encoder == "popularity":
-            model, metrics, validated = None, _popularity_metrics(config, dataset), []
+            model, metrics = None, _popularity_metrics(config, dataset)
             tracker.log_metrics(metrics, 0)
         else:
             timeline.mark("tracking")
@@ -120,7 +122,7 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
-    """Refuse a dataset that nothing can be learned from.
+    """Refuse a dataset that nothing can be learned from, and a model that no memory here could hold.
 
     Raises
     ------
@@ -134,6 +136,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
     if splits["train"].events <= splits["train"].users:
         raise UserError(f"{dataset}: no train user has a second event to predict; "
                         "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml")  # fmt: skip
+    require_room_to_train(config, dataset)
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:
@@ -151,6 +154,8 @@ def _fit(
         tempfile.TemporaryDirectory() as scratch,
     ):
         scaling = scaling_of(config, free_resources())
+        if (warning := slow_precision(config.train, scaling.use_gpu)) is not None:
+            console.print(warning)
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)
@@ -284,9 +289,7 @@ def _publish(
 
     saved = load_model(folder)
     step = int(metrics.get("step", 0))
-    uri = tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
-    if uri is not None:
-        tracker.log_tags({"mind.model_uri": uri})
+    tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
     tracker.log_tags({"mind.model": shown(folder)})
     return folder
 
