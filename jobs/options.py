@@ -62,7 +62,8 @@ def require_extra(module: str, extra: str) -> None:
     try:
         import_module(module)
     except ImportError:
-        raise UserError(f"{extra}: needs packages that are not installed: pip install 'mind-retrieval[{extra}]'") from None
+        missing = f"{extra}: needs packages that are not installed: pip install 'mind-retrieval[{extra}]'"
+        raise UserError(missing) from None
 
 
 def home_without_conf(home: str | None, environment: Mapping[str, str] = os.environ) -> str:

@@ -81,9 +81,7 @@ class Recommender:
         """Return the interest vectors of a history, (K', d); an item's score is its best inner product with them."""
         return np.asarray(self._answerer.interests(self._read({"history": history, "profile": profile})).numpy())
 
-    def why(
-        self, history: Iterable[Any], items: Iterable[Any], profile: Mapping[str, Any] | None = None
-    ) -> list[Why]:
+    def why(self, history: Iterable[Any], items: Iterable[Any], profile: Mapping[str, Any] | None = None) -> list[Why]:
         """Say of each item which interest matches it best, its share of the history and what went there most.
 
         Raises

@@ -1,4 +1,4 @@
-"""Which model is served: one that was named, or the one that an alias of MLflow's registry points at, whenever it moves.
+"""Which model is served: one that was named, or the one that an alias of MLflow's registry points at, as it moves.
 
 A process that answers looks at the alias every few seconds. Another version is loaded beside the one that answers; only
 then, between two batches, does it take over. A version that cannot be loaded is said once, and the old one stays.

@@ -39,7 +39,8 @@ class Why:
     """Why an item is in a list.
 
     interest : which found it, from 0.  share : the part of the history that went to it.
-    behaviours : (raw id, coupling coefficient) of those that went there most.  again : times the item is in the history.
+    behaviours : (raw id, coupling coefficient) of those that went there most.
+    again : times the item is in the history.
     """
 
     interest: int

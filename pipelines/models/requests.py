@@ -154,7 +154,7 @@ class RequestReader:
         raise RequestError(f"{name}={said(value)}: must be a list")
 
     def _features(self) -> str:
-        return f"profile features ({', '.join(self.encoders)})" if self.encoders else "nothing: the model has no profile"
+        return f"profile features: {', '.join(self.encoders) or 'none: the model has no profile'}"
 
     def _refuse_unknown(self, raw: Mapping[str, Any], known: Sequence[str], what: str) -> None:
         if unknown := [key for key in raw if key not in known]:
@@ -197,6 +197,7 @@ def scalar(encoder: FeatureEncoder, value: Any, where: str) -> Any:
             raise RequestError(f"{where}={said(value)}: must be a number")
         return float(number)
     kind = encoder.values.type
+    found: Any
     try:
         if pa.types.is_string(kind):
             found = _text(value)

@@ -151,5 +151,3 @@ def test_called_by_itself_it_refuses_unknown_columns_params_and_too_many_rows(sa
     since = pd.DataFrame({"history": [[101]], "since": [pd.Timestamp(datetime(2021, 1, 1))]})
     found = model.predict(context, since, {"k": 39, "exclude_seen": True})["items"][0]
     assert found == expected(saved, history=[101], n=39, profile={"since": datetime(2021, 1, 1)})
-
-
