@@ -17,6 +17,8 @@ from pipelines.errors import UserError
 if TYPE_CHECKING:
     from pipelines.config.schema import Config
 
+OUT_SUFFIXES = (".parquet", ".csv", ".jsonl")  # of a file of lists
+
 Conf = Annotated[Path, typer.Argument(metavar="CONF", help="YAML file of the campaign, e.g. conf/ml-1m.yaml")]
 Sets = Annotated[
     list[str] | None,
@@ -51,10 +53,18 @@ def with_top(sets: list[str] | None, top: int | None, again: int | None = None, 
     return [*(sets or []), *(f"evaluate.{name}={number}" for name, number in places.items() if number is not None)]
 
 
-def require_campaign(conf: Path | None, resume: str | None) -> None:
+def require_list_file(out: Path | None) -> None:
+    """See that a file of lists is of a format that can be written."""
+    if out is not None and out.suffix not in OUT_SUFFIXES:
+        raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
+
+
+def require_campaign(conf: Path | None, resume: str | None, preset: str | None = None) -> None:
     """See that `mind tune` is told which campaign, and once."""
     if (conf is None) == (resume is None):
         raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
+    if resume is not None and preset is not None:
+        raise UserError(f"--preset {preset}: must be left out with --resume, which goes on with a campaign as it was")
 
 
 def require_extra(module: str, extra: str) -> None:
@@ -62,8 +72,9 @@ def require_extra(module: str, extra: str) -> None:
     try:
         import_module(module)
     except ImportError:
-        missing = f"{extra}: needs packages that are not installed: pip install 'mind-retrieval[{extra}]'"
-        raise UserError(missing) from None
+        raise UserError(
+            f"{extra}: needs packages that are not installed: pip install 'mind-retrieval[{extra}]'"
+        ) from None
 
 
 def home_without_conf(home: str | None, environment: Mapping[str, str] = os.environ) -> str:

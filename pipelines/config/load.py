@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipelines.config.explain import Layer, Values, explain, show
+from pipelines.config import yaml_text
+from pipelines.config.explain import Layer, Values, explain, show, show_text
 from pipelines.config.redact import redact
 from pipelines.config.schema import Config
+from pipelines.config.yaml_text import MAX_BYTES
 from pipelines.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
@@ -129,33 +130,14 @@ def _plain(value: Any) -> Any:
     return redact(value) if isinstance(value, str) else value
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML; dates stay text (the log's time unit decides), ``1e-3`` is a number, a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} appears twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def read_yaml(path: Path) -> Values:
     """Read the mapping in a file; a UserError names the file and, where it is no YAML, the line."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{path}: more than {MAX_BYTES // 2**10} KiB, which no configuration needs")
+        values = yaml_text.parse(data.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except UnicodeDecodeError:
@@ -163,18 +145,12 @@ def read_yaml(path: Path) -> Values:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: {_yaml_problem(error)}") from None
+        raise UserError(f"{path}: {yaml_text.problem(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold `key: value` lines, found {show(values)}")
     return values
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: not valid YAML, {error.problem}"
-    return f"not valid YAML, {' '.join(str(error).split())}"
 
 
 def parse_sets(texts: Sequence[str]) -> Values:
@@ -189,11 +165,11 @@ def _parse_set(text: str) -> Values:
     key, equals, value_text = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"--set {redact(text)}: must be key=value, for example model.dim=32")
+        raise UserError(f"--set {show_text(text)}: must be key=value, for example model.dim=32")
     try:
-        value = yaml.load(value_text, _Loader)
+        value = yaml_text.parse(value_text)
     except yaml.YAMLError:
-        raise UserError(f"--set {redact(text)}: the value is not valid YAML; put it in quotes") from None
+        raise UserError(f"--set {show_text(text)}: the value is not valid YAML; put it in quotes") from None
     for part in reversed(parts):
         value = {part: value}
     assert isinstance(value, dict)

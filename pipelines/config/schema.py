@@ -6,24 +6,34 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
-from datetime import date
+import codecs
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from mind_core.config import SEED_END, LossConfig, ModelConfig, OptimConfig
 from pipelines.config.home_location import home_folder
 from pipelines.config.names import FeatureName, Kind, Name, home_place
+from pipelines.config.where import parse_where
 
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ShelfName = Literal["all", "again", "new"]  # mind_core.inference.Shelf, which brings torch
+Seed = Annotated[int, Field(ge=0, lt=SEED_END)]
 Quota = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# what pandas takes for missing, and MySQL's and Hive's \\N
+NULL_WORDS: tuple[str, ...] = (
+    "\\N", "NULL", "null", "None", "NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA",
+    "NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND",
+)  # fmt: skip
 
 
 class TableSource(Section):
@@ -38,6 +48,33 @@ class TableSource(Section):
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"
+    quote: str = '"'  # csv; "" where a quote is a character like any other
+    null_values: list[str | int | float] = list(NULL_WORDS)  # what stands for a missing value, in any format, beside
+    # blanks; replaces the list of the usual words: [NA, -1], or [] for none
+
+    @field_validator("quote")
+    @classmethod
+    def quote_is_a_character(cls, value: str) -> str:
+        if len(value.encode()) > 1 or value in ("\n", "\r"):
+            raise ValueError(f"quote={value!r}: must be one character, or empty where nothing is quoted")
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def delimiter_splits_a_line(cls, value: str) -> str:
+        if not value or (len(value) == 1 and not value.isascii()) or set(value) & set('\0\n\r"'):
+            raise ValueError(f"delimiter={value!r}: must be one ASCII character or several of any kind, without line "
+                             "ends and quotes")  # fmt: skip
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def encoding_is_known(cls, value: str) -> str:
+        try:
+            "a".encode(value)
+        except (LookupError, ValueError):  # UnicodeError, or a NUL in the name
+            raise ValueError(f"encoding={value!r}: must be a text encoding of Python's, as utf-8 or latin-1") from None
+        return value
 
 
 class Exclusion(Section):
@@ -62,7 +99,9 @@ class EventSource(TableSource):
     time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
     time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
     # microseconds. None: numbers are a mere order, a fraction is cut off
-    tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
+    time_format: str | None = None  # of text that is not ISO, as strptime has it: "%d.%m.%Y %H:%M". None: the usual
+    # ones are tried, and what might be two of them is refused
+    tie_break: str | None = None  # orders events of equal time: numbers, times or text; what is still tied goes by item
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all
     type_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of event_type, 1 for others; sequences get
@@ -70,6 +109,21 @@ class EventSource(TableSource):
     exclude: list[Exclusion] = []
     duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
     repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
+
+    @field_validator("time_format")
+    @classmethod
+    def time_format_reads_what_it_writes(cls, value: str | None) -> str | None:
+        if value is not None:
+            moment = datetime(2001, 2, 3, 4, 5, 6)
+            try:
+                if "%" not in value or datetime.strptime(moment.strftime(value), value).year != moment.year:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(
+                    f"time_format={value!r}: must say at least year, month and day as strptime has it, such as "
+                    "'%d.%m.%Y %H:%M'"
+                ) from None
+        return value
 
     @model_validator(mode="after")
     def types_need_a_column(self) -> EventSource:
@@ -109,7 +163,7 @@ class Split(Section):
     test_from: str | float | None = None  # ... and from here on test targets; in the log's own time unit, or ISO text
     held_out: Fraction = 0.1  # user_holdout: share of users for validation, and again for test
     observed: Fraction = 0.8  # user_holdout: share of a held-out user's events that infer; the rest is to be found
-    seed: int = 0  # user_holdout: of the hash that picks the users
+    seed: Seed = 0  # user_holdout: of the hash that picks the users
 
     @field_validator("validation_from", "test_from", mode="before")
     @classmethod
@@ -176,7 +230,7 @@ class TrainConfig(Section):
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def samples_per_step(self) -> int:
@@ -208,6 +262,40 @@ class EvaluateConfig(Section):
             return {"new" if self.seen == "filter" else "all": self.top_n}
         places: dict[ShelfName, int] = {"again": self.again or 0, "new": self.new or 0}
         return {shelf: n for shelf, n in places.items() if n}
+
+
+class StockTable(TableSource):
+    """A table with a row an item, made after the model: what is in stock, today's prices."""
+
+    id: str | None = None  # its column of item ids; None: named as in data.items or data.events, or id, item, item_id
+
+
+class ListsConfig(Section):
+    """What lists hold, in `mind recommend`, `export` and `similar`: docs/lists.md."""
+
+    where: str | None = None  # items that may stand in a list, e.g. "department != 'FUEL' and price < 5"
+    allow: list[str] = []  # files of item ids; other items may not
+    deny: list[str] = []  # files of item ids; these may not
+    stock: StockTable | None = None  # whose columns `where`, `cap` and `category` may name, too
+    cap: dict[FeatureName, Annotated[int, Field(ge=1)]] = {}  # column -> so many items of one of its values at most
+    policy: Literal["best", "quota", "round_robin", "greedy"] = "best"  # mind_core.diversity.Policy
+    quota: int = Field(2, ge=1)  # policy: quota; places for each interest, the rest goes to the highest scores
+    diversity: float = Field(0.0, ge=0, allow_inf_nan=False)  # policy: greedy; lambda of ComiRec's eq. 8, in units of
+    # the score, for each item of another category in the list
+    category: FeatureName | None = None  # policy: greedy; a column. None: the first categorical item feature
+
+    @field_validator("where")
+    @classmethod
+    def where_can_be_read(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_where(value)
+        return value
+
+    @model_validator(mode="after")
+    def lambda_is_of_greedy(self) -> ListsConfig:
+        if self.diversity and self.policy != "greedy":
+            raise ValueError(f"diversity={self.diversity}: must be left out without policy: greedy")
+        return self
 
 
 class TrackingConfig(Section):
@@ -259,6 +347,7 @@ class Config(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    lists: ListsConfig = ListsConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
     serve: ServeConfig = ServeConfig()

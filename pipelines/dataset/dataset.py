@@ -3,7 +3,8 @@
     manifest.json                      written last: a folder with a manifest is whole
     sequences/{train,validation,test}/part-NNNNN.parquet
                                        one row per user: user, items (oldest first), times, targets, profile_<feature>
-    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
+    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>,
+                                       and raw_<name> of features that are not shown, as the item table has them
     vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
     vocabularies/{item_features,profile_features}/<feature>.parquet    index, value, count; file: config.names.file_name
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
@@ -43,7 +44,9 @@ from pipelines.storage.publish import Mark
 from pipelines.storage.tables import read_arrow, read_table
 
 SCHEMA_VERSION = 2
+READING = 2  # of the rules by which values of a log are read: what is missing, which text is a number, what breaks ties
 MARK = Mark("manifest.json")
+RAW = "raw_"  # of a column's name
 Side = Literal["item", "profile"]
 
 
@@ -102,6 +105,8 @@ class Manifest:
     bucket_runs: list[list[int]] = field(default_factory=list)
     appended: int = 0  # times that --append was run
     file_numbers: int = 0  # files of the log are numbered from 0; the next one's number
+    time_format: str | None = None  # of the times' text, if it is not ISO
+    reading: int = 1
     made_from: str = ""  # hash of the data settings and of the files as they were when preprocessing began
 
     @property
@@ -247,7 +252,16 @@ class Dataset:
 
     def items(self) -> pa.Table:
         """Read one row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
-        return read_table(self.layout.items)
+        names = pq.read_schema(fetch(self.layout.items)).names
+        return read_table(self.layout.items, [name for name in names if not name.startswith(RAW)])
+
+    def raw_items(self) -> pa.Table:
+        """Read what the item table says of each item: show_<column>, and raw_<name> of the other features.
+
+        Datasets of before have no raw_<name>.
+        """
+        names = pq.read_schema(fetch(self.layout.items)).names
+        return read_table(self.layout.items, [name for name in names if name.startswith((RAW, "show_"))])
 
     def vocabulary(self, name: str) -> pa.Table:
         """Read items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipelines.config.home_location import shown
 from pipelines.evaluation.report import Band, Difference, ModelReport, Report
+from pipelines.models.doubts import below_popularity, never_asked
 from pipelines.progress import output
 
 GROUPS = ("all", "again", "new")
@@ -36,7 +37,9 @@ def show_report(report: Report, folder: Path) -> None:
     by_history = _bands(f"{report.metric} by behaviours in the history", report, report.metric, "users")
     by_popularity = _bands(f"recall@{cutoff} by popularity of the target", report, f"recall@{cutoff}", "targets")
     output.print("", by_history, "", by_popularity, "", sep="\n")
-    for line in interest_lines(model):
+    output.print(_lists(report), "", sep="\n")
+    _say(list_line(report))
+    for line in [*interest_lines(model), *doubt_lines(report)]:
         _say(line)
     if report.seen_targets:
         _say(f"{report.seen_targets:,} targets were already in the history and are not asked for "
@@ -64,6 +67,45 @@ def interest_lines(model: ModelReport) -> list[str]:
         if told:
             lines.append(f"Behaviours that one more event moves to another interest: {', '.join(told)}")
     return lines
+
+
+def doubt_lines(report: Report) -> list[str]:
+    """Say what looks wrong in the first model, and what to do about it."""
+    model = report.models[0]
+    lines = [never_asked(model.interest_share)]
+    popularity = next((each for each in report.models[1:] if each.name == "popularity"), None)
+    if popularity is not None and model.name != popularity.name:
+        found, simple = (each.metrics[report.metric] for each in (model, popularity))
+        lines.append(below_popularity(found, simple, report.metric, f"{report.users:,} {report.split} users"))
+    return [f"[yellow]Look again:[/yellow] {line}" for line in lines if line is not None]
+
+
+def list_line(report: Report) -> str:
+    """Say what the columns of the table of lists mean."""
+    feature = report.models[0].lists.feature
+    text = (
+        "Lists: Gini of the places that items get, 0 = all as many; novelty in bits, -log2 of the share of the events"
+    )
+    if feature is None:
+        return f"{text}. Without a categorical item feature nothing is known of their diversity"
+    return (
+        f"{text}; diversity: mean distance (Jaccard) of two items' {feature}, of all pairs, of pairs that one interest "
+        "found and that two found; off: KL of the history's categories from the list's, 0 = in the same shares"
+    )
+
+
+def _lists(report: Report) -> Table:
+    """Show what each model's lists are made of."""
+    depth = report.models[0].lists.depth
+    columns = {"novelty": "novelty", "diversity": "diver-\nsity", "diversity_within": "one\ninterest",
+               "diversity_across": "two\ninterests", "calibration": "off"}  # fmt: skip
+    known = {name for model in report.models for name in model.metrics}
+    names = {f"list/{name}@{depth}": text for name, text in columns.items() if f"list/{name}@{depth}" in known}
+    table = _table(f"lists of {depth}", "cover-\nage", "Gini", "head\nitems", *names.values())
+    for model in report.models:
+        coverage = [_of(model, f"coverage@{depth}"), _of(model, f"gini@{depth}"), f"{model.lists.band_share[0]:.0%}"]
+        table.add_row(model.label, *coverage, *(_of(model, name) for name in names))
+    return table
 
 
 def _shares(parts: list[float]) -> str:

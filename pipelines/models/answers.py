@@ -18,8 +18,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mind_core.inference import MINDRetriever, times_in_history
+from mind_core.inference import MINDRetriever
 from mind_core.sequences import Sequences, full_histories
+from mind_core.shelves import times_in_history
 from mind_core.special_rows import FIRST_ITEM
 from mind_core.why import Reasons, reasons
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mind_core.inference import Retriever, Shelf, recommend_shelves
+from mind_core.inference import Retriever, recommend_shelves
 from mind_core.sequences import Sequences, full_histories
+from mind_core.shelves import Shelf
 
 
 class Wanted(NamedTuple):

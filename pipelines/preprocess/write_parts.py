@@ -19,6 +19,7 @@ from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import (
     NOTHING,
+    RAW,
     SCHEMA_VERSION,
     FeatureInfo,
     Layout,
@@ -33,7 +34,7 @@ from pipelines.dataset.splits import SPLITS
 from pipelines.dataset.vocabulary import FeatureEncoder, build_items, encode_columns
 from pipelines.errors import UserError
 from pipelines.log.ids import Int64s, Lookup, as_array
-from pipelines.log.normalise import TimeUnit
+from pipelines.log.times import TimeUnit
 from pipelines.preprocess.core_items import Core, settled
 from pipelines.preprocess.sort_parts import Part
 from pipelines.preprocess.workspace import Workspace
@@ -115,7 +116,7 @@ def write_parts(
     }
     digests = [
         SCHEMA_VERSION,
-        table_digest(items),
+        table_digest(items.drop_columns([name for name in items.column_names if name.startswith(RAW)])),
         repr(features),
         *(each for part in written for each in part["digests"]),
     ]
@@ -258,4 +259,6 @@ def item_table(
     raw = rows.look_up(columns["id"])
     columns |= encode_columns(encoders, raw, "feature")
     columns |= {f"show_{name}": as_array(raw[name]) for name in rows.source.show}
+    features = [name for name in rows.source.features if name not in rows.source.show]  # for filters of lists
+    columns |= {f"{RAW}{name}": as_array(raw[name]) for name in features}
     return pa.table(columns), encoders

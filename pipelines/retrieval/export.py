@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,17 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from mind_core.list_rules import NO_RULES, ListRules
 from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
-from pipelines.config.schema import Config
+from pipelines.config.load import resolved
+from pipelines.config.schema import Config, ListsConfig
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.lists.rules import rules_of
+from pipelines.lists.tables import file_stamps
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.models.find import find_model
 from pipelines.models.over_users import EVERYONE, SLICE_USERS, STATS, UserPass, UserWorker
@@ -73,6 +78,7 @@ class Export:
 
     dataset, fingerprint : what the users and their histories come from.  run_id : of the MLflow training run.
     dim : d.  max_interests : K; a user has at most so many.  top_n, seen, latest : of the lists, as `mind recommend`.
+    rules : of the lists, the settings `lists`; empty for the best match of all items.
     """
 
     format_version: int
@@ -89,6 +95,7 @@ class Export:
     counts: Counts
     score: str = SCORE
     versions: dict[str, str] = field(default_factory=dict)
+    rules: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Export | None:
@@ -142,12 +149,17 @@ def export(config: Config, model: str | None = None, latest: bool = False) -> Pa
 def export_folder(config: Config, card: ModelCard, latest: bool = False) -> Path:
     """Say where the export of a model under the settings of `config` lies, or would."""
     shapes = [FORMAT_VERSION, asdict(card), config.evaluate.top_n, config.evaluate.seen, latest]
+    if config.lists != ListsConfig():
+        shapes += [resolved(config)["lists"], file_stamps(config.lists)]
     return config.place("exports", f"{card.name}-{key_digest(shapes, 4)}")
 
 
 def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, target: Path, latest: bool) -> Export:
     """Write all parts that are not there, and last the mark."""
     loaded = load_model(source)
+    rules, told = rules_of(config, loaded.columns())
+    for line in told:
+        console.print(line, highlight=False)
     vectors = loaded.retriever.item_vectors[FIRST_ITEM:]
     if not exists(items := target / "items" / "part-00000.parquet"):
         write_items(loaded.item_ids, vectors, items)
@@ -158,6 +170,7 @@ def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, targe
     arguments |= {"top_n": config.evaluate.top_n, "exclude_seen": config.evaluate.seen == "filter"}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         arguments["ids"] = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
+        arguments["rules"] = ray.put(rules)
         everyone = UserPass(dataset, EVERYONE, config, WriteVectorsAndLists, [source], arguments, PORTION_USERS)
         if not everyone.users:
             raise UserError(f"{dataset}: no user has a history to infer from")
@@ -182,6 +195,7 @@ def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, targe
         items=len(vectors),
         counts=Counts(*(pc.sum(portions[each.name]).as_py() for each in fields(Counts))),
         versions=versions(),
+        rules={} if config.lists == ListsConfig() else resolved(config)["lists"],
     )
     write_text(json.dumps(asdict(made), indent=1) + "\n", target / MARK)
     return made
@@ -202,11 +216,18 @@ class WriteVectorsAndLists(UserWorker):
     What it did is a row of a table: name of the files, and what they hold as in `Counts`.
     """
 
+    @cached_property
+    def rules(self) -> ListRules:
+        """One copy of a node, in the object store."""
+        read: ListRules = ray.get(self.arguments["rules"])
+        return read
+
     def work(  # type: ignore[override]
         self,
         table: pa.Table,
         *,
         ids: Any,
+        rules: Any,
         target: Path,
         there: set[str],
         top_n: int,
@@ -225,7 +246,9 @@ class WriteVectorsAndLists(UserWorker):
             writers: list[pq.ParquetWriter] = []
             for start in range(0, len(table), SLICE_USERS):
                 slice_ = table.slice(start, SLICE_USERS)
-                blocks = users_and_lists(self.models[0], slice_, top_n, exclude_seen=exclude_seen, latest=latest)
+                blocks = users_and_lists(
+                    self.models[0], slice_, top_n, exclude_seen=exclude_seen, latest=latest, rules=self.rules
+                )
                 writers = writers or [
                     files.enter_context(pq.ParquetWriter(path, block.schema, compression="zstd"))
                     for path, block in zip((first, last), blocks, strict=True)
@@ -235,14 +258,20 @@ class WriteVectorsAndLists(UserWorker):
 
 
 def users_and_lists(
-    model: SavedModel, table: pa.Table, top_n: int, *, exclude_seen: bool, latest: bool
+    model: SavedModel,
+    table: pa.Table,
+    top_n: int,
+    *,
+    exclude_seen: bool,
+    latest: bool,
+    rules: ListRules = NO_RULES,
 ) -> tuple[pa.Table, pa.Table]:
     """Make the rows of both files for rows of a split that have raw ids."""
     sequences = model.sequences(table, latest)
     retriever = model.retriever
     histories = full_histories(sequences, torch.arange(len(sequences)), retriever.view)
     vectors, own = retriever.interests(histories)
-    lists = model.recommend(sequences, top_n, exclude_seen=exclude_seen).select(LISTED)
+    lists = model.recommend(sequences, top_n, exclude_seen=exclude_seen, rules=rules).select(LISTED)
     lists = lists.set_column(0, "user", table["id"].take(lists["user"]))
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), own.sum(1).cumsum(0)])
     interests = pa.ListArray.from_arrays(pa.array(offsets.int().numpy()), _fixed(vectors[own]))

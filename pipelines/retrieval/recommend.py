@@ -7,6 +7,8 @@ they come, in order.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from mind_core.inference import Shelf
+from mind_core.list_rules import ListRules
+from mind_core.sequences import Sequences
+from mind_core.shelves import Shelf
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.names import file_name
@@ -22,11 +26,13 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SPLITS
 from pipelines.errors import UserError
-from pipelines.models.artifact import load_model
+from pipelines.lists.rules import rules_of
+from pipelines.models.artifact import SavedModel, load_model
 from pipelines.models.find import find_model
 from pipelines.models.over_users import EVERYONE, STATS, UserPass, UserWorker
-from pipelines.progress import output
+from pipelines.progress import console, output
 from pipelines.retrieval.list_files import write_lists
+from pipelines.retrieval.reasons import with_reasons
 from pipelines.retrieval.show_lists import show_lists
 from pipelines.storage.tables import write_text
 
@@ -37,8 +43,9 @@ def recommend(
     out: Path | None = None,
     model: str | None = None,
     latest: bool = False,
+    why: bool = False,
 ) -> Path | None:
-    """Recommend to each user as many items as `config.evaluate.shelves` has places for.
+    """Recommend to each user as many items as `config.evaluate.shelves` has places for, by the rules of `config.lists`.
 
     Parameters
     ----------
@@ -48,6 +55,7 @@ def recommend(
     model : as `find_model` takes it.
     latest : infer from everything that is known of a user, the held-out items too: what production wants. Otherwise
         those are left out, and marked where they are found again.
+    why : say of each item what it comes from, as `with_reasons` does.
 
     Returns
     -------
@@ -60,18 +68,21 @@ def recommend(
     """
     dataset = Dataset.open(config.dataset_path)
     folder = find_model(config, dataset, model)
+    saved = load_model(folder)
+    rules, told = rules_of(config, saved.columns())
+    for line in told:
+        console.print(line, highlight=False)
     if users is None:
         out = out or config.home_path / "recommendations" / f"{file_name(folder.name)}.parquet"
-        rows = _everyone(config, dataset, folder, out, latest)
+        rows = _everyone(config, dataset, folder, out, rules, latest=latest, why=why)
         output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
         return out
-    saved = load_model(folder)
     histories = _rows(dataset, users)
     sequences = saved.sequences(histories, latest)
-    lists = saved.recommend_shelves(sequences, config.evaluate.shelves)
+    lists = _lists(saved, sequences, config.evaluate.shelves, rules, why)
     if out is None:
         held_out = [[] for _ in users] if latest else histories["targets"].to_pylist()
-        show_lists(saved, sequences, lists, users, held_out, shelves=len(config.evaluate.shelves) > 1)
+        show_lists(saved, sequences, lists, users, held_out, shelves=len(config.evaluate.shelves) > 1, why=why)
         return None
     ids = dataset.vocabulary("users")["id"].take(histories["user"])
     rows = write_lists([_with_ids(lists, ids)], out)
@@ -116,20 +127,36 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
 class ListItems(UserWorker):
     """Lists of the rows of a split: user (raw id), rank, again, score, interest, id, show_<column>."""
 
+    @cached_property
+    def rules(self) -> ListRules:
+        """One copy of a node, in the object store."""
+        read: ListRules = ray.get(self.arguments["rules"])
+        return read
+
     def work(  # type: ignore[override]
-        self, table: pa.Table, *, ids: Any, sizes: dict[Shelf, int], latest: bool
+        self, table: pa.Table, *, ids: Any, rules: Any, sizes: dict[Shelf, int], latest: bool, why: bool
     ) -> pa.Table:
         model = self.models[0]
-        lists = model.recommend_shelves(model.sequences(table, latest), sizes)
+        lists = _lists(model, model.sequences(table, latest), sizes, self.rules, why)
         return _with_ids(lists, ray.get(ids).take(table["user"]))
 
 
-def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, latest: bool) -> int:
+def _lists(
+    model: SavedModel, sequences: Sequences, sizes: Mapping[Shelf, int], rules: ListRules, why: bool
+) -> pa.Table:
+    lists = model.recommend_shelves(sequences, sizes, rules)
+    return with_reasons(model, sequences, lists) if why else lists
+
+
+def _everyone(
+    config: Config, dataset: Dataset, model: Path, out: Path, rules: ListRules, *, latest: bool, why: bool
+) -> int:
     """Write the lists of all users, those of the test split first; the number of rows."""
-    arguments = {"sizes": config.evaluate.shelves, "latest": latest}
+    arguments = {"sizes": config.evaluate.shelves, "latest": latest, "why": why}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         ids = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
-        everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], {"ids": ids, **arguments})
+        arguments |= {"ids": ids, "rules": ray.put(rules)}
+        everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], arguments)
         rows = write_lists(everyone.blocks("Recommending"), out)
         write_text(everyone.stats(), config.home_path / "recommendations" / f"{out.stem}.{STATS}")
     return rows

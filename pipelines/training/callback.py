@@ -70,7 +70,7 @@ def progress_board(board: Path, metric: str) -> Iterator[None]:
     """Show a bar over the steps that follows the reports in `board`, until the block ends; then what was lost."""
     board.touch()
     done = threading.Event()
-    with progress("Training", total=None) as advance:
+    with progress("Starting workers", total=None) as advance:
         watcher = threading.Thread(target=_follow, args=(board, advance, metric, done), daemon=True)
         watcher.start()
         try:
@@ -92,7 +92,9 @@ def _follow(board: Path, advance: Advance, metric: str, done: threading.Event) -
                 if "lost" in report:
                     lost = report["lost"]
                     continue
-                advance(int(report["step"]) - shown, int(report["total_steps"]))
+                rate = report.get("train/samples_per_second")
+                what = "Training" if rate is None else f"Training, {rate:,.0f} samples/s"
+                advance(int(report["step"]) - shown, int(report["total_steps"]), what)
                 shown = int(report["step"])
                 if f"validation/{metric}" in report:
                     _announce(report, metric)
