@@ -25,6 +25,7 @@ from pipelines.config.schema import Config
 from pipelines.endpoint.follow import find_source
 from pipelines.endpoint.replica import NAME, application
 from pipelines.errors import UserError, user_error
+from pipelines.lists.rules import rules_of
 from pipelines.models.artifact import load_model
 from pipelines.progress import console, output
 
@@ -46,7 +47,8 @@ def serve_model(config: Config, model: str | None = None) -> None:
         Without a model, with one that cannot be loaded, or if the port is taken.
     """
     source = find_source(config, model)
-    load_model(source.folder)
+    for line in rules_of(config, load_model(source.folder).columns()).told:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     joined = cluster_address(config.ray) is not None
     if not joined:
         require_free(config.serve.host, config.serve.port)
