@@ -184,17 +184,17 @@ def category_names(dataset: Dataset, feature: str) -> dict[int, str]:
 def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str], others: str) -> None:
     """One bar of full width: the most frequent categories, each with its name, then the others."""
     total, left = sum(counts.values()), 0.0
-    base = COLOURS[interest % len(COLOURS)]
+    base, edge = COLOURS[interest % len(COLOURS)], matplotlib.rcParams["axes.facecolor"]
     for place, (value, number) in enumerate(counts.most_common(SHOWN_CATEGORIES)):
         share = number / total
-        axes.barh(interest, share, left=left, color=base, alpha=0.7 - 0.12 * place, edgecolor="white")
+        axes.barh(interest, share, left=left, color=base, alpha=0.7 - 0.12 * place, edgecolor=edge)
         letters = int(share * BAR_LETTERS)
         if letters >= 5:
             name = names.get(value, str(value))
             name = name if len(name) <= letters else name[: letters - 1] + "…"
             axes.text(left + share / 2, interest, name, ha="center", va="center", fontsize=7.5)
         left += share
-    axes.barh(interest, 1 - left, left=left, color=others, edgecolor="white")
+    axes.barh(interest, 1 - left, left=left, color=others, edgecolor=edge)
 
 
 def _as_list(value: object) -> list[int]:

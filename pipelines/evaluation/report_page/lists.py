@@ -54,7 +54,7 @@ def places_figure(report: Report, catalogue: list[float], look: Look) -> Figure:
             label = POPULARITY_BANDS[number] if place == 0 else None
             axes.barh(place, share, 0.72, left=left, color=colours[number], label=label, edgecolor=look.card)
             if share > 0.06:
-                axes.text(left + share / 2, place, percent(share), ha="center", va="center", color="white", fontsize=8)
+                axes.text(left + share / 2, place, percent(share), ha="center", va="center", color=look.on, fontsize=8)
             left += share
     axes.axhline(1.5, color=look.soft, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])

@@ -64,6 +64,11 @@ class Found:
         return self.report.models[0]
 
     @property
+    def is_rule(self) -> bool:
+        """Whether it is of the preset popularity, with nothing that is learned."""
+        return self.model.card.config.encoder == "popularity"
+
+    @property
     def several(self) -> bool:
         """Whether it has more than one interest."""
         return len(self.first.interest_share) > 1
@@ -99,7 +104,9 @@ def _accuracy(found: Found) -> Section:
         number = first.by_interests[0].name
         section.add(None, title, f"every user has {number} interest{'' if number == '1' else 's'}")
     title, counts = "By K", {len(model.interest_share) for model in found.others}
-    if len(counts) > 1:
+    if found.is_rule:
+        section.add(None, title, "a rule has no interests")
+    elif len(counts) > 1:
         best = max(found.others, key=lambda model: model.metrics[metric])
         caption = (
             f"Each point is an evaluated model of this dataset with its 95 % interval, the filled one the model of "
@@ -110,7 +117,8 @@ def _accuracy(found: Found) -> Section:
     else:
         section.add(None, title, "no evaluated model of this dataset has another K; train one with --set "
                                  "model.interests=1 and evaluate it")  # fmt: skip
-    section.add(_learning(found), "How it learned", "MLflow's store has no report of its training")
+    reason = "a rule is not trained" if found.is_rule else "MLflow's store has no report of its training"
+    section.add(_learning(found), "How it learned", reason)
     return section
 
 
@@ -170,8 +178,8 @@ def _learning(found: Found) -> Picture | None:
 
 def _interests(found: Found) -> Section:
     section, first = Section("What the interests do"), found.first
-    reason = "the model has one interest" if first.path else ""
     if not found.several:
+        reason = "the model has one interest"
         for title in ("Who fills the lists", "Interests in a user's list", "Apart and decided", "Routing, by epoch"):
             section.add(None, title, reason)
         return section
