@@ -205,8 +205,8 @@ def evaluation_driver(workload: Workload, machine: Machine) -> Parts:
 
     A test user of one target: index, length, row and item (8 each), a byte, and of a model and four baselines two ranks
     (4 each), what its list is made of (5 numbers of 4) and how many interests it has and used (a byte each); of two
-    models at a time 4 metrics at C cutoffs in six groups (8 each), of two groups if seen items are filtered, and the 5 of
-    the list. The model is for figures.
+    models at a time 4 metrics at C cutoffs in six groups (8 each), of two groups if seen items are filtered, and the 5
+    of the list. The model is for figures.
     Source: pipelines.evaluation.evaluate, pipelines.evaluation.ranking.join_rankings, pipelines.evaluation.report.
     """
     evaluate = workload.config.evaluate

@@ -121,7 +121,7 @@ def plane_figure(plane: UserPlane, look: Look) -> Figure:
         _marks(axes, plane.behaviours, j, marker="o", s=26, color=colour, alpha=0.55, linewidths=0, zorder=2)
         _marks(axes, plane.listed, j, marker="s", s=46, color=colour, edgecolors=look.ink, linewidths=0.8, zorder=3)
         if j < len(plane.interests):
-            size = 620 - 110 * min(j, 4)  # the later ones smaller: one that lies below another shows round it
+            size = max(90, 820 * 0.6**j)  # the later ones smaller: one that lies below another shows round it
             axes.scatter(*_xy(plane.interests[j : j + 1]), marker="*", s=size, color=colour, edgecolors=look.ink,
                          linewidths=1.2, zorder=5)  # fmt: skip
     axes.set_xticks([])
@@ -192,7 +192,8 @@ def _name(figure: Figure, axes: Axes, plane: UserPlane, used: list[int], look: L
                 continue
             halo = [withStroke(linewidth=2.5, foreground=look.card)]
             axes.annotate(text, (spot[0], spot[1]), xytext=(dx, dy), textcoords="offset points", ha=side, va="center",
-                          fontsize=LETTERS, color=look.ink if bold else look.soft, zorder=6, path_effects=halo)  # fmt: skip
+                          fontsize=LETTERS, color=look.ink if bold else look.soft, zorder=6,
+                          path_effects=halo)  # fmt: skip
             taken.append(box)
             written.add(text)
             break
