@@ -81,10 +81,11 @@ def bands_figure(report: Report) -> Figure:
         (right, f"recall@{cutoff}", "popularity of the target", "targets", [m.by_popularity for m in report.models]),
     ):
         heights = [[band.metrics[metric] for band in bands] for bands in groups]
-        names = [f"{band.name}\n{band.size:,} {unit}" for band in groups[0]]
+        names = [f"{band.name}\n{band.size:,}" for band in groups[0]]
         grouped_bars(axes, [model.label for model in report.models], names, heights, colours)
         axes.tick_params(labelsize=9)
         axes.set_title(f"{metric} by {title}", fontsize=11)
+        axes.set_xlabel(f"{title}, and how many {unit}", fontsize=9)
         axes.set_ylabel(metric, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False, fontsize=9)

@@ -21,7 +21,7 @@ def by_rank_figure(report: Report, usual: float, look: Look) -> Figure:
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for model, colour in zip(report.models, model_colours(report, look), strict=True):
-        heights = [height for height in model.lists.popularity_by_rank if height > 0]
+        heights = [height if height > 0 else np.nan for height in model.lists.popularity_by_rank]
         wide = 2.6 if model.path is not None else 1.5
         axes.plot(range(1, len(heights) + 1), heights, color=colour, linewidth=wide, label=model.label)
     axes.axhline(usual, color=look.ink, linewidth=1, linestyle=":", label="an average train event")
