@@ -20,6 +20,7 @@ STAGES = {  # command or module: the module that a command imports
     "append": "preprocess.append",
     "train": "training.train",
     "evaluate": "evaluation.evaluate",
+    "report": "evaluation.report_page.command",
     "promote": "evaluation.promote",
     "recommend": "retrieval.recommend",
     "export": "retrieval.export",
@@ -107,6 +108,13 @@ def test_evaluate_passes_model_split_and_what_to_compare_with(monkeypatch: pytes
     arguments = ("--model", "models:/m-1", "--split", "validation", "--against", "paper", "--against", "x/y")
     assert run("evaluate", conf, *arguments).exit_code == 0
     assert stage.calls[0][1] == {"model": "models:/m-1", "split": "validation", "against": ["paper", "x/y"]}
+
+
+def test_report_passes_model_and_split(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "report")
+    assert run("report", conf, "--model", "paper", "--split", "validation").exit_code == 0
+    assert stage.calls[0][1] == {"model": "paper", "split": "validation"}
+    assert run("report", conf, "--split", "train").exit_code == 2
 
 
 def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
