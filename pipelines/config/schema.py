@@ -40,6 +40,9 @@ class TableSource(Section):
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"
+    max_row_bytes: int = Field(2**20, ge=1)  # jsonl: a longer line is set aside as unreadable. No line of csv or
+    # sessions may be longer than 16 MiB
+    max_expansion: int = Field(200, ge=1)  # a compressed file of more than 64 MiB may hold so many times its bytes
 
     @field_validator("delimiter")
     @classmethod

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from pipelines.config.schema import TableSource
 from pipelines.errors import UserError
+from pipelines.log.limits import is_too_deep, shown, suspects, within_expansion
 
 BLOCK_BYTES = 16 * 2**20  # of text per block
 BLOCK_ROWS = 2**20  # of Parquet per block
@@ -71,6 +72,8 @@ def reading(path: str, file_format: str) -> Iterator[None]:
         raise UserError(f"{path}: not in the declared encoding ({error}); set encoding:, e.g. latin-1") from None
     except _UNREADABLE as error:
         text = str(error).strip() or type(error).__name__
+        if "straddl" in text:  # a line that no block holds
+            text = f"a line of more than {BLOCK_BYTES // 2**20} MiB; is a quote never closed?"
         hint = "; set encoding:, e.g. latin-1" if "UTF8" in text else ""
         raise UserError(f"{path}: cannot be read as {file_format}: {text.splitlines()[0]}{hint}") from None
 
@@ -79,7 +82,7 @@ def is_blank(fragment: Fragment) -> bool:
     """Say whether a text file holds not a byte, once decompressed."""
     if fragment.size_bytes > BLANK_BYTES:
         return False
-    with reading(fragment.shown, fragment.format), _stream(fragment) as raw:
+    with reading(fragment.shown, fragment.format), _stream(fragment, TableSource(path=fragment.path)) as raw:
         return not raw.read(1)
 
 
@@ -96,7 +99,7 @@ def _columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
     with reading(fragment.shown, fragment.format):
         if fragment.format == "parquet":
             return list(pq.read_schema(fragment.path, filesystem=fragment.filesystem).names)
-        with _stream(fragment) as raw:
+        with _stream(fragment, source) as raw:
             return list(_open_csv(raw, source, None, []).schema.names)
 
 
@@ -113,7 +116,7 @@ def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> 
     given = dict(fragment.partition)
     if fragment.format == "jsonl":  # a line may leave out a key: that is a missing value, not a missing column
         with reading(fragment.shown, fragment.format):
-            for block in _json_blocks(fragment):
+            for block in _json_blocks(fragment, source):
                 yield Block(_with_columns(block.table, columns, given), block.unreadable)
         return
     inside = _columns_inside(fragment, source)
@@ -131,7 +134,7 @@ def _table_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -
     elif fragment.format == "sessions":
         yield from _session_blocks(fragment, source, columns)
     else:
-        with _stream(fragment) as raw:
+        with _stream(fragment, source) as raw:
             yield from _csv_blocks(raw, source, columns)
 
 
@@ -150,10 +153,10 @@ def _parquet_blocks(fragment: Fragment, columns: list[str]) -> Iterator[Block]:
 
 
 @contextmanager
-def _stream(fragment: Fragment) -> Iterator[BinaryIO]:
-    """Open the file's bytes, decompressed by its suffix (.gz, .zst, .bz2, .lz4)."""
+def _stream(fragment: Fragment, source: TableSource) -> Iterator[BinaryIO]:
+    """Open the file's bytes, decompressed by its suffix (.gz, .zst, .bz2, .lz4), as far as it may expand."""
     with fragment.filesystem.open_input_stream(fragment.path, compression="detect") as raw:
-        yield raw
+        yield within_expansion(raw, fragment.path, fragment.size_bytes, source.max_expansion)
 
 
 def _csv_blocks(raw: Any, source: TableSource, columns: list[str]) -> Iterator[Block]:
@@ -220,7 +223,7 @@ def _session_blocks(fragment: Fragment, source: TableSource, columns: list[str])
     parse = csv.ParseOptions(delimiter=_NO_CHARACTER, quote_char=False, ignore_empty_lines=False)
     convert = csv.ConvertOptions(column_types={"line": pa.string()})
     first = 1 + (fragment.number << 40)  # lines of several files are different users
-    with _stream(fragment) as raw:
+    with _stream(fragment, source) as raw:
         for batch in csv.open_csv(raw, options, parse, convert):
             items = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(batch["line"]))
             length = pc.list_value_length(items).to_numpy()
@@ -238,28 +241,36 @@ def _session_blocks(fragment: Fragment, source: TableSource, columns: list[str])
             first += len(length)
 
 
-def _json_blocks(fragment: Fragment) -> Iterator[Block]:
+def _json_blocks(fragment: Fragment, source: TableSource) -> Iterator[Block]:
     """Each block infers its own types, so that a key first seen, or null, late in the file is no error."""
-    with _stream(fragment) as raw:
-        rest = b""
+    longest = source.max_row_bytes
+    with _stream(fragment, source) as raw:
+        rest, skipped = b"", 0  # the beginning of a line, and how much of it was too long to be kept
         while chunk := raw.read(BLOCK_BYTES):
             lines, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline and skipped:
+                _, _, lines = lines.partition(b"\n")
+                skipped = 0
             if newline:
-                yield _json_block(lines)
-        if rest.strip():
-            yield _json_block(rest)
+                yield _json_block(lines, longest)
+            if len(rest) > longest:
+                if not skipped:
+                    yield Block(pa.table({}), (shown(rest, longest),))
+                rest, skipped = b"", skipped + len(rest)
+        if rest.strip() and not skipped:
+            yield _json_block(rest, longest)
 
 
-def _json_block(data: bytes) -> Block:
-    try:
-        return Block(_parse_json(data))
-    except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line
-        lines = [line for line in data.split(b"\n") if line.strip()]
-        is_good = [_is_json_object(line) for line in lines]
-        if all(is_good):
-            raise
-        bad = tuple(line.decode(errors="replace") for line, good in zip(lines, is_good, strict=True) if not good)
-        return Block(_parse_json(b"\n".join(line for line, good in zip(lines, is_good, strict=True) if good)), bad)
+def _json_block(data: bytes, longest: int) -> Block:
+    if not suspects(data, longest):
+        try:
+            return Block(_parse_json(data))
+        except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line
+            pass
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    is_good = [_is_json_object(line, longest) for line in lines]
+    bad = tuple(shown(line, longest) for line, good in zip(lines, is_good, strict=True) if not good)
+    return Block(_parse_json(b"\n".join(line for line, good in zip(lines, is_good, strict=True) if good)), bad)
 
 
 def _parse_json(data: bytes) -> pa.Table:
@@ -268,7 +279,9 @@ def _parse_json(data: bytes) -> pa.Table:
     return pa_json.read_json(pa.BufferReader(data), pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1))
 
 
-def _is_json_object(line: bytes) -> bool:
+def _is_json_object(line: bytes, longest: int) -> bool:
+    if len(line) > longest or is_too_deep(line):
+        return False
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

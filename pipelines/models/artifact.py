@@ -3,8 +3,8 @@
 config.json                    written last: model settings, feature specs, lineage; size and digest of every file
 weights.safetensors            every parameter and buffer of the model
 item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
-items.parquet                  item, id, count, train_count, show_<column>: to print and to look up; raw_<feature> of the
-                               features that are not shown: for filters (pipelines.lists)
+items.parquet                  item, id, count, train_count, show_<column>: to print and to look up; raw_<feature> of
+                               the features that are not shown: for filters (pipelines.lists)
 profile_features/<feature>.parquet   value vocabularies, to encode a raw profile; file: config.names.file_name
 """
 
