@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 COMPRESSED = {".gz", ".zst", ".bz2", ".lz4"}
 FREE_BYTES = 64 * 2**20  # of what is expanded: less than that harms nobody
 MAX_DEPTH = 100  # of a JSON value; Arrow's parser dies of some 10,000
+_NULL = re.compile(rb"(?m)^[ \t\r]*n")
 SHOWN_BYTES = 200  # of a line that is too long
 
 
@@ -55,7 +57,12 @@ def is_too_deep(line: bytes) -> bool:
 
 
 def suspects(lines: bytes, longest: int) -> bool:
-    """Say whether any line could be longer than `longest` bytes or too deep, by a look at line ends and brackets."""
+    """Say whether any line could be longer than `longest` bytes, too deep, or ``null``, of which Arrow's parser dies.
+
+    A look at line ends, brackets and the beginnings of lines.
+    """
+    if _NULL.search(lines):
+        return True
     bytes_ = np.frombuffer(lines, np.uint8)
     starts = np.concatenate([[0], np.flatnonzero(bytes_ == 0x0A) + 1])
     if np.diff(np.append(starts, len(bytes_) + 1)).max() > longest + 1:

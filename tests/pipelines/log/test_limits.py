@@ -73,6 +73,16 @@ def test_no_line_that_is_too_long_or_too_deep_goes_unsuspected(longest: int, lin
     assert suspects(b"\n".join(lines), longest) or not wrong
 
 
+@pytest.mark.parametrize("line", [b"null", b" null\r", b"nul", b'"x"', b"[1]", b"1", b"true", b""])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_line_that_is_no_object_is_a_bad_row(tmp_path: Path, line: bytes, place: int) -> None:
+    file = tmp_path / "log.jsonl"
+    lines = [ROW.strip(), ROW.strip()]
+    lines.insert(place, line)
+    file.write_bytes(b"\n".join(lines))
+    assert counted(blocks(file)) == (2, bool(line))
+
+
 def test_a_csv_line_without_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.log.formats.BLOCK_BYTES", 1000)
     file = tmp_path / "log.csv"
