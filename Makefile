@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint format bench bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -50,6 +50,20 @@ lint: $(INSTALLED) ## ruff, mypy and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+DOCS := $(VENV)/.docs
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS) ## The documentation's site into site/: strict, every link and anchor checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(DOCS) ## The same on http://127.0.0.1:8000, built anew as you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+wheel: $(INSTALLED) ## The wheel and the sdist into dist/
+	$(BIN)/python -m build --outdir dist
+
 bench: $(INSTALLED) ## Do the trained interests find the planted ones? (about 3 minutes)
 	$(BIN)/python -m benchmarks.interests
 
@@ -77,4 +91,4 @@ format: $(INSTALLED) ## Let ruff sort imports and lay out the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment and the caches (not mind_home)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -38,6 +38,7 @@ from jobs.options import (
     loaded_config,
     print_next,
     require_campaign,
+    require_extra,
     require_list_file,
     with_top,
 )
@@ -115,6 +116,22 @@ def evaluate(
 
     evaluate(config, model=model, split=split, against=against or ())
     print_next("recommend", conf, sets, preset, home, *([] if model is None else ["--model", model]), "--all")
+
+
+@app.command()
+def report(
+    conf: Conf,
+    model: Model = None,
+    split: Annotated[Literal["test", "validation"], typer.Option("--split", help="As evaluated.")] = "test",
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Draw what a model finds, what its interests do and what its lists are made of: one page, and pictures."""
+    config = loaded_config(conf, sets, preset, home)
+    from pipelines.evaluation.report_page.command import report
+
+    report(config, model=model, split=split)
 
 
 @app.command()
@@ -208,6 +225,23 @@ def export(
     from pipelines.retrieval.export import export
 
     export(config, model=model, latest=latest)
+
+
+@app.command()
+def serve(
+    conf: Conf,
+    model: Model = None,
+    port: Annotated[int | None, typer.Option("--port", help="Of 127.0.0.1 (serve.host); 8000 by default.")] = None,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Answer requests over HTTP, with the registry's champion and whichever follows it, until Ctrl-C."""
+    require_extra("ray.serve", "serve")
+    config = loaded_config(conf, [*(sets or []), *([] if port is None else [f"serve.port={port}"])], preset, home)
+    from pipelines.endpoint.serve import serve_model
+
+    serve_model(config, model=model)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,6 +65,16 @@ def require_campaign(conf: Path | None, resume: str | None, preset: str | None =
         raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
     if resume is not None and preset is not None:
         raise UserError(f"--preset {preset}: must be left out with --resume, which goes on with a campaign as it was")
+
+
+def require_extra(module: str, extra: str) -> None:
+    """See that the packages of an extra are installed, by one of its modules."""
+    try:
+        import_module(module)
+    except ImportError:
+        raise UserError(
+            f"{extra}: needs packages that are not installed: pip install 'mind-retrieval[{extra}]'"
+        ) from None
 
 
 def home_without_conf(home: str | None, environment: Mapping[str, str] = os.environ) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mind_core.inference import TopList
+from mind_core.hits import TopList
 
 Policy = Literal["best", "quota", "round_robin", "greedy"]
 """best: the highest scores. quota: so many places for each interest, then the highest scores. round_robin: interests

@@ -15,17 +15,10 @@ from torch import Tensor
 
 from mind_core import diversity
 from mind_core.diversity import Cap, Policy
-from mind_core.inference import (
-    TILE_USERS,
-    Retriever,
-    Shelf,
-    TopList,
-    best_match,
-    history_pairs,
-    recommend_shelves,
-    top_lists,
-)
+from mind_core.hits import TopList
+from mind_core.inference import TILE_USERS, Remembered, Retriever, recommend_shelves, remembered, search_shelves
 from mind_core.sequences import Sequences, full_histories
+from mind_core.shelves import Shelf, history_pairs, own_pairs
 
 CANDIDATES = 4  # of each interest, times the places of a list
 FEWEST = 64  # candidates of an interest
@@ -145,16 +138,22 @@ def _of_tile(
     histories = full_histories(sequences, users, retriever.view)
     vectors, own = retriever.interests(histories)
     batch, count, dim = vectors.shape
-    alone = vectors.reshape(batch * count, 1, dim)
-    scores = best_match(retriever.item_vectors, alone, own.new_ones(len(alone), 1))
-    if (memory := retriever.memory(histories)) is not None:
-        assert histories.newest is not None
-        row, column = histories.newest.nonzero(as_tuple=True)  # each item of a user once
-        more = memory[row, column].unsqueeze(1)
-        scores.values.view(batch, count, -1)[row, :, histories.items[row, column]] += more
+    each = torch.arange(count, device=vectors.device)
+
+    def of_each(user: Tensor) -> Tensor:
+        """What is of a user is of each interest."""
+        return (user.unsqueeze(1) * count + each).flatten()
+
+    memory = remembered(retriever, histories)
+    if memory is not None:
+        item, more = (values.repeat_interleave(count) for values in (memory.item, memory.more))
+        memory = Remembered(of_each(memory.user), item, more)
     row, item = history_pairs(sequences, users)
-    of_each = (row.unsqueeze(1) * count + torch.arange(count, device=row.device)).flatten()
-    found = top_lists(scores, (of_each, item.repeat_interleave(count)), {shelf: n}, allowed)[shelf]
+    history = own_pairs((of_each(row), item.repeat_interleave(count)), len(retriever.catalogue))
+    alone = vectors.reshape(batch * count, 1, dim)
+    found = search_shelves(
+        retriever.catalogue, alone, own.new_ones(len(alone), 1), history, memory, {shelf: n}, allowed
+    )[shelf]
     foreign = ~own.unsqueeze(2)
     items = found.items.view(batch, count, -1).masked_fill(foreign, 0)
     return items, found.scores.view(batch, count, -1).masked_fill(foreign, float("-inf"))

@@ -115,14 +115,31 @@ def group_metrics(
     """
     result = user_metrics(ranks, row, users, cutoffs)
     for group, inside in (("again", again), ("new", ~again)):
-        counted, group_row = row[inside].unique(return_inverse=True)
         for prefix, group_ranks in ((group, ranks), (f"shelf_{group}", shelf_ranks)):
-            if not len(counted):
-                continue
-            for name, values in user_metrics(group_ranks[inside], group_row, len(counted), cutoffs).items():
-                of_everyone = values.new_full((users,), float("nan"))
-                of_everyone[counted] = values
-                result[f"{prefix}/{name}"] = of_everyone
+            found = metrics_among(group_ranks, inside, row, users, cutoffs)
+            result |= {f"{prefix}/{name}": values for name, values in found.items()}
+    return result
+
+
+def metrics_among(ranks: Tensor, inside: Tensor, row: Tensor, users: int, cutoffs: list[int]) -> dict[str, Tensor]:
+    """Compute `user_metrics` of the targets that are `inside` (T,) bool alone; nothing if there are none.
+
+    Returns
+    -------
+    name -> (B,) float64, NaN for a user who has none of them.
+
+    Examples
+    --------
+    >>> ranks, row, inside = torch.tensor([1, 9, 2]), torch.tensor([0, 0, 1]), torch.tensor([True, False, False])
+    >>> metrics_among(ranks, inside, row, users=2, cutoffs=[5])["recall@5"].tolist()
+    [1.0, nan]
+    """
+    counted, own_row = row[inside].unique(return_inverse=True)
+    result = {}
+    if len(counted):
+        for name, values in user_metrics(ranks[inside], own_row, len(counted), cutoffs).items():
+            result[name] = values.new_full((users,), float("nan"))
+            result[name][counted] = values
     return result
 
 

@@ -6,7 +6,7 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# what pandas takes for missing, and MySQL's and Hive's \\N
+NULL_WORDS: tuple[str, ...] = (
+    "\\N", "NULL", "null", "None", "NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA",
+    "NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND",
+)  # fmt: skip
+
+
 class TableSource(Section):
     """Where a table lies and how to read it. `path` may be a file, a folder or a glob; local or any pyarrow.fs URI.
 
@@ -43,6 +50,16 @@ class TableSource(Section):
     max_row_bytes: int = Field(2**20, ge=1)  # jsonl: a longer line is set aside as unreadable. No line of csv or
     # sessions may be longer than 16 MiB
     max_expansion: int = Field(200, ge=1)  # a compressed file of more than 64 MiB may hold so many times its bytes
+    quote: str = '"'  # csv; "" where a quote is a character like any other
+    null_values: list[str | int | float] = list(NULL_WORDS)  # what stands for a missing value, in any format, beside
+    # blanks; replaces the list of the usual words: [NA, -1], or [] for none
+
+    @field_validator("quote")
+    @classmethod
+    def quote_is_a_character(cls, value: str) -> str:
+        if len(value.encode()) > 1 or value in ("\n", "\r"):
+            raise ValueError(f"quote={value!r}: must be one character, or empty where nothing is quoted")
+        return value
 
     @field_validator("delimiter")
     @classmethod
@@ -84,7 +101,9 @@ class EventSource(TableSource):
     time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
     time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
     # microseconds. None: numbers are a mere order, a fraction is cut off
-    tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
+    time_format: str | None = None  # of text that is not ISO, as strptime has it: "%d.%m.%Y %H:%M". None: the usual
+    # ones are tried, and what might be two of them is refused
+    tie_break: str | None = None  # orders events of equal time: numbers, times or text; what is still tied goes by item
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all
     type_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of event_type, 1 for others; sequences get
@@ -92,6 +111,21 @@ class EventSource(TableSource):
     exclude: list[Exclusion] = []
     duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
     repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
+
+    @field_validator("time_format")
+    @classmethod
+    def time_format_reads_what_it_writes(cls, value: str | None) -> str | None:
+        if value is not None:
+            moment = datetime(2001, 2, 3, 4, 5, 6)
+            try:
+                if "%" not in value or datetime.strptime(moment.strftime(value), value).year != moment.year:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(
+                    f"time_format={value!r}: must say at least year, month and day as strptime has it, such as "
+                    "'%d.%m.%Y %H:%M'"
+                ) from None
+        return value
 
     @model_validator(mode="after")
     def types_need_a_column(self) -> EventSource:
@@ -279,6 +313,31 @@ class RayConfig(Section):
     # it has now
 
 
+class ServeConfig(Section):
+    host: str = "127.0.0.1"  # 0.0.0.0 answers other machines too: put something before it that asks who they are
+    port: int = Field(8000, ge=1, le=65535)
+    replicas: int = Field(1, ge=1)  # processes that hold the model and answer
+    max_replicas: int | None = Field(None, ge=1)  # more of them while they are busy, up to so many; None: never
+    busy_requests: float = Field(8.0, gt=0)  # at a time and replica, beyond which there are more replicas
+    cpus: float = Field(1.0, gt=0)  # of a replica, and its threads
+    batch: int = Field(32, ge=1, le=128)  # requests that are answered together
+    batch_wait_ms: float = Field(2.0, ge=0, le=1000)  # for more of them
+    queue: int = Field(256, ge=1)  # requests that wait or are answered; beyond it the answer is 503
+    timeout_s: float = Field(30.0, gt=0)  # of a request
+    max_n: int = Field(1_000, ge=1, le=100_000)  # items of a list
+    max_history: int = Field(10_000, ge=1, le=1_000_000)  # ids of a history; of exclude and of only, too
+    max_body: int = Field(2**20, ge=1_000, le=2**28)  # bytes of a request
+    registered: str | None = None  # model of MLflow's registry whose alias is followed; None: the config's name
+    alias: str = "champion"
+    poll_s: float = Field(10.0, ge=0.1)  # between two looks at the alias
+
+    @model_validator(mode="after")
+    def scaled_between_bounds(self) -> ServeConfig:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas={self.max_replicas}: must be >= replicas, {self.replicas}")
+        return self
+
+
 class Config(Section):
     name: Name
     preset: str = "default"
@@ -293,6 +352,7 @@ class Config(Section):
     lists: ListsConfig = ListsConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
+    serve: ServeConfig = ServeConfig()
 
     @field_validator("home")
     @classmethod

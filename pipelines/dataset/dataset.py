@@ -44,6 +44,7 @@ from pipelines.storage.publish import Mark
 from pipelines.storage.tables import read_arrow, read_table
 
 SCHEMA_VERSION = 2
+READING = 2  # of the rules by which values of a log are read: what is missing, which text is a number, what breaks ties
 MARK = Mark("manifest.json")
 RAW = "raw_"  # of a column's name
 Side = Literal["item", "profile"]
@@ -104,6 +105,8 @@ class Manifest:
     bucket_runs: list[list[int]] = field(default_factory=list)
     appended: int = 0  # times that --append was run
     file_numbers: int = 0  # files of the log are numbered from 0; the next one's number
+    time_format: str | None = None  # of the times' text, if it is not ISO
+    reading: int = 1
     made_from: str = ""  # hash of the data settings and of the files as they were when preprocessing began
 
     @property

@@ -15,7 +15,7 @@ from pipelines.dataset.dataset import SplitCounts
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches, first_occurrences, gather, split_users
 from pipelines.log.ids import Int64s
-from pipelines.log.normalise import TimeUnit
+from pipelines.log.times import TimeUnit
 
 Int32s = npt.NDArray[np.int32]
 

@@ -25,11 +25,13 @@ from pipelines.errors import UserError
 from pipelines.evaluation.baselines import LABELS, FittedBaselines, fit_baselines
 from pipelines.evaluation.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
 from pipelines.evaluation.interests import SAMPLED_USERS
+from pipelines.evaluation.lists import Categories, item_categories
 from pipelines.evaluation.ranking import Ranking, RankUsers, join_rankings, rankings_in
 from pipelines.evaluation.report import (
     Floats,
     Report,
     compared_metrics,
+    cutoff_of,
     difference,
     groups_of,
     labels,
@@ -74,8 +76,9 @@ def evaluate(
     with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
         with progress("Fitting the baselines", total=None):
             baselines = fit_baselines(dataset, config)
-        ranking, stats = _rank(config, dataset, folders, baselines, split)
-        report, per_user = _report(config, dataset, folders, cards, baselines, ranking, split)
+        categories = item_categories(dataset)
+        ranking, stats = _rank(config, dataset, folders, baselines, categories, split)
+        report, per_user = _report(config, dataset, folders, cards, baselines, categories, ranking, split)
         with published(target, MARK) as folder:
             (folder / MARK.file).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
             pq.write_table(_per_user(dataset, report, ranking, per_user), folder / "users.parquet")
@@ -87,16 +90,22 @@ def evaluate(
 
 
 def _rank(
-    config: Config, dataset: Dataset, folders: list[Path], baselines: FittedBaselines, split: SplitName
+    config: Config,
+    dataset: Dataset,
+    folders: list[Path],
+    baselines: FittedBaselines,
+    categories: Categories | None,
+    split: SplitName,
 ) -> tuple[Ranking, str]:
     """What the models made of the users of a split, and Ray Data's statistics of it."""
     arguments = {
         "cutoffs": config.metric_cutoffs,
         "exclude_seen": config.evaluate.seen == "filter",
         "every": max(1, dataset.manifest.splits[split].users // SAMPLED_USERS),
+        "depth": cutoff_of(config.train.metric),
     }
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-        arguments["baselines"] = ray.put(baselines)
+        arguments |= {"baselines": ray.put(baselines), "categories": ray.put(categories)}
         everyone = UserPass(dataset, [split], config, RankUsers, folders, arguments)
         parts = list(rankings_in(everyone.blocks(f"Ranking {split} users")))
         stats = everyone.stats()
@@ -113,6 +122,7 @@ def _report(
     folders: list[Path],
     cards: list[ModelCard],
     baselines: FittedBaselines,
+    categories: Categories | None,
     ranking: Ranking,
     split: SplitName,
 ) -> tuple[Report, dict[str, Floats]]:
@@ -128,8 +138,8 @@ def _report(
     models, differences = [], []
     first: dict[str, Floats] = {}
     for words, outcome in zip(described_by, ranking.models, strict=True):
-        metrics = metrics_of(ranking, outcome, cutoffs)  # of one model at a time, beside the first
-        models.append(model_report(ranking, outcome, metrics, counts, **words))
+        metrics = metrics_of(ranking, outcome, cutoffs, counts)  # of one model at a time, beside the first
+        models.append(model_report(ranking, outcome, metrics, counts, categories, **words))
         first = first or metrics
         if metrics is not first:
             compared = compared_metrics(metric, metrics)
@@ -155,8 +165,9 @@ def _report(
 
 
 def _per_user(dataset: Dataset, report: Report, ranking: Ranking, metrics: dict[str, Floats]) -> pa.Table:
-    """One row per user: raw id, history length and the evaluated model's metrics; null: no target of the group."""
+    """One row per user: raw id, history length, interests and the model's metrics; null: no target of the group."""
     columns = {name: pa.array(values, from_pandas=True) for name, values in metrics.items()}
+    columns = {"interests": pa.array(ranking.models[0].own), **columns}
     ids = dataset.vocabulary("users")["id"].take(pa.array(ranking.users))
     return pa.table({"user": ids, "history_length": pa.array(ranking.lengths), **columns}).replace_schema_metadata(
         {"model": report.models[0].name, "split": report.split, "seen": report.seen}

@@ -5,9 +5,9 @@ The last two are figures 5 and 6 of Li et al. 2019. All are Matplotlib figures; 
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -15,14 +15,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mind_core.inference import MINDRetriever, search
+from mind_core.inference import MINDRetriever
+from mind_core.search import search
 from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences
+from pipelines.evaluation.lists import telling_feature
 from pipelines.evaluation.report import Report
 from pipelines.models.artifact import SavedModel
 
@@ -34,7 +37,6 @@ SHOWN_USERS = 3
 SHOWN_BEHAVIOURS = 20  # the newest
 SHOWN_CATEGORIES = 5  # of an interest
 RETRIEVED = 50  # items of an interest, for the categories
-TELLING = 100  # values of a feature that both tells items apart and is shared by many of them
 BAR_LETTERS = 130  # that fit beside each other into the whole width of a bar
 
 
@@ -79,12 +81,9 @@ def bands_figure(report: Report) -> Figure:
         (left, report.metric, "behaviours in the history", "users", [m.by_history for m in report.models]),
         (right, f"recall@{cutoff}", "popularity of the target", "targets", [m.by_popularity for m in report.models]),
     ):
-        width = 0.8 / len(groups)
-        for number, (model, bands) in enumerate(zip(report.models, groups, strict=True)):
-            place = np.arange(len(bands)) + (number - (len(groups) - 1) / 2) * width
-            heights = [band.metrics[metric] for band in bands]
-            axes.bar(place, heights, width * 0.92, label=model.label, color=colours[number])
-        axes.set_xticks(np.arange(len(groups[0])), [f"{band.name}\n{band.size:,} {unit}" for band in groups[0]])
+        heights = [[band.metrics[metric] for band in bands] for bands in groups]
+        names = [f"{band.name}\n{band.size:,} {unit}" for band in groups[0]]
+        grouped_bars(axes, [model.label for model in report.models], names, heights, colours)
         axes.tick_params(labelsize=9)
         axes.set_title(f"{metric} by {title}", fontsize=11)
         axes.set_ylabel(metric, fontsize=9)
@@ -94,7 +93,30 @@ def bands_figure(report: Report) -> Figure:
     return figure
 
 
-def coupling_figure(model: SavedModel, users: ShownUsers) -> Figure:
+def grouped_bars(
+    axes: Axes,
+    labels: Sequence[str],
+    names: Sequence[str],
+    heights: Sequence[Sequence[float]],
+    colours: Sequence[str],
+    errors: Sequence[Sequence[tuple[float, float]]] | None = None,
+    ink: str = "black",
+) -> None:
+    """Draw bars side by side: `labels` are the models, a colour each, `names` the groups on the axis.
+
+    heights : by model, then by group.  errors : of each height, how far the interval goes below and above.
+    """
+    width = 0.8 / len(labels)
+    for number, label in enumerate(labels):
+        place = np.arange(len(names)) + (number - (len(labels) - 1) / 2) * width
+        axes.bar(place, heights[number], width * 0.92, label=label, color=colours[number])
+        if errors is not None:
+            spread = np.array(errors[number]).T
+            axes.errorbar(place, heights[number], spread, fmt="none", ecolor=ink, elinewidth=1, capsize=2)
+    axes.set_xticks(np.arange(len(names)), names)
+
+
+def coupling_figure(model: SavedModel, users: ShownUsers, shades: str | Colormap = "Blues") -> Figure:
     """Coupling coefficients: interests down, behaviours across, grouped by the interest they go to (Fig. 5)."""
     names = item_names(model)
     count = len(users.names)
@@ -104,7 +126,7 @@ def coupling_figure(model: SavedModel, users: ShownUsers) -> Figure:
         shown = slice(max(0, length - SHOWN_BEHAVIOURS), length)
         weights, items = users.weights[row, :kept, shown], users.histories.items[row, shown]
         order = torch.sort(weights.argmax(0), stable=True).indices
-        image = axes.imshow(weights[:, order].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        image = axes.imshow(weights[:, order].numpy(), cmap=shades, vmin=0, vmax=1, aspect="auto")
         labels = [textwrap.shorten(names[i], 26, placeholder="…") for i in items[order].tolist()]
         axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
         axes.set_yticks(range(kept), [f"interest {j + 1}" for j in range(kept)], fontsize=9)
@@ -115,9 +137,9 @@ def coupling_figure(model: SavedModel, users: ShownUsers) -> Figure:
     return figure
 
 
-def retrieved_figure(model: SavedModel, users: ShownUsers, dataset: Dataset) -> Figure | None:
+def retrieved_figure(model: SavedModel, users: ShownUsers, dataset: Dataset, others: str = OTHERS) -> Figure | None:
     """Categories of the items that each interest retrieves (Fig. 6); None without a feature that has categories."""
-    feature = _telling_feature(model)
+    feature = telling_feature(model.card.item_features)
     if feature is None:
         return None
     names = category_names(dataset, feature)
@@ -128,11 +150,11 @@ def retrieved_figure(model: SavedModel, users: ShownUsers, dataset: Dataset) -> 
         kept = int(users.own[row].sum())
         alone = users.vectors[row, :kept].unsqueeze(1)  # (kept, 1, d): each interest as if it were a user
         own = torch.ones(kept, 1, dtype=torch.bool)
-        items, _, _ = search(model.retriever.item_vectors, alone, own, RETRIEVED)
+        items, _, _ = search(model.retriever.catalogue, alone, own, RETRIEVED)
         for interest in range(kept):
             found = [i - FIRST_ITEM for i in items[interest].tolist() if i >= FIRST_ITEM]
             counts = Counter(value for item in found for value in _as_list(values[item]))
-            _stack(axes, interest, counts, names)
+            _stack(axes, interest, counts, names, others)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         axes.tick_params(labelsize=8)
@@ -160,14 +182,7 @@ def category_names(dataset: Dataset, feature: str) -> dict[int, str]:
     return {**names, 1: "rare", 2: "missing"}
 
 
-def _telling_feature(model: SavedModel) -> str | None:
-    """The categorical item feature whose number of values is nearest to TELLING, in ratio."""
-    features = [info for info in model.card.item_features if info.kind in ("categorical", "multi")]
-    nearest = min(features, key=lambda info: abs(math.log(info.size / TELLING)), default=None)
-    return None if nearest is None else nearest.name
-
-
-def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str]) -> None:
+def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str], others: str) -> None:
     """One bar of full width: the most frequent categories, each with its name, then the others."""
     total, left = sum(counts.values()), 0.0
     base = COLOURS[interest % len(COLOURS)]
@@ -180,7 +195,7 @@ def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str
             name = name if len(name) <= letters else name[: letters - 1] + "…"
             axes.text(left + share / 2, interest, name, ha="center", va="center", fontsize=7.5)
         left += share
-    axes.barh(interest, 1 - left, left=left, color=OTHERS, edgecolor="white")
+    axes.barh(interest, 1 - left, left=left, color=others, edgecolor="white")
 
 
 def _as_list(value: object) -> list[int]:

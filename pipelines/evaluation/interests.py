@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
-from mind_core.diagnostics import moved_by_one_event, pairwise_cosine
+from mind_core.diagnostics import coupling_entropy, moved_by_one_event, pairwise_cosine
 from mind_core.evaluation import Outcome
-from mind_core.inference import TILE_USERS, MINDRetriever, best_match, history_pairs
-from mind_core.interest_metrics import best_interest_recall, interest_lists, list_overlap
+from mind_core.inference import TILE_USERS, MINDRetriever
+from mind_core.interest_metrics import best_interest_recall, list_overlap
 from mind_core.metrics import user_metrics
+from mind_core.search import search
 from mind_core.sequences import Sequences as BehaviourSequences
 from mind_core.sequences import full_histories
+from mind_core.shelves import history_pairs
 from mind_core.special_rows import FIRST_ITEM
 
 SAMPLED_USERS = 8192  # about so many are looked at: each of their interests makes a list of its own
+BINS = 40
+RANGES = {"cosine": (-1.0, 1.0), "entropy": (0.0, 1.0), "overlap": (0.0, 1.0)}
+"""Of what is counted by user, the least and the greatest value."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,11 +34,13 @@ class InterestSample:
     """Of S users with several interests; see the functions in mind_core that the names come from.
 
     recall, best_interest_recall : of all interests together, and of the one that finds most, in lists of `depth`.
+    entropy : of the couplings of a user's behaviours, 0 to 1; NaN without behaviours.
     moved : by one more event; NaN where nothing could move.  longer : bool, the history is longer than the window.
     """
 
     depth: int
     cosine: Floats
+    entropy: Floats
     overlap: Floats
     recall: Floats
     best_interest_recall: Floats
@@ -46,20 +54,23 @@ class InterestReport:
 
     moved_shorter, moved_longer : share of the behaviours that go to another interest after one more event, of users
         whose history fits the window, and of users whose window slides.
+    histograms : name -> users in BINS bins of equal width over RANGES[name].
     """
 
     users: int
     depth: int
     cosine: float
+    entropy: float | None
     overlap: float
     recall: float
     best_interest_recall: float
     moved_shorter: float | None
     moved_longer: float | None
+    histograms: dict[str, list[int]] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """The figures as metrics: interests/<name>."""
-        figures = {name: value for name, value in asdict(self).items() if name not in ("users", "depth")}
+        figures = {name: value for name, value in asdict(self).items() if name not in ("users", "depth", "histograms")}
         return {f"interests/{name}": value for name, value in figures.items() if value is not None}
 
 
@@ -81,14 +92,19 @@ def _of_tile(
 ) -> InterestSample:
     """Look at some of the users of an outcome, at most TILE_USERS."""
     users = outcome.users[tile]
-    vectors, own = retriever.interests(full_histories(sequences, users, retriever.view))
-    by_interest = best_match(retriever.item_vectors, vectors, own).by_interest
-    assert by_interest is not None
+    histories = full_histories(sequences, users, retriever.view)
+    vectors, own, weights = retriever.route(histories)
+    mask = functional.pad(histories.mask, (0, weights.shape[2] - histories.mask.shape[1]))
+    count = own.shape[1]
+    seen = None
     if exclude_seen:
         row, item = history_pairs(sequences, users)
-        by_interest[row, :, item] = float("-inf")
-    depth = min(max(outcome.cutoffs), by_interest.shape[2] - FIRST_ITEM)
-    lists = interest_lists(by_interest, depth)
+        number = torch.arange(count)
+        seen = ((row.unsqueeze(1) * count + number).flatten(), item.repeat_interleave(count))
+    depth = min(max(outcome.cutoffs), len(retriever.catalogue) - FIRST_ITEM)
+    alone = vectors.flatten(0, 1).unsqueeze(1)  # each interest as if it were a user
+    found = search(retriever.catalogue, alone, own.flatten().unsqueeze(1), depth, seen)
+    lists = found.items.view(len(users), count, depth)
     place = torch.full((len(outcome.users),), -1)
     place[tile] = torch.arange(len(tile))
     kept = place[outcome.row] >= 0
@@ -96,6 +112,7 @@ def _of_tile(
     return InterestSample(
         depth=depth,
         cosine=pairwise_cosine(vectors, own).numpy(),
+        entropy=coupling_entropy(weights, mask, own).numpy(),
         overlap=list_overlap(lists, own).numpy(),
         recall=user_metrics(ranks, row, len(users), [depth])[f"recall@{depth}"].float().numpy(),
         best_interest_recall=best_interest_recall(lists, own, row, targets).numpy(),
@@ -121,9 +138,17 @@ def interest_report(found: Sequence[InterestSample]) -> InterestReport | None:
         users=len(longer),
         depth=found[0].depth,
         cosine=float(all_of("cosine").mean()),
+        entropy=mean(all_of("entropy")),
         overlap=float(all_of("overlap").mean()),
         recall=float(all_of("recall").mean()),
         best_interest_recall=float(all_of("best_interest_recall").mean()),
         moved_shorter=mean(moved[~longer]),
         moved_longer=mean(moved[longer]),
+        histograms={name: _histogram(all_of(name), limits) for name, limits in RANGES.items()},
     )
+
+
+def _histogram(values: npt.NDArray[np.float64], limits: tuple[float, float]) -> list[int]:
+    inside = np.clip(values[~np.isnan(values)], *limits)  # rounding may lead outside
+    counts: list[int] = np.histogram(inside, BINS, limits)[0].tolist()
+    return counts

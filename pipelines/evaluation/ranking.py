@@ -24,11 +24,13 @@ from mind_core.sequences import Sequences, full_histories
 from pipelines.dataset.tensors import to_targets
 from pipelines.evaluation.baselines import FittedBaselines
 from pipelines.evaluation.interests import InterestSample, interest_sample
+from pipelines.evaluation.lists import Categories, ListSample, join_samples, list_samples
 from pipelines.models.artifact import SavedModel
 from pipelines.models.over_users import UserWorker
 
 Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
+Int8s = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -40,7 +42,8 @@ class ModelRanking:
     shelf_ranks : (T,) among the items of the target's own group (history, or not); None where seen items are filtered.
     recommended : cutoff -> distinct item indices of all lists cut there.
     found_by : (K,) places in the longest lists that each interest filled.  hits_by : (K,) of them with a target.
-    own : (K,) users with 1, 2, ... interests.
+    own : (U,) how many interests each user has.
+    lists : what the lists are made of.
     interests : samples of users with several interests; none for a model or a rule with a single one.
     """
 
@@ -49,7 +52,8 @@ class ModelRanking:
     recommended: dict[int, Ints]
     found_by: Ints
     hits_by: Ints
-    own: Ints
+    own: Int8s
+    lists: ListSample
     interests: list[InterestSample]
 
 
@@ -81,10 +85,26 @@ class RankUsers(UserWorker):
         fitted: FittedBaselines = ray.get(self.arguments["baselines"])
         return fitted
 
+    @cached_property
+    def categories(self) -> Categories | None:
+        """As `baselines`."""
+        found: Categories | None = ray.get(self.arguments["categories"])
+        return found
+
     def work(  # type: ignore[override]
-        self, table: pa.Table, *, baselines: object, cutoffs: list[int], exclude_seen: bool, every: int
+        self,
+        table: pa.Table,
+        *,
+        baselines: object,
+        categories: object,
+        cutoffs: list[int],
+        exclude_seen: bool,
+        every: int,
+        depth: int,
     ) -> pa.Table:
-        ranking = rank_slice(self.models, self.baselines, table, cutoffs, exclude_seen, every)
+        ranking = rank_slice(
+            self.models, self.baselines, table, cutoffs, exclude_seen, every, depth=depth, categories=self.categories
+        )
         return pa.table({"ranking": [pickle.dumps(ranking)]})
 
 
@@ -101,20 +121,27 @@ def rank_slice(
     cutoffs: list[int],
     exclude_seen: bool,
     every: int = 1,
+    *,
+    depth: int | None = None,
+    categories: Categories | None = None,
 ) -> Ranking:
     """Rank the whole catalogue for the rows of a split, with each model and with each baseline.
 
     every : interests are looked at one by one for each so manieth user of the dataset, however the rows are cut.
+    depth : of the lists whose make-up is looked at; None: the largest cutoff.  categories : of the items.
     """
     sequences, targets = models[0].sequences(table), to_targets(table)
     everyone = torch.arange(len(sequences))
     chosen = torch.tensor(table["user"].to_numpy() % every == 0)
     scorers: list[Scorer] = [*(model.retriever for model in models), *baselines.scorers(exclude_seen).values()]
+    outcomes = [
+        evaluate(scorer, sequences, targets, everyone, cutoffs, exclude_seen=exclude_seen, shelves=not exclude_seen)
+        for scorer in scorers
+    ]
+    counts = torch.tensor(baselines.counts)
+    lists = list_samples(outcomes, sequences, counts, categories, depth or max(cutoffs))
     rankings = []
-    for scorer in scorers:
-        outcome = evaluate(
-            scorer, sequences, targets, everyone, cutoffs, exclude_seen=exclude_seen, shelves=not exclude_seen
-        )
+    for scorer, outcome, sample in zip(scorers, outcomes, lists, strict=True):
         own = _own(scorer, sequences, outcome)
         count = own.shape[1]
         rankings.append(
@@ -124,11 +151,15 @@ def rank_slice(
                 {n: _items_in(outcome.top_items[:, :n]) for n in cutoffs},
                 torch.bincount(outcome.interest[outcome.top_items > 0], minlength=count).numpy(),
                 torch.bincount(outcome.interest[_hits(outcome)], minlength=count).numpy(),
-                torch.bincount(own.sum(1), minlength=count + 1)[1:].numpy(),
+                own.sum(1).to(torch.int8).numpy(),
+                sample,
                 _interests(scorer, sequences, outcome, chosen[outcome.users] & (own.sum(1) > 1), exclude_seen),
             )
         )
-    counted = outcome.users  # the same for every model: whose targets count depends on the data alone
+    outcome, counted = (
+        outcomes[0],
+        outcomes[0].users,
+    )  # the same for every model: whose targets count depends on the data alone
     return Ranking(
         table["user"].to_numpy()[counted.numpy()],
         sequences.lengths[counted].numpy(),
@@ -174,7 +205,8 @@ def join_rankings(slices: list[Ranking]) -> Ranking:
                 {n: np.unique(np.concatenate([part.recommended[n] for part in parts])) for n in parts[0].recommended},
                 np.sum([part.found_by for part in parts], axis=0),
                 np.sum([part.hits_by for part in parts], axis=0),
-                np.sum([part.own for part in parts], axis=0),
+                np.concatenate([part.own for part in parts]),
+                join_samples([part.lists for part in parts]),
                 [sample for part in parts for sample in part.interests],
             )
         )

@@ -14,13 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mind_core.metrics import group_metrics, user_metrics
+from mind_core.metrics import group_metrics, metrics_among, user_metrics
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.evaluation.interests import InterestReport, interest_report
-from pipelines.evaluation.ranking import Ints, ModelRanking, Ranking
+from pipelines.evaluation.lists import Categories, ListReport, list_report
+from pipelines.evaluation.ranking import Bools, Int8s, Ints, ModelRanking, Ranking
 
 HISTORY_BANDS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
-POPULARITY_BANDS = ("head", "mid", "tail", "cold")
+POPULARITY_BANDS = ("head", "mid", "tail", "cold 1-4", "cold 0")
 HEAD, MID = 0.01, 0.20  # head: the most popular 1 % of the items seen in training; mid: up to 20 %; tail: the rest
+COLD = 5  # train events that an item must have not to be cold, however popular it is among others
+REPORT_VERSION = 2  # of report.json
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 2**22  # of the bootstrap, to bound its memory
@@ -44,10 +48,13 @@ class ModelReport:
     """One model's figures.
 
     label : short name for tables.  path, run_id : None for a baseline.  note : how a baseline was fitted.
-    metrics : name -> mean over the users; names as `mind_core.metrics.group_metrics` has them, and coverage.
+    metrics : name -> mean over the users; names as `mind_core.metrics.group_metrics` has them, those of the targets
+        that are cold items (``cold/recall@20``) and of `ListSample` (``list/novelty@20``), coverage and Gini.
     intervals : name -> [low, high], 95 % of resampled users.
     interest_share, hit_share : of the places in the longest lists, and of the targets in them, by the interest that
         found the item.
+    lists : what the lists are made of.
+    by_interests : users by how many interests they have; one band for a rule.
     interests : what they are worth, on a sample of the users; None for a single one.
     users_by_interests : users with 1, 2, ... interests.
     """
@@ -61,6 +68,8 @@ class ModelReport:
     intervals: dict[str, tuple[float, float]]
     by_history: list[Band]
     by_popularity: list[Band]
+    by_interests: list[Band]
+    lists: ListReport
     interest_share: list[float]
     hit_share: list[float]
     interests: InterestReport | None
@@ -98,6 +107,7 @@ class Report:
     groups : again and new; empty where seen items are filtered, and all targets are new.
     differences : of the headline metric to every other model, in their order; then of the groups' metrics.
     baselines_left_out : a line for each.
+    version : of this format.
     """
 
     dataset: str
@@ -115,6 +125,7 @@ class Report:
     models: list[ModelReport]
     differences: list[Difference]
     baselines_left_out: list[str]
+    version: int = REPORT_VERSION
 
     @property
     def headlines(self) -> list[Difference]:
@@ -133,15 +144,33 @@ def mean(values: Floats | Ints) -> float:
     return math.fsum(values.tolist()) / len(values)
 
 
-def metrics_of(ranking: Ranking, model: ModelRanking, cutoffs: list[int]) -> dict[str, Floats]:
-    """Compute a model's metrics of each user: name -> (U,), NaN where the user has no target of the name's group."""
+def cutoff_of(metric: str) -> int:
+    """Return the N of metric@N.
+
+    >>> cutoff_of("recall@20")
+    20
+    """
+    return int(metric.split("@")[1])
+
+
+def metrics_of(
+    ranking: Ranking, model: ModelRanking, cutoffs: list[int], train_counts: Ints | None = None
+) -> dict[str, Floats]:
+    """Compute a model's metrics of each user: name -> (U,), NaN where the user has no target of the name's group.
+
+    train_counts : (items,) events in the training split, for the group of cold items; None: without it.
+    """
     ranks, row, again = (torch.from_numpy(each) for each in (model.ranks, ranking.row, ranking.again))
     users = len(ranking.users)
     if model.shelf_ranks is None:
         found = user_metrics(ranks, row, users, cutoffs)
     else:
         found = group_metrics(ranks, torch.from_numpy(model.shelf_ranks), again, row, users, cutoffs)
-    return {name: values.numpy() for name, values in found.items()}
+    if train_counts is not None:
+        cold = torch.from_numpy(train_counts[ranking.targets - FIRST_ITEM] < COLD)
+        among = metrics_among(ranks, cold, row, users, cutoffs)
+        found |= {f"cold/{name}": values for name, values in among.items()}
+    return {name: values.numpy() for name, values in found.items()} | model.lists.by_user()
 
 
 def groups_of(ranking: Ranking) -> dict[str, Group]:
@@ -157,6 +186,7 @@ def model_report(
     model: ModelRanking,
     metrics: dict[str, Floats],
     train_counts: Ints,
+    categories: Categories | None = None,
     *,
     name: str,
     label: str,
@@ -168,8 +198,11 @@ def model_report(
 
     metrics : of `metrics_of`.
     train_counts : (items,) events in the training split; item index i is place i - 2.
+    categories : of the items.
     """
-    catalogue = len(train_counts)
+    catalogue, own = len(train_counts), model.own
+    bands = popularity_bands(train_counts)
+    lists = list_report(model.lists, own, bands, len(POPULARITY_BANDS), categories)
     counted = {metric: values[~np.isnan(values)] for metric, values in metrics.items()}
     coverage = {f"coverage@{n}": len(items) / catalogue for n, items in model.recommended.items()}
     return ModelReport(
@@ -178,14 +211,16 @@ def model_report(
         path,
         run_id,
         note,
-        {metric: mean(values) for metric, values in counted.items()} | coverage,
+        {metric: mean(values) for metric, values in counted.items()} | coverage | {f"gini@{lists.depth}": lists.gini},
         {metric: interval(values) for metric, values in counted.items()},
         _by_history(ranking, metrics),
-        _by_popularity(ranking, model, train_counts),
+        _by_popularity(ranking, model, bands),
+        _by_interests(own, metrics),
+        lists,
         (model.found_by / max(1, model.found_by.sum())).tolist(),
         (model.hits_by / max(1, model.hits_by.sum())).tolist(),
         interest_report(model.interests),
-        model.own.tolist(),
+        np.bincount(own, minlength=len(model.found_by) + 1)[1:].tolist(),
     )
 
 
@@ -195,14 +230,24 @@ def _by_history(ranking: Ranking, metrics: dict[str, Floats]) -> list[Band]:
     for low, high in HISTORY_BANDS:
         inside = (ranking.lengths >= low) & (ranking.lengths <= (high or np.inf))
         if inside.any():
-            means = {name: mean(values[inside]) for name, values in metrics.items() if "/" not in name}
-            bands.append(Band(f"{low}-{high}" if high else f"{low}+", int(inside.sum()), means))
+            name = f"{low}-{high}" if high else f"{low}+"
+            bands.append(_band(name, inside, metrics))
     return bands
 
 
-def _by_popularity(ranking: Ranking, model: ModelRanking, train_counts: Ints) -> list[Band]:
+def _by_interests(own: Int8s, metrics: dict[str, Floats]) -> list[Band]:
+    """Average the metrics of all targets by how many interests a user has."""
+    return [_band(str(number), own == number, metrics) for number in np.unique(own).tolist()]
+
+
+def _band(name: str, inside: Bools, metrics: dict[str, Floats]) -> Band:
+    means = {name: mean(values[inside]) for name, values in metrics.items() if "/" not in name}
+    return Band(name, int(inside.sum()), means)
+
+
+def _by_popularity(ranking: Ranking, model: ModelRanking, bands_of_items: Ints) -> list[Band]:
     """Share of the targets found, by how popular they are; bands without targets are left out."""
-    band_of = popularity_bands(train_counts)[ranking.targets - 2]
+    band_of = bands_of_items[ranking.targets - FIRST_ITEM]
     bands = []
     for number, name in enumerate(POPULARITY_BANDS):
         ranks = model.ranks[band_of == number]
@@ -213,13 +258,17 @@ def _by_popularity(ranking: Ranking, model: ModelRanking, train_counts: Ints) ->
 
 
 def popularity_bands(train_counts: Ints) -> Ints:
-    """(items,) place in POPULARITY_BANDS; among equal counts the lower item index counts as the more popular."""
+    """(items,) place in POPULARITY_BANDS; among equal counts the lower item index counts as the more popular.
+
+    An item of fewer than COLD events is cold, wherever it stands.
+    """
     order = np.argsort(-train_counts, kind="stable")
     band = np.full(len(train_counts), 2)
     seen = np.count_nonzero(train_counts)
     band[order[: math.ceil(MID * seen)]] = 1
     band[order[: math.ceil(HEAD * seen)]] = 0
-    band[train_counts == 0] = 3
+    band[train_counts < COLD] = 3
+    band[train_counts == 0] = 4
     return band
 
 

@@ -37,6 +37,8 @@ def show_report(report: Report, folder: Path) -> None:
     by_history = _bands(f"{report.metric} by behaviours in the history", report, report.metric, "users")
     by_popularity = _bands(f"recall@{cutoff} by popularity of the target", report, f"recall@{cutoff}", "targets")
     output.print("", by_history, "", by_popularity, "", sep="\n")
+    output.print(_lists(report), "", sep="\n")
+    _say(list_line(report))
     for line in [*interest_lines(model), *doubt_lines(report)]:
         _say(line)
     if report.seen_targets:
@@ -76,6 +78,34 @@ def doubt_lines(report: Report) -> list[str]:
         found, simple = (each.metrics[report.metric] for each in (model, popularity))
         lines.append(below_popularity(found, simple, report.metric, f"{report.users:,} {report.split} users"))
     return [f"[yellow]Look again:[/yellow] {line}" for line in lines if line is not None]
+
+
+def list_line(report: Report) -> str:
+    """Say what the columns of the table of lists mean."""
+    feature = report.models[0].lists.feature
+    text = (
+        "Lists: Gini of the places that items get, 0 = all as many; novelty in bits, -log2 of the share of the events"
+    )
+    if feature is None:
+        return f"{text}. Without a categorical item feature nothing is known of their diversity"
+    return (
+        f"{text}; diversity: mean distance (Jaccard) of two items' {feature}, of all pairs, of pairs that one interest "
+        "found and that two found; off: KL of the history's categories from the list's, 0 = in the same shares"
+    )
+
+
+def _lists(report: Report) -> Table:
+    """Show what each model's lists are made of."""
+    depth = report.models[0].lists.depth
+    columns = {"novelty": "novelty", "diversity": "diver-\nsity", "diversity_within": "one\ninterest",
+               "diversity_across": "two\ninterests", "calibration": "off"}  # fmt: skip
+    known = {name for model in report.models for name in model.metrics}
+    names = {f"list/{name}@{depth}": text for name, text in columns.items() if f"list/{name}@{depth}" in known}
+    table = _table(f"lists of {depth}", "cover-\nage", "Gini", "head\nitems", *names.values())
+    for model in report.models:
+        coverage = [_of(model, f"coverage@{depth}"), _of(model, f"gini@{depth}"), f"{model.lists.band_share[0]:.0%}"]
+        table.add_row(model.label, *coverage, *(_of(model, name) for name in names))
+    return table
 
 
 def _shares(parts: list[float]) -> str:

@@ -18,7 +18,7 @@ from pipelines.config.redact import redact
 from pipelines.config.schema import FeatureTable, ListsConfig, StockTable, TableSource
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.errors import UserError
-from pipelines.log.formats import column_names
+from pipelines.log.formats import columns_inside
 from pipelines.log.ids import WHOLE_NUMBER, as_array, canonical
 from pipelines.log.sources import TEXT_FORMATS, fragments, guess_format, identity, read_source
 from pipelines.storage.filesystems import hint, open_filesystem, reason
@@ -94,7 +94,11 @@ def _column(path: str, items: pa.Array, names: Sequence[str]) -> pa.Array:
     """The column of a table that holds ids; in a CSV of one column the first line may be an id itself."""
     source = TableSource(path=path)
     (piece, *_) = fragments(source, [])
-    present = list(names) if piece.format == "jsonl" else column_names(piece, source)
+    present = (
+        list(names)
+        if piece.format == "jsonl"
+        else list(dict.fromkeys([*columns_inside(piece, source), *dict(piece.partition)]))
+    )
     name = next((name for name in names if name in present), None)
     if name is None and len(present) == 1:
         name = present[0]
@@ -132,7 +136,7 @@ def read_stock(source: StockTable, items: pa.Array, names: Sequence[str] = ()) -
     (piece, *_) = fragments(source, [])
     if piece.format == "jsonl":
         raise UserError(f"{redact(source.path)}: a stock table must be Parquet or CSV, whose columns have names")
-    present = column_names(piece, source)
+    present = list(dict.fromkeys([*columns_inside(piece, source), *dict(piece.partition)]))
     wanted = [source.id] if source.id is not None else [*names, *ID_NAMES]
     key = next((name for name in wanted if name in present), None)
     if key is None:

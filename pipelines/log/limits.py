@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
-import re
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-COMPRESSED = {".gz", ".zst", ".bz2", ".lz4"}
+EXPANSION = 200  # times its bytes that a compressed file may hold, unless max_expansion says otherwise
 FREE_BYTES = 64 * 2**20  # of what is expanded: less than that harms nobody
 MAX_DEPTH = 100  # of a JSON value; Arrow's parser dies of some 10,000
-_NULL = re.compile(rb"(?m)^[ \t\r]*n")
 SHOWN_BYTES = 200  # of a line that is too long
 
 
@@ -35,10 +32,8 @@ class Bounded(io.RawIOBase):
         return data
 
 
-def within_expansion(raw: Any, path: str, size: int, most: int) -> Any:
-    """Bound what a compressed file of `size` bytes may expand to, at most `most` times that; another file as it is."""
-    if os.path.splitext(path)[1] not in COMPRESSED:
-        return raw
+def within_expansion(raw: Any, size: int, most: int) -> Any:
+    """Bound what a compressed file of `size` bytes may expand to, at most `most` times that."""
     what = f"it expands to more than {most} times its {size:,} bytes; if that is right, set max_expansion: higher"
     return pa.PythonFile(Bounded(raw, max(FREE_BYTES, most * size), what), mode="r")
 
@@ -57,12 +52,7 @@ def is_too_deep(line: bytes) -> bool:
 
 
 def suspects(lines: bytes, longest: int) -> bool:
-    """Say whether any line could be longer than `longest` bytes, too deep, or ``null``, of which Arrow's parser dies.
-
-    A look at line ends, brackets and the beginnings of lines.
-    """
-    if _NULL.search(lines):
-        return True
+    """Say whether any line could be longer than `longest` bytes or too deep, by a look at line ends and brackets."""
     bytes_ = np.frombuffer(lines, np.uint8)
     starts = np.concatenate([[0], np.flatnonzero(bytes_ == 0x0A) + 1])
     if np.diff(np.append(starts, len(bytes_) + 1)).max() > longest + 1:
@@ -71,7 +61,7 @@ def suspects(lines: bytes, longest: int) -> bool:
     return bool(np.diff(np.append(np.searchsorted(opens, starts), len(opens))).max() > MAX_DEPTH)
 
 
-def shown(line: bytes, longest: int) -> str:
+def shortened(line: bytes, longest: int) -> str:
     """Show a line, or the beginning of one that is too long to be kept whole."""
     if len(line) <= longest:
         return line.decode(errors="replace")

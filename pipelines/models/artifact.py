@@ -31,12 +31,11 @@ from mind_core.inference import (
     MINDRetriever,
     PopularityRetriever,
     Retriever,
-    Shelf,
-    times_in_history,
 )
 from mind_core.list_rules import NO_RULES, ListRules, ruled_shelves
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
+from mind_core.shelves import Shelf, times_in_history
 from mind_core.sizes import model_parts, stored_bytes
 from mind_core.special_rows import FIRST_ITEM, UNKNOWN
 from pipelines.config.home_location import shown

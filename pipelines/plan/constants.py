@@ -11,6 +11,7 @@ BLOCK_ROWS = 2**20  # pipelines.log.formats: rows of Parquet that a reading task
 EXCHANGED_AT_ONCE = 64 * 2**20  # pipelines.preprocess.exchange: bytes that a task of the exchange takes in
 COUNTS_HELD = 8  # pipelines.preprocess.core_items.total: item counts of so many parts are added at a time
 TILE_USERS = 128  # mind_core.inference: users ranked at a time
+SEARCH_SCORES, SEARCH_EXACT = 2**20, 2**22  # mind_core.search: products of a block, numbers summed in order
 TILE_SCORES = 2**20  # mind_core.loss: scores computed at a time
 REPORT_EVERY_STEPS = 50  # pipelines.training.worker
 REPEATS_BYTES = 20  # pipelines.training.memory_input, where a model asks for traits

@@ -34,7 +34,7 @@ from pipelines.dataset.splits import SPLITS
 from pipelines.dataset.vocabulary import FeatureEncoder, build_items, encode_columns
 from pipelines.errors import UserError
 from pipelines.log.ids import Int64s, Lookup, as_array
-from pipelines.log.normalise import TimeUnit
+from pipelines.log.times import TimeUnit
 from pipelines.preprocess.core_items import Core, settled
 from pipelines.preprocess.sort_parts import Part
 from pipelines.preprocess.workspace import Workspace

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from mind_core.inference import Shelf
 from mind_core.list_rules import ListRules
 from mind_core.sequences import Sequences
+from mind_core.shelves import Shelf
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.names import file_name

@@ -12,8 +12,11 @@ import pyarrow.compute as pc
 import torch
 from rich.markup import escape
 from rich.table import Table
+from torch.nn import functional
 
-from mind_core.inference import MINDRetriever, Scores, TopList, top_lists
+from mind_core.hits import TopList
+from mind_core.inference import MINDRetriever
+from mind_core.search import Catalogue, search
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
@@ -83,9 +86,10 @@ def nearest_items(
     >>> found.items.tolist(), [round(score, 3) for score in found.scores[0].tolist()]
     ([[3, 4]], [0.707, 0.0])
     """
-    norms = item_vectors.norm(dim=1).clamp(min=1e-12)
-    cosine = (item_vectors[items] @ item_vectors.T) / norms / norms[items].unsqueeze(1)
-    return top_lists(Scores(cosine), (torch.arange(len(items)), items), {"new": n}, allowed)["new"]
+    directions = functional.normalize(item_vectors, dim=1)
+    asked = directions[items].unsqueeze(1)  # (B, 1, d)
+    own = torch.ones(len(items), 1, dtype=torch.bool)
+    return search(Catalogue(directions), asked, own, n, seen=(torch.arange(len(items)), items), allowed=allowed)
 
 
 def _known(model: SavedModel, text: str, place: int | None) -> int:

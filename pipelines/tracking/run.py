@@ -124,8 +124,12 @@ class Tracker:
 
     def steps(self, metric: str) -> set[int]:
         """Return the steps at which `metric` was logged."""
+        return set(self.history(metric))
+
+    def history(self, metric: str) -> dict[int, float]:
+        """Return what was logged of `metric`, by step; of a step that was logged twice, the last."""
         history = self._ask(self._client.get_metric_history, self.run_id, metric_name(metric))
-        return {point.step for point in history or ()}
+        return {point.step: point.value for point in history or ()}
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; later values replace earlier ones."""

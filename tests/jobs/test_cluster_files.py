@@ -21,7 +21,11 @@ from tests.jobs.manifests import check, containers, documents
 ROOT = Path(__file__).parents[2]
 LAUNCHED = [ROOT / "ray_cluster.yaml", ROOT / "jobs/clusters/aws.yaml"]
 MANIFESTS = sorted((ROOT / "jobs/kuberay").glob("*.yaml"))
-FILES = [*LAUNCHED, *sorted(path for name in ("clusters", "kuberay") for path in (ROOT / "jobs" / name).iterdir())]
+FILES = [
+    *LAUNCHED,
+    ROOT / "Dockerfile",
+    *sorted(path for name in ("clusters", "kuberay") for path in (ROOT / "jobs" / name).iterdir()),
+]
 FILES = list(dict.fromkeys(path for path in FILES if path.is_file()))
 CLUSTER, JOB = ROOT / "jobs/kuberay/cluster.yaml", ROOT / "jobs/kuberay/job.yaml"
 RESOURCES = [pytest.param(each, id=f"{path.name}-{each['kind']}-{each['metadata']['name']}")
@@ -265,7 +269,8 @@ def test_containers_have_pinned_images_memory_limits_and_no_privileges(manifest:
 
 
 def test_images_of_the_dockerfile_are_pinned() -> None:
-    froms = re.findall(r"^FROM (\S+)", (ROOT / "jobs/kuberay/Dockerfile").read_text(), re.MULTILINE)
+    stages = re.findall(r"^FROM (\S+) AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    froms = {image for image, _ in stages} - {name for _, name in stages}
     assert froms
     assert all(re.search(r":\d+\.\d+\.\d+-", each) for each in froms)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mind_core.diversity import NO_CATEGORY, Cap, best, greedy, pooled, quota, round_robin
-from mind_core.inference import TopList, merge_interests
-from mind_core.list_metrics import variety
+from mind_core.hits import TopList, merge_interests
+from mind_core.variety import variety
 from tests.mind_core.given import generator
 
 Found = list[tuple[int, float, int]]  # item, score, interest

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mind_core import list_rules
 from mind_core.diversity import Cap
-from mind_core.inference import MINDRetriever, PopularityRetriever, Shelf, TopList, recommend_shelves
+from mind_core.hits import TopList
+from mind_core.inference import MINDRetriever, PopularityRetriever, recommend_shelves
 from mind_core.list_rules import ListRules, interest_candidates, ruled_shelves
 from mind_core.sequences import Sequences
+from mind_core.shelves import Shelf
 from tests.mind_core.given import generator, random_sequences, world
 
 ITEMS = 300

@@ -19,6 +19,7 @@ from mind_core.inference import PopularityRetriever
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.evaluation.lists import ListReport
 from pipelines.evaluation.promote import FIGURES, promote
 from pipelines.evaluation.report import Difference, ModelReport, Report
 from pipelines.models import serving
@@ -88,7 +89,8 @@ def outcome(config: Config, monkeypatch: pytest.MonkeyPatch) -> Callable[[Differ
 
         def pretended(_: Config, **given: Any) -> Report:
             calls.append(given)
-            model = ModelReport("m", "m", "/nowhere", None, None, {}, {}, [], [], [], [], None, [])
+            lists = ListReport(20, None, 0.0, [], [], [], [])
+            model = ModelReport("m", "m", "/nowhere", None, None, {}, {}, [], [], [], lists, [], [], None, [])
             return Report("d", "f", "test", "keep", "recall@20", [20], 1, 1, {}, 0, 0, 1, [model], [difference], [])
 
         monkeypatch.setattr(pipelines.evaluation.promote, "evaluate", pretended)

@@ -93,10 +93,11 @@ def test_every_way_to_a_list_gives_the_same_items_and_scores(
         assert torch.equal(their_scores, scores[batch])
 
     # those of the artifact and of the MLflow model, from raw ids and raw profiles
+    from pipelines.models.answers import Answerer
     from pipelines.models.serving import ServedRetriever
 
     served = ServedRetriever()
-    served.model = model
+    served.answerer = Answerer(model)
     for batch in (everyone, everyone[9:10]):
         raw = [ids[np.array(table["items"][int(row)].as_py()) - 2].tolist() for row in batch]
         profile = profile_of(config, [users[int(row)] for row in batch])
