@@ -231,6 +231,8 @@ class TrainConfig(Section):
     # CPUs
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
+    on_divergence: Literal["stop", "rollback"] = "stop"  # rollback: a training whose loss or weights are no longer
+    # finite goes on from its last checkpoint at half the rates, five times at most
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
     seed: Seed = 0
 
