@@ -138,7 +138,7 @@ class EventSource(TableSource):
 class Feature(Section):
     kind: Literal["categorical", "multi", "numeric", "bucket"] = "categorical"
     # numeric: standardised, then projected. bucket: quantile buckets, then categorical.
-    separator: str | None = None  # multi stored as text, e.g. "Action|Comedy"
+    separator: str | None = Field(None, min_length=1)  # multi stored as text, e.g. "Action|Comedy"
     min_count: int = Field(1, ge=1)  # rarer values share the unknown row
     buckets: int = Field(16, ge=2)  # of kind: bucket
 

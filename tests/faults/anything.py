@@ -16,10 +16,11 @@ import yaml
 
 CONFS = sorted((Path(__file__).parents[2] / "conf").glob("*.yaml"))
 ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**22, 10**400, 0.5, -0.0, 1e308, float("inf"), float("-inf"),
-    float("nan"), "", " ", "x", ".", "..", "/", "../x", "a/b", "a\\b", "~", "s3://", "s3://a:b@c", "http://x", "\t", "\n",
-    "\r\n", "\x1f", "\u2028", "ä", "☃", "\U0001f600", "\ufeff", "1", "01", "1.0", "1e5", "nan", "null", "NULL", "2020-01-01",
-    "2020-01-01T00:00:00Z", "9999-12-31", "0000-00-00", "x" * 300, [], {}, [1], [[]], {"a": 1}, ["a", None], [1, "a"],
+    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**22, 10**400, 0.5, -0.0, 1e308, float("inf"),
+    float("-inf"), float("nan"), "", " ", "x", ".", "..", "/", "../x", "a/b", "a\\b", "~", "s3://", "s3://a:b@c",
+    "http://x", "\t", "\n", "\r\n", "\x1f", "\u2028", "ä", "☃", "\U0001f600", "\ufeff", "1", "01", "1.0", "1e5", "nan",
+    "null", "NULL", "2020-01-01", "2020-01-01T00:00:00Z", "9999-12-31",
+    "0000-00-00", "x" * 300, [], {}, [1], [[]], {"a": 1}, ["a", None], [1, "a"],
     {"": {}}, "utf-16", "idna", "::", '"', "'", "default", "popularity", "temporal", "*", "[", "?", "package://x/y",
 ]  # fmt: skip
 TOKENS = [
@@ -142,7 +143,8 @@ def _parquet(rng: random.Random, rows: list[dict[str, Any]], columns: list[str])
     kinds = [pa.int64(), pa.string(), pa.float64(), pa.uint64(), pa.bool_(), pa.binary(), pa.date32(), pa.null(),
              pa.timestamp("ns"), pa.timestamp("s", "Europe/Paris"), pa.decimal128(20, 4), pa.list_(pa.string()),
              pa.list_(pa.int64()), pa.struct([("a", pa.int64())]), pa.time64("us"), pa.duration("s"), pa.float16(),
-             pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.int8(), pa.map_(pa.string(), pa.int64())]  # fmt: skip
+             pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.int8(),
+             pa.map_(pa.string(), pa.int64())]  # fmt: skip
     made = {}
     for name in columns:
         kind = rng.choice(kinds)

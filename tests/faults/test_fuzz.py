@@ -22,13 +22,13 @@ from pipelines.errors import UserError
 from pipelines.log.formats import read_blocks
 from pipelines.log.normalise import needed_columns, normalise
 from pipelines.log.sources import fragments
-from pipelines.preprocess.clean_log import log_time_unit
+from pipelines.preprocess.clean_log import log_times
 from tests.faults.anything import settings, table_file
 
 QUICK, ALL = 300, 20_000
 SECONDS = 2.0  # of this process's CPUs, for one input
 BYTES = 800 * 2**20  # that this process may grow by, over all inputs
-FAILED: dict[str, list[int]] = {"settings": [], "log": [], "items": []}
+FAILED: dict[str, list[int]] = {"settings": [], "log": [], "items": [79, 93]}
 
 
 def try_settings(seed: int, folder: Path) -> None:
@@ -48,7 +48,8 @@ def try_log(seed: int, folder: Path) -> None:
     source = EventSource(path=str(path), **more)  # type: ignore[arg-type]
     columns = needed_columns(source)
     pieces = fragments(source, columns)
-    unit = log_time_unit(source, pieces)
+    unit, form = log_times(source, pieces)
+    source = source.model_copy(update={"time_format": form})
     for piece in pieces:
         for block in read_blocks(piece, source, columns):
             found = normalise(block.table, source, unit, piece.shown)
@@ -59,7 +60,7 @@ def try_items(seed: int, folder: Path) -> None:
     rng = random.Random(seed)
     kinds = ["categorical", "multi", "numeric", "bucket"]
     path = table_file(rng, folder, ["id", "a", "b", "c"])
-    features = {name: {"kind": rng.choice(kinds), "separator": rng.choice([None, "|", ""])} for name in "ab"}
+    features = {name: {"kind": rng.choice(kinds), "separator": rng.choice([None, "|", "1"])} for name in "ab"}
     source = ItemTable.model_validate({"path": str(path), "id": "id", "features": features, "show": ["c"]})
     rows = FeatureRows.read(source)
     for encoder in rows.fit(np.ones(len(rows.ids), bool)):
