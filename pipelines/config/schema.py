@@ -6,7 +6,6 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
-import codecs
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +47,9 @@ class TableSource(Section):
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"
+    max_row_bytes: int = Field(2**20, ge=1)  # jsonl: a longer line is set aside as unreadable. No line of csv or
+    # sessions may be longer than 16 MiB
+    max_expansion: int = Field(200, ge=1)  # a compressed file of more than 64 MiB may hold so many times its bytes
     quote: str = '"'  # csv; "" where a quote is a character like any other
     null_values: list[str | int | float] = list(NULL_WORDS)  # what stands for a missing value, in any format, beside
     # blanks; replaces the list of the usual words: [NA, -1], or [] for none
@@ -136,7 +138,7 @@ class EventSource(TableSource):
 class Feature(Section):
     kind: Literal["categorical", "multi", "numeric", "bucket"] = "categorical"
     # numeric: standardised, then projected. bucket: quantile buckets, then categorical.
-    separator: str | None = None  # multi stored as text, e.g. "Action|Comedy"
+    separator: str | None = Field(None, min_length=1)  # multi stored as text, e.g. "Action|Comedy"
     min_count: int = Field(1, ge=1)  # rarer values share the unknown row
     buckets: int = Field(16, ge=2)  # of kind: bucket
 
@@ -229,6 +231,8 @@ class TrainConfig(Section):
     # CPUs
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
+    on_divergence: Literal["stop", "rollback"] = "stop"  # rollback: a training whose loss or weights are no longer
+    # finite goes on from its last checkpoint at half the rates, five times at most
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
     seed: Seed = 0
 

@@ -106,7 +106,7 @@ def read_source(
     pieces = fragments(source, columns)
     tables: list[pa.Table] = []
     rows, unreadable, absent = Counter[int](), dict[int, list[str]](), Counter[str]()
-    schema = pa.schema([(name, pa.null()) for name in columns])
+    schema, keys = pa.schema([(name, pa.null()) for name in columns]), dict[str, str]()
     for piece in pieces:
         for block in read_blocks(piece, source, columns):
             found = {name: as_array(block.table[name]) for name in columns}
@@ -118,7 +118,7 @@ def read_source(
             if block.unreadable:
                 unreadable.setdefault(piece.number, []).extend(block.unreadable)
             absent.update({note: count for note, count, _ in block.notes})
-            keys = {note: example for note, _, example in block.notes}
+            keys |= {note: example for note, _, example in block.notes}
     for name in columns:
         if rows.total() and absent[absent_note(name)] == rows.total():
             raise UserError(no_such_key(redact(source.path), name, keys[absent_note(name)]))
