@@ -65,3 +65,18 @@ def test_a_data_set_of_other_settings_is_made_anew(planted: Config, dataset: Dat
     other = planted.model_copy(update={"data": planted.data.model_copy(update={"min_item_events": 2})})
     assert data._opened(planted.dataset_path, other) is None
     assert data._opened(planted.dataset_path.with_name("none"), planted) is None
+
+
+def test_the_training_benchmark_exports_what_its_peer_reads(dataset: Dataset, tmp_path: Path) -> None:
+    import torch
+
+    from benchmarks.dataset_loop import load
+    from benchmarks.peers.export import export
+
+    loaded = load(dataset)
+    with np.load(export(loaded, tmp_path / "arrays.npz", torch.arange(3), with_users=True)) as file:
+        arrays = dict(file)
+    assert arrays["items"].tolist() == loaded.train.items.tolist()
+    assert arrays["train_profile"].shape == (len(loaded.train), 2)
+    assert len(arrays["profile_sizes"]) == 2
+    assert arrays["evaluated"].tolist() == [0, 1, 2]
