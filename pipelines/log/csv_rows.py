@@ -167,7 +167,9 @@ def _header(body: bytes, dialect: Dialect) -> tuple[list[str] | None, int]:
     start = len(body) - len(body.lstrip(_ENDS))
     if start == len(body):
         return None, start
-    found = None if dialect.mark is None else _patterns(dialect.byte, dialect.mark, None).several_lines.match(body, start)
+    found = (
+        None if dialect.mark is None else _patterns(dialect.byte, dialect.mark, None).several_lines.match(body, start)
+    )
     stop = _line_end(body, start) if found is None else found.end()
     options = csv.ReadOptions(use_threads=False, block_size=stop - start + 1)
     header = csv.read_csv(pa.BufferReader(body[start:stop]), options, csv.ParseOptions(**dialect.parse_options))
@@ -208,7 +210,9 @@ def _line_by_line(body: bytes, start: int, columns: int, dialect: Dialect, final
     """
     assert dialect.mark is not None, "without quotes a line is a record"
     patterns = _patterns(dialect.byte, dialect.mark, columns)
-    good, bad, longer = [body[:start]], [], []
+    good = [body[:start]]
+    bad: list[bytes] = []
+    longer: list[bytes] = []
     regular = start
     while (quote := body.find(dialect.mark, start)) >= 0:
         line = max(start, body.rfind(b"\n", start, quote) + 1, body.rfind(b"\r", start, quote) + 1)

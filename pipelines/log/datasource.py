@@ -93,4 +93,9 @@ def blocks_of(rows: pa.Table) -> Iterator[tuple[int, int, bool, Block]]:
         for place in range(batch.num_rows):
             piece, block, last, table, unreadable, notes = (batch[name][place] for name in batch.schema.names)
             raw = pa.ipc.open_stream(table.as_buffer()).read_all()
-            yield piece.as_py(), block.as_py(), last.as_py(), Block(raw, tuple(unreadable.as_py()), tuple(map(tuple, json.loads(notes.as_py()))))
+            yield (
+                piece.as_py(),
+                block.as_py(),
+                last.as_py(),
+                Block(raw, tuple(unreadable.as_py()), tuple(map(tuple, json.loads(notes.as_py())))),
+            )

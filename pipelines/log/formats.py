@@ -87,7 +87,10 @@ def is_blank(fragment: Fragment) -> bool:
     """Say whether a text file holds not a byte, once decompressed."""
     if fragment.size_bytes > BLANK_BYTES:
         return False
-    with reading(fragment.shown, fragment.format), open_bytes(fragment.filesystem, fragment.path, fragment.shown) as raw:
+    with (
+        reading(fragment.shown, fragment.format),
+        open_bytes(fragment.filesystem, fragment.path, fragment.shown) as raw,
+    ):
         return not raw.read(1)
 
 
@@ -254,9 +257,7 @@ def _session_blocks(fragment: Fragment, source: TableSource, columns: list[str])
             first += len(length)
 
 
-def _with_columns(
-    table: pa.Table, columns: list[str], given: dict[str, str | None], source: TableSource
-) -> pa.Table:
+def _with_columns(table: pa.Table, columns: list[str], given: dict[str, str | None], source: TableSource) -> pa.Table:
     """These columns in this order; `given` are those of the path."""
 
     def column(name: str) -> Any:

@@ -32,7 +32,9 @@ class JsonRows:
     lines: tuple[str, ...] = ()
 
 
-def json_rows(read: Read, shown: str, columns: Collection[str], times: str | None, block_bytes: int) -> Iterator[JsonRows]:
+def json_rows(
+    read: Read, shown: str, columns: Collection[str], times: str | None, block_bytes: int
+) -> Iterator[JsonRows]:
     """Yield a file's rows with whatever keys they have.
 
     Parameters
@@ -110,13 +112,16 @@ def _objects(chunk: bytes, read: Read, shown: str, block_bytes: int) -> Iterator
         yield "\n".join(found).encode()
 
 
-def _rows(data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], shown: str) -> JsonRows:
+def _rows(
+    data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], shown: str
+) -> JsonRows:
     try:
         if _NULL_LINE.search(data):
             raise pa.ArrowInvalid("a line is null")
         return JsonRows(_parsed(data, columns, times, texts))
     except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line, or several types in a column
-        good, bad = [], []
+        good: list[bytes] = []
+        bad: list[bytes] = []
         for line in filter(bytes.strip, data.split(b"\n")):
             (good if _is_object(line) else bad).append(line)
         lines = tuple(line.decode(errors="replace") for line in bad)

@@ -94,7 +94,7 @@ def time_format(texts: Iterable[pa.Array], where: str) -> str | None:
 
 def _share(texts: pa.Array, form: str) -> float:
     parsed = _formatted(texts, form)
-    return 1 - parsed.null_count / len(parsed)
+    return 1 - float(parsed.null_count) / len(parsed)
 
 
 def parse_times(
@@ -254,5 +254,3 @@ def _tidy(text: pa.Array) -> pa.Array:
     text = pc.ascii_upper(pc.utf8_trim_whitespace(text))
     text = pc.replace_substring_regex(text, r" UTC$", "Z")  # BigQuery
     return pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]+", r"\1")  # among nanoseconds, pandas ends in 2262
-
-

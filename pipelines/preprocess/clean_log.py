@@ -137,6 +137,7 @@ def read_log(
             notes[name] = (name, before[1] + count, before[2] or example)
     _stop_if_column_says_nothing(data.events, rows_by_file.total() - set_aside[UNREADABLE], notes)
     _stop_if_bad(data, rows_by_file.total(), set_aside, examples, quarantine)
+    as_they_should = {numbers_note(rule, True) for rule in data.events.exclude}
     kept = [block for block in blocks if block["file"] is not None]
     tie_break = data.events.tie_break
     if not kept:
@@ -150,8 +151,10 @@ def read_log(
         np.sum([block["bucket_counts"] for block in kept], axis=0),
         _common([block["own_types"][0] for block in kept]),
         _common([block["own_types"][1] for block in kept]),
-        None if tie_break is None else common_tie({block["tie"] for block in kept}, f"{data.events.path}: {tie_break!r}"),
-        tuple(notes.values()),
+        None
+        if tie_break is None
+        else common_tie({block["tie"] for block in kept}, f"{data.events.path}: {tie_break!r}"),
+        tuple(note for name, note in sorted(notes.items()) if name not in as_they_should),
     )
 
 
@@ -206,7 +209,9 @@ class Cleaner:
             "last": last,
             "rows_read": block.table.num_rows + len(block.unreadable),
             "set_aside": dict(+set_aside),
-            "examples": found.examples | {UNREADABLE: block.unreadable[0][:LONGEST_EXAMPLE]} if block.unreadable else found.examples,
+            "examples": found.examples | {UNREADABLE: block.unreadable[0][:LONGEST_EXAMPLE]}
+            if block.unreadable
+            else found.examples,
             "notes": [*block.notes, *found.notes],
             "file": None,
         }

@@ -26,9 +26,7 @@ ON_DISK = 1 / 8  # of the cluster's object store: an exchange of more goes throu
 EXCHANGED_AT_ONCE = 64 * 2**20  # bytes that a task of the exchange takes in
 
 
-def events_by_part(
-    log: CleanLog, runs: Sequence[Run], wanted: Sequence[int], kinds: Kinds
-) -> ray.data.Dataset:
+def events_by_part(log: CleanLog, runs: Sequence[Run], wanted: Sequence[int], kinds: Kinds) -> ray.data.Dataset:
     """Bring the clean events of the parts `wanted` together, every part whole within one block; see `parts_in`.
 
     Parameters

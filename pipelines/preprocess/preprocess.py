@@ -122,7 +122,13 @@ class Source:
         """Return what unfinished work must have been begun with to be gone on with."""
         settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
         tables = [file for rows in (self.item_rows, self.profile_rows) if rows is not None for file in rows.files]
-        return {"schema": SCHEMA_VERSION, "reading": READING, "settings": settings, "files": identity(self.pieces), "tables": tables}
+        return {
+            "schema": SCHEMA_VERSION,
+            "reading": READING,
+            "settings": settings,
+            "files": identity(self.pieces),
+            "tables": tables,
+        }
 
     def made_from(self, config: Config) -> str:
         """Return a digest of the key, for the manifest."""
@@ -173,7 +179,9 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         time_format=data.events.time_format,
         reading=READING,
     )
-    write_quality(layout, manifest, content.stats, content.test_count, current(config.dataset_path))
+    write_quality(
+        layout, manifest, content.stats, content.test_count, current(config.dataset_path), [*log.notes, *content.notes]
+    )
     write_text(manifest.to_json(), layout.manifest)
 
 

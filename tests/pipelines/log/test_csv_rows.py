@@ -17,7 +17,9 @@ def dialect(delimiter: str = ",", quote: str | None = '"', names: list[str] | No
     return Dialect("log.csv", delimiter, quote, names)
 
 
-def rows_of(text: str, block: int = BIG, way: Dialect | None = None) -> tuple[list[list[str | None]], list[str], list[str]]:
+def rows_of(
+    text: str, block: int = BIG, way: Dialect | None = None
+) -> tuple[list[list[str | None]], list[str], list[str]]:
     """The rows, the lines that are none, and those within values that look like rows."""
     way = way or dialect()
     names = column_names(io.BytesIO(text.encode()).read, way, block) if way.names is None else way.names

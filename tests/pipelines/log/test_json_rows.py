@@ -12,7 +12,9 @@ from pipelines.log.json_rows import json_rows, keys_of
 BIG = 2**20
 
 
-def rows_of(text: str, columns: list[str], block: int = BIG, times: str | None = None) -> tuple[list[object], list[str]]:
+def rows_of(
+    text: str, columns: list[str], block: int = BIG, times: str | None = None
+) -> tuple[list[object], list[str]]:
     blocks = list(json_rows(io.BytesIO(text.encode()).read, "log.json", columns, times, block))
     rows = [tuple(row.get(name) for name in columns) for each in blocks for row in each.table.to_pylist()]
     return rows, [line for each in blocks for line in each.lines]
@@ -62,7 +64,9 @@ def test_text_that_looks_like_a_time_is_text_but_in_the_time_column(block: int) 
 
 
 def test_keys_of_objects_within_objects_have_their_way_there() -> None:
-    kind = pa.schema([("a", pa.int64()), ("b", pa.struct([("c", pa.int64()), ("d", pa.list_(pa.struct([("e", pa.int64())])))]))])
+    kind = pa.schema(
+        [("a", pa.int64()), ("b", pa.struct([("c", pa.int64()), ("d", pa.list_(pa.struct([("e", pa.int64())])))]))]
+    )
     assert list(keys_of(kind)) == ["a", "b.c", "b.d[].e"]
 
 

@@ -50,7 +50,9 @@ def test_days_that_might_be_months_are_told_apart_by_later_blocks_or_refused() -
     doubtful = pa.array(["3/4/2010 8:26", "1/2/2010 9:00"])
     assert time_format([doubtful, pa.array(["3/14/2010 9:00"])], "") == "%m/%d/%Y %H:%M"
     assert time_format([doubtful, pa.array([""]), pa.array(["14/3/2010 9:00"])], "") == "%d/%m/%Y %H:%M"
-    with pytest.raises(UserError, match=r"log: '3/4/2010 8:26' may be '%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M'; set time_f"):
+    with pytest.raises(
+        UserError, match=r"log: '3/4/2010 8:26' may be '%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M'; set time_f"
+    ):
         time_format([doubtful], "log")
 
 
