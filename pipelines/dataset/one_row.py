@@ -49,9 +49,9 @@ class OneRow:
         if self.source.duplicates == "refuse":
             count = np.bincount(codes)
             raise UserError(
-                f"{self.source.path}: {int((count > 1).sum()):,} values of {self.source.id!r} stand on several rows, e.g. "
-                f"{encoded.dictionary[int(count.argmax())].as_py()!r}; keep one row per id, or set duplicates: first, last "
-                "or newest"
+                f"{self.source.path}: {int((count > 1).sum()):,} values of {self.source.id!r} stand on several rows, "
+                f"e.g. {encoded.dictionary[int(count.argmax())].as_py()!r}; keep one row per id, or set duplicates: "
+                "first, last or newest"
             )
         rows = self._rows(table, codes)
         self.dropped += table.num_rows - len(rows)

@@ -1,4 +1,4 @@
-"""Times of any writer -> int64: microseconds since 1970 UTC, or the log's plain numbers. Pure Arrow and NumPy; no Ray."""
+"""Times of any writer -> int64: microseconds since 1970 UTC, or the log's plain numbers. Pure Arrow; no Ray."""
 
 from __future__ import annotations
 
@@ -150,6 +150,7 @@ def is_number(text: pa.Array) -> pa.Array:
 
 
 def is_numeric(kind: pa.DataType) -> bool:
+    """Say whether values are numbers."""
     return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
 
 

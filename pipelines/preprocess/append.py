@@ -300,8 +300,8 @@ def _tie_kind(new: str, dataset: Dataset, data: DataConfig) -> str:
     if pa.types.is_int64(tie.type) and new in (WHOLE, TIME):
         return new
     raise UserError(
-        f"{data.events.path}: {data.events.tie_break!r} holds {new}, the dataset's is {tie.type}; make the dataset anew of "
-        "all logs"
+        f"{data.events.path}: {data.events.tie_break!r} holds {new}, the dataset's is {tie.type}; make the dataset "
+        "anew of all logs"
     )
 
 

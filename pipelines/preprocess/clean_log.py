@@ -280,8 +280,8 @@ def _stop_if_column_says_nothing(source: EventSource, rows: int, notes: Mapping[
         _, _, example = wrong = notes.get(numbers_note(rule, False), ("", 0, ""))
         if wrong[1] and numbers_note(rule, True) not in notes:
             raise UserError(
-                f"{redact(source.path)}: exclusion {rule.reason!r} is by number, but no value of {rule.column!r} is one, "
-                f"such as {example!r}; use prefix or values"
+                f"{redact(source.path)}: exclusion {rule.reason!r} is by number, but no value of {rule.column!r} is "
+                f"one, such as {example!r}; use prefix or values"
             )
 
 

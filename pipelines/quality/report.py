@@ -231,7 +231,7 @@ def _split_checks(manifest: Manifest, time: Stats) -> Iterator[Check]:
             "leave_one_out": "No user has three events, the least that it takes.",
             "temporal": f"The log runs from {span}; validation_from is {split.get('validation_from')}, test_from "
             f"{split.get('test_from')}.",
-            "user_holdout": f"Of {manifest.users:,} users none was drawn, or none has an event to be found; see held_out.",
+            "user_holdout": f"Of {manifest.users:,} users none was drawn, or none has an event to be found.",
         }[split["protocol"]]
         yield Check(f"Users of the {name} split", f"none: {note}", "alarm", value=0)
 

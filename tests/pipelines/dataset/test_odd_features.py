@@ -93,9 +93,7 @@ def test_what_is_odd_in_a_table_is_noted(tmp_path: Path) -> None:
 def test_lines_of_a_table_that_are_no_rows_are_noted(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text('id,x\n1,a\n2,"b\n3,c,d\n')
     found = rows(str(tmp_path / "items.csv"), features={"x": {}})
-    assert found.notes(found.fit(np.ones(1, bool))) == [
-        (f"Lines of {tmp_path}/items.csv that are no rows", 2, '2,"b')
-    ]
+    assert found.notes(found.fit(np.ones(1, bool))) == [(f"Lines of {tmp_path}/items.csv that are no rows", 2, '2,"b')]
 
 
 NESTED = [
@@ -129,7 +127,9 @@ def test_messages_lead_out_and_not_in_a_circle() -> None:
     objects = pa.array([{"a": 1, "b": 2}])
     for kind in ("categorical", "multi", "numeric", "bucket"):
         feature = Feature.model_validate({"kind": kind, "separator": "|"})
-        with pytest.raises(UserError, match=r"feature 'f': holds objects of a, b; take one of its values, such as f\.a"):
+        with pytest.raises(
+            UserError, match=r"feature 'f': holds objects of a, b; take one of its values, such as f\.a"
+        ):
             fit("f", feature, objects)
         with pytest.raises(UserError, match=r"feature 'f': holds objects of a, b; write the values as a list"):
             fit("f", feature, pa.array([[{"a": 1, "b": 2}]]))
@@ -141,13 +141,15 @@ def test_messages_lead_out_and_not_in_a_circle() -> None:
 
 
 ANY = [
-    pa.array([True, None]), pa.array([1.5, None], pa.float16()), pa.array([Decimal("1.5"), None]), pa.array([b"x", None]),
+    pa.array([True, None]), pa.array([1.5, None], pa.float16()), pa.array([Decimal("1.5"), None]),
+    pa.array([b"x", None]),
     pa.array([dt.date(2024, 1, 1), None]), pa.array([dt.time(1), None]), pa.array([dt.timedelta(1), None]),
     pa.array([dt.datetime(2024, 1, 1), None], pa.timestamp("ns", "UTC")), pa.array([None, None]), pa.array([[], None]),
     pa.array([{}, None]), pa.array(["a", None]).dictionary_encode(), pa.array(["a", None], pa.string_view()),
     pa.array([(1, 2, 3), None], pa.month_day_nano_interval()), pa.array([bytes(16), None], pa.uuid()),
     pa.array([["a"], None], pa.large_list(pa.dictionary(pa.int8(), pa.string()))), pa.array([[1], None]),
-    pa.array([[b"x"], None], pa.list_(pa.binary())), pa.array([[dt.date(2024, 1, 1)], None]), pa.array([7, None], pa.uint8()),
+    pa.array([[b"x"], None], pa.list_(pa.binary())), pa.array([[dt.date(2024, 1, 1)], None]),
+    pa.array([7, None], pa.uint8()),
 ]  # fmt: skip
 
 
@@ -155,13 +157,15 @@ ANY = [
 @pytest.mark.parametrize("column", ANY, ids=[str(each.type) for each in ANY])
 def test_a_column_of_any_type_is_taken_or_refused_in_one_line(column: pa.Array, kind: str) -> None:
     for values in (column, column.slice(1), column.slice(0, 0)):
+        refusal = ""
         try:
             encoder = fit("f", Feature.model_validate({"kind": kind, "separator": "|"}), values)
             assert len(encoder.encode(values)) == len(values)
             encoder.table()
         except UserError as error:
-            assert str(error).startswith("feature 'f'")
-            assert len(str(error).splitlines()) == 1
+            refusal = str(error)
+        assert not refusal or refusal.startswith("feature 'f'")
+        assert len(refusal.splitlines()) <= 1
 
 
 # An id on several rows
@@ -180,7 +184,10 @@ def test_one_row_of_an_id_counts(
     path = table(tmp_path / "log.parquet", id=ids, title=titles, time=times)
     time = {"time": "time"} if duplicates == "newest" else {}
     found = rows(path, show=["title"], duplicates=duplicates, **time)
-    assert dict(zip(found.ids.to_pylist(), found.columns["title"].to_pylist(), strict=True)) == {"a": title, "b": "only"}
+    assert dict(zip(found.ids.to_pylist(), found.columns["title"].to_pylist(), strict=True)) == {
+        "a": title,
+        "b": "only",
+    }
     assert found.notes([]) == [(f"Rows of {path} that are not the {duplicates} of their id", 2, "")]
 
 
@@ -197,7 +204,9 @@ def test_the_newest_row_is_the_same_in_any_order_of_rows(order: list[int]) -> No
 
 def test_an_id_on_several_rows_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = table(tmp_path / "items.parquet", id=["a", "a", "b"])
-    with pytest.raises(UserError, match="1 values of 'id' stand on several rows, e.g. 'a'; .* set duplicates: first, last or"):
+    with pytest.raises(
+        UserError, match=r"1 values of 'id' stand on several rows, e.g. 'a'; .* set duplicates: first, last or"
+    ):
         rows(path)
     with pytest.raises(ValueError, match="duplicates: newest needs time"):
         rows(path, duplicates="newest")
