@@ -141,12 +141,22 @@ class Feature(Section):
     separator: str | None = Field(None, min_length=1)  # multi stored as text, e.g. "Action|Comedy"
     min_count: int = Field(1, ge=1)  # rarer values share the unknown row
     buckets: int = Field(16, ge=2)  # of kind: bucket
+    null_values: list[str | int | float] = []  # what else stands for a missing value in this column, as 999 or 1e300
 
 
 class FeatureTable(TableSource):
     id: str  # the item's or user's column, of the same type as in the log
     features: dict[FeatureName, Feature] = {}  # by column name
     show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
+    duplicates: Literal["refuse", "first", "last", "newest"] = "refuse"  # which row of an id counts, if it has several,
+    # as where the table is the log itself: by the order of files and rows, or by `time`
+    time: str | None = None  # column that says which row is the newest
+
+    @model_validator(mode="after")
+    def newest_needs_a_time(self) -> FeatureTable:
+        if (self.duplicates == "newest") != (self.time is not None):
+            raise ValueError("duplicates: newest needs time:, a column, and time: belongs to it")
+        return self
 
 
 class ItemTable(FeatureTable):

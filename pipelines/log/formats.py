@@ -97,7 +97,7 @@ def is_blank(fragment: Fragment) -> bool:
 
 
 def columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
-    """List the columns of the fragment's file, as often as they stand in it; not of JSON, where each row has its own."""
+    """List the columns of the fragment's file, each as often as it is there; not of JSON, where rows have their own."""
     if fragment.format == "sessions":
         return list(SESSION_COLUMNS)
     if fragment.format == "csv" and source.columns is not None:

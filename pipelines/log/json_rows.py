@@ -135,7 +135,8 @@ def _rows(
             raise pa.ArrowInvalid("a line is null, too long or too deep")
         return JsonRows(_parsed(data, columns, times, texts))
     except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line, or several types in a column
-        good, bad = [], []
+        good: list[bytes] = []
+        bad: list[bytes] = []
         for line in filter(bytes.strip, data.split(b"\n")):
             (good if _is_object(line, longest) else bad).append(line)
         lines = tuple(shortened(line, longest) for line in bad)
