@@ -193,6 +193,10 @@ class EvaluateConfig(Section):
     # None: 0 if the other one is set
     again: Quota | None = None
     new: Quota | None = None
+    category: FeatureName | None = None  # an item feature: what varied lists cost is told by it. None: the first
+    # categorical one
+    diversity: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [0.003, 0.01, 0.03, 0.1, 0.3]  # lambdas of
+    # `lists.diversity` that are tried for it; []: none
 
     @model_validator(mode="after")
     def quotas_fill_a_list(self) -> EvaluateConfig:

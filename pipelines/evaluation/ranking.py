@@ -24,6 +24,7 @@ from mind_core.sequences import Sequences, full_histories
 from pipelines.dataset.tensors import to_targets
 from pipelines.evaluation.baselines import FittedBaselines
 from pipelines.evaluation.interests import InterestSample, interest_sample
+from pipelines.evaluation.variety import PriceSample, PriceSettings, price_sample
 from pipelines.models.artifact import SavedModel
 from pipelines.models.over_users import UserWorker
 
@@ -60,6 +61,7 @@ class Ranking:
     users : (U,) user index.  lengths : (U,) behaviours in the history.
     row, targets : (T,) each target's place in `users` and its item.  again : (T,) it lies in its user's history.
     seen_targets : targets left out because seen items are filtered.  left_out : users without any other target.
+    prices : of each slice, what varied lists of the first model cost.
     """
 
     users: Ints
@@ -70,6 +72,7 @@ class Ranking:
     seen_targets: int
     left_out: int
     models: list[ModelRanking]
+    prices: list[list[PriceSample]]
 
 
 class RankUsers(UserWorker):
@@ -81,10 +84,16 @@ class RankUsers(UserWorker):
         fitted: FittedBaselines = ray.get(self.arguments["baselines"])
         return fitted
 
+    @cached_property
+    def price(self) -> PriceSettings | None:
+        """As the baselines."""
+        settings: PriceSettings | None = ray.get(self.arguments["price"])
+        return settings
+
     def work(  # type: ignore[override]
-        self, table: pa.Table, *, baselines: object, cutoffs: list[int], exclude_seen: bool, every: int
+        self, table: pa.Table, *, baselines: object, price: object, cutoffs: list[int], exclude_seen: bool, every: int
     ) -> pa.Table:
-        ranking = rank_slice(self.models, self.baselines, table, cutoffs, exclude_seen, every)
+        ranking = rank_slice(self.models, self.baselines, table, cutoffs, exclude_seen, every, self.price)
         return pa.table({"ranking": [pickle.dumps(ranking)]})
 
 
@@ -101,20 +110,25 @@ def rank_slice(
     cutoffs: list[int],
     exclude_seen: bool,
     every: int = 1,
+    price: PriceSettings | None = None,
 ) -> Ranking:
     """Rank the whole catalogue for the rows of a split, with each model and with each baseline.
 
     every : interests are looked at one by one for each so manieth user of the dataset, however the rows are cut.
+    price : varied lists that the first model shall make.
     """
     sequences, targets = models[0].sequences(table), to_targets(table)
     everyone = torch.arange(len(sequences))
     chosen = torch.tensor(table["user"].to_numpy() % every == 0)
     scorers: list[Scorer] = [*(model.retriever for model in models), *baselines.scorers(exclude_seen).values()]
-    rankings = []
-    for scorer in scorers:
+    rankings, prices = [], []
+    for number, scorer in enumerate(scorers):
         outcome = evaluate(
             scorer, sequences, targets, everyone, cutoffs, exclude_seen=exclude_seen, shelves=not exclude_seen
         )
+        if number == 0 and price is not None and isinstance(scorer, MINDRetriever):
+            some = torch.tensor(table["user"].to_numpy() % price.every == 0)[outcome.users]
+            prices = [price_sample(price, scorer, sequences, outcome, some, exclude_seen=exclude_seen)]
         own = _own(scorer, sequences, outcome)
         count = own.shape[1]
         rankings.append(
@@ -138,6 +152,7 @@ def rank_slice(
         outcome.seen_targets,
         len(everyone) - len(counted),
         rankings,
+        prices,
     )
 
 
@@ -188,6 +203,7 @@ def join_rankings(slices: list[Ranking]) -> Ranking:
         sum(part.seen_targets for part in slices),
         sum(part.left_out for part in slices),
         models,
+        [samples for part in slices for samples in part.prices],
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from mind_core.metrics import group_metrics, user_metrics
 from pipelines.evaluation.interests import InterestReport, interest_report
 from pipelines.evaluation.ranking import Ints, ModelRanking, Ranking
+from pipelines.evaluation.variety import PriceReport
 
 HISTORY_BANDS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
 POPULARITY_BANDS = ("head", "mid", "tail", "cold")
@@ -98,6 +99,7 @@ class Report:
     groups : again and new; empty where seen items are filtered, and all targets are new.
     differences : of the headline metric to every other model, in their order; then of the groups' metrics.
     baselines_left_out : a line for each.
+    price : what varied lists of the evaluated model cost; None where nothing tells the items' categories.
     """
 
     dataset: str
@@ -115,6 +117,7 @@ class Report:
     models: list[ModelReport]
     differences: list[Difference]
     baselines_left_out: list[str]
+    price: PriceReport | None = None
 
     @property
     def headlines(self) -> list[Difference]:

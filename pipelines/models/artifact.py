@@ -3,7 +3,7 @@
 config.json                    written last: model settings, feature specs, lineage
 weights.safetensors            every parameter and buffer of the model
 item_vectors.safetensors       behaviour_vectors, item_vectors (V, d): what serving looks up
-items.parquet                  item, id, count, train_count, show_<column>: to print and to look up; raw_<feature> of the
+items.parquet                  item, id, count, train_count, show_<column>: to print and to look up; raw_<feature> of
                                features that are not shown: for filters (pipelines.lists)
 profile_features/<feature>.parquet   value vocabularies, to encode a raw profile; file: config.names.file_name
 """
