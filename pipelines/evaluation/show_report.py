@@ -157,8 +157,8 @@ def _variety(price: PriceReport) -> Table:
 def variety_lines(price: PriceReport) -> list[str]:
     """Say what the columns of `_variety` are."""
     return [
-        f"What varied lists cost, on {price.users:,} users, lists of {price.n}; categories: {price.category}. To choose "
-        "one: lists.policy and lists.diversity (λ), docs/lists.md",
+        f"What varied lists cost, on {price.users:,} users, lists of {price.n}; categories: {price.category}. To "
+        "choose one: lists.policy and lists.diversity (λ), docs/lists.md",
         "pairs differ: share of a list's pairs from two categories; distance: 1 - cosine of a pair's item vectors; "
         "across: the same of pairs that two interests found; interests: how many found items of a list",
     ]

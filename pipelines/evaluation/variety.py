@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -146,7 +147,7 @@ def price_sample(
     *,
     exclude_seen: bool,
 ) -> list[PriceSample]:
-    """Try every policy on the users of an outcome that are `chosen` (U,) bool; a sample for each, none without users."""
+    """Try every policy on the users of an outcome that are `chosen` (U,) bool: a sample each, none without users."""
     places = chosen.nonzero().squeeze(1)
     if not len(places):
         return []
@@ -193,8 +194,8 @@ def price_report(
     for (label, rules), samples in zip(settings.rules.items(), zip(*slices, strict=True), strict=True):
         figures = {name: _mean(np.concatenate([each.figures[name] for each in samples])) for name in samples[0].figures}
         items = np.unique(np.concatenate([each.recommended for each in samples]))
-        weight = rules.weight if rules.policy == "greedy" else 0.0
-        rows.append(PriceRow(label, rules.policy, weight, coverage=len(items) / catalogue, **figures))  # type: ignore[arg-type]
+        named: dict[str, Any] = {"weight": rules.weight, "coverage": len(items) / catalogue, **figures}
+        rows.append(PriceRow(label, rules.policy, **named))
     users = sum(len(samples[0].figures["recall"]) for samples in slices)
     return PriceReport(settings.category, settings.n, users, rows)
 

@@ -13,7 +13,7 @@ GREEDY = COLOURS[1]
 
 
 def variety_figure(price: PriceReport, model: str) -> Figure:
-    """Recall against categories, NDCG against coverage; greedy's lambdas are joined by a line from the best match on."""
+    """Recall against categories, NDCG against coverage; a line joins the lambdas of greedy, the best match first."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     shown = [row for row in price.rows if row.category_diversity is not None]

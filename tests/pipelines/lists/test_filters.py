@@ -123,7 +123,7 @@ def test_categories_number_the_values_and_of_several_the_first() -> None:
     tags = COLUMNS.categories("tags", "lists.cap")
     assert tags[:2].tolist() == [NO_CATEGORY] * 2
     assert (tags[2:] >= 0).tolist() == [True, False, False, True]
-    with pytest.raises(UserError, match="lists.cap: no column 'colour'"):
+    with pytest.raises(UserError, match=r"lists.cap: no column 'colour'"):
         COLUMNS.categories("colour", "lists.cap")
 
 

@@ -104,12 +104,12 @@ def test_stock_is_a_table_whose_columns_count_and_items_that_it_lacks_are_empty(
     assert allowed(**stock, where="pieces > 0") == [10, 12]
     assert allowed(**stock, where="pieces > 0 or pieces is null") == [10, 12, 13]
     assert allowed(**stock, where="department = 'TOYS'") == [10, 11, 12]
-    with pytest.raises(UserError, match="no column of item ids; looked for sku, .*lists.stock.id"):
+    with pytest.raises(UserError, match=r"no column of item ids; looked for sku, .*lists.stock.id"):
         rules(stock={"path": str(tmp_path / "stock.csv"), "id": "sku"})
 
 
 def test_rules_that_leave_nothing_say_what_took_it() -> None:
-    with pytest.raises(UserError, match="none of 4 items may stand in a list .where department = 'X': 0 of 4 items"):
+    with pytest.raises(UserError, match=r"none of 4 items may stand in a list .where department = 'X': 0 of 4 items"):
         rules(where="department = 'X'")
 
 
@@ -119,9 +119,9 @@ def test_caps_and_greedy_have_categories_of_columns() -> None:
     assert found.category is not None  # the first categorical feature
     assert found.category[2:].tolist() == [0, 1, 1, 2]
     assert not found.scores_decide
-    with pytest.raises(UserError, match="lists.cap: no column 'colour'"):
+    with pytest.raises(UserError, match=r"lists.cap: no column 'colour'"):
         rules(cap={"colour": 1})
-    with pytest.raises(UserError, match="policy=greedy: needs lists.category, a column of the items: id"):
+    with pytest.raises(UserError, match=r"policy=greedy: needs lists.category, a column of the items: id"):
         rules(TEXT_IDS, policy="greedy", diversity=1)
 
 
@@ -133,5 +133,5 @@ def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
     assert before == file_stamps(settings)
     path.write_text("10\n11\n")
     assert file_stamps(settings) != before
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"no such file"):
         file_stamps(ListsConfig(deny=[str(tmp_path / "none.txt")]))
