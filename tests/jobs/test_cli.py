@@ -132,7 +132,7 @@ def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, con
         ),
         (["--all", "--cap", "department"], "--cap department: must be COLUMN=N, for example department=3"),
         (["--all", "--cap", "a=0"], "--set lists.cap.a=0: must be >= 1"),
-        (["--all", "--lambda", "-1"], "--set lists.diversity=-1.0: must be >= 0"),
+        (["--all", "--lambda", "-1"], "--set lists.diversity=-1.0: must be >= 0.0"),
         (
             ["--all", "--policy", "random"],
             "--set lists.policy='random': must be 'best', 'quota', 'round_robin' or 'greedy'",
@@ -143,8 +143,8 @@ def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, con
         ),
         (
             ["--all", "--where", "department != FUEL"],
-            "--set lists.where: found FUEL at letter 15, where a number, a text in quotes, true or false must stand (text "
-            "stands in quotes: 'FUEL')",
+            "--where department != FUEL: found FUEL at letter 15, where a number, a text in quotes, true or false "
+            "must stand (text stands in quotes: 'FUEL')",
         ),
         (["--all", "--out", "a.xls"], "--out a.xls: must end in .parquet, .csv, .jsonl"),
         (["--all", "--top", "0"], "--set evaluate.top_n=0: must be >= 1"),
