@@ -67,6 +67,9 @@ class ItemColumns:
             For a column that there is not; it names those that there are.
         """
         if name not in self._values:
+            if name in {each.name for each in self.features}:
+                raise UserError(f"{asked}: this model holds no values of the item feature {name!r}, as its dataset was made "
+                                "before they were kept; preprocess and train again")  # fmt: skip
             near = difflib.get_close_matches(name, self.names, n=1)
             meant = f"did you mean {near[0]}? " if near else ""
             listed = ", ".join(self.names[:SHOWN_NAMES]) + (", ..." if len(self.names) > SHOWN_NAMES else "")

@@ -113,6 +113,12 @@ def test_numbers_are_compared_as_python_does_and_empty_ones_never(
     assert found.unknown == values.count(None)
 
 
+def test_a_model_of_before_says_that_it_holds_no_values_of_a_feature() -> None:
+    older = ItemColumns({"id": pa.array([1])}, (FeatureInfo("brand", "categorical", 5),))
+    with pytest.raises(UserError, match=r"lists.where: this model holds no values of the item feature 'brand'"):
+        filtered(parse_where("brand = 'x'"), older)
+
+
 def test_categories_number_the_values_and_of_several_the_first() -> None:
     department = COLUMNS.categories("department", "lists.cap")[2:].tolist()
     assert department[2] == NO_CATEGORY
