@@ -82,6 +82,8 @@ def _lines(path: str) -> pa.Array:
     try:
         with filesystem.open_input_stream(where) as stream:
             text = stream.read().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{redact(path)}: no such file (looked for {where})") from None
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{redact(path)}: cannot be read: {reason(error)}{hint(path)}") from None
     except UnicodeDecodeError:

@@ -79,7 +79,7 @@ def test_files_of_ids_that_are_no_good_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "picture.bin").write_bytes(b"\xff\xfe\x00")
     pq.write_table(pa.table({"id": ["10"]}), tmp_path / "text.parquet")
     for name, message in {
-        "missing.txt": "missing.txt: cannot be read",
+        "missing.txt": "missing.txt: no such file",
         "missing.csv": "no such file",
         "empty.txt": "empty.txt: no item id in it",
         "wide.csv": "no column of item ids; it must be named product or id or item or item_id, the file has a, b",

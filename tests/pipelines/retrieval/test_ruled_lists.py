@@ -112,7 +112,7 @@ def test_lists_of_some_of_all_and_of_an_export_are_the_same_and_obey(
 
 
 def test_a_filter_that_cannot_be_asked_is_one_line_before_anything_starts(config: Config, model: SavedModel) -> None:
-    with pytest.raises(UserError, match=r"lists.where: no column 'colour'; There are .*category") as error:
+    with pytest.raises(UserError, match=r"lists.where: no column 'colour'; there are .*category") as error:
         recommend(ruled(config, where="colour = 'red'"), model=NAME)
     assert "\n" not in str(error.value)
 
