@@ -258,6 +258,10 @@ class EvaluateConfig(Section):
     top_n: int = Field(20, ge=1)  # of mind recommend
     again: Quota | None = None  # in place of top_n: so many items of the user's history. None: 0 if `new` is set
     new: Quota | None = None  # in place of top_n: so many items that the user never had. None: 0 if `again` is set
+    category: FeatureName | None = None  # an item feature: what varied lists cost is told by it. None: the first
+    # categorical one
+    diversity: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [0.003, 0.01, 0.03, 0.1, 0.3]  # lambdas of
+    # `lists.diversity` that are tried for it; []: none
 
     @model_validator(mode="after")
     def quotas_fill_a_list(self) -> EvaluateConfig:
