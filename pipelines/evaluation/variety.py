@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mind_core.diversity import NO_CATEGORY, Policy, pooled
 from mind_core.evaluation import Outcome
-from mind_core.inference import MINDRetriever, TopList
+from mind_core.hits import TopList
+from mind_core.inference import MINDRetriever
 from mind_core.list_rules import CANDIDATES, FEWEST, ListRules, interest_candidates
 from mind_core.metrics import user_metrics
 from mind_core.sequences import Sequences as BehaviourSequences
