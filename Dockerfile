@@ -15,7 +15,7 @@ COPY mind mind
 COPY mind_core mind_core
 COPY pipelines pipelines
 COPY jobs jobs
-RUN bash jobs/clusters/install.sh /opt/mind && useradd --uid 1000 --create-home ray
+RUN bash jobs/clusters/install.sh /opt/mind 'ray[serve]' && useradd --uid 1000 --create-home ray
 COPY conf conf
 
 FROM base AS cluster

@@ -15,8 +15,8 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
-
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
+ 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mind needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX:%=--extra-index-url %) "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve]'
 	@touch $@
 
 quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (about 5 min on 2 cores)
@@ -66,6 +66,9 @@ wheel: $(INSTALLED) ## The wheel and the sdist into dist/
 
 bench: $(INSTALLED) ## Do the trained interests find the planted ones? (about 3 minutes)
 	$(BIN)/python -m benchmarks.interests
+
+bench-quality: $(INSTALLED) ## How good the lists are, beside rules and other people's models (many hours; killed, it goes on)
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 bench-train: $(INSTALLED) ## What training costs, beside torch-rechub and a dense baseline (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.train

@@ -8,27 +8,35 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
+from mind_core.list_rules import NO_RULES
+from pipelines.config.schema import ListsConfig
+from pipelines.errors import UserError
+from pipelines.lists.rules import read_rules
 from pipelines.models.answers import Answer, Answerer, Why
 from pipelines.models.artifact import ModelCard, load_model
 from pipelines.models.limits import DEFAULT_N, LIMITS, Limits
 from pipelines.models.requests import Request
 
 
-def load(folder: str | Path, limits: Limits = LIMITS) -> Recommender:
+def load(folder: str | Path, lists: Mapping[str, Any] | None = None, limits: Limits = LIMITS) -> Recommender:
     """Open the folder of a trained model.
 
     Parameters
     ----------
     folder : as `mind train` wrote it, or a copy; an s3:// or gs:// home's is fetched.
+    lists : what all lists may hold, as the section `lists` of a configuration: ``{"cap": {"department": 3}}``.
     limits : of one request.
 
     Raises
     ------
     UserError
-        If it holds no whole model, or one that was changed since it was written.
+        If it holds no whole model, or one that was changed since it was written; for rules that cannot be read.
     """
-    return Recommender(Answerer(load_model(folder), limits))
+    model = load_model(folder)
+    rules = NO_RULES if lists is None else read_rules(_settings(lists), model.columns()).rules
+    return Recommender(Answerer(model, limits, rules))
 
 
 class Recommender:
@@ -50,6 +58,7 @@ class Recommender:
         exclude: Iterable[Any] | None = None,
         only: Iterable[Any] | None = None,
         *,
+        where: str | None = None,
         seen: Literal["filter", "keep"] | None = None,
         explain: bool = False,
     ) -> Answer:
@@ -62,6 +71,7 @@ class Recommender:
             `Answer.fallback` says.
         profile : raw values by feature; what is absent counts as missing.
         exclude : raw ids that may not be in the list.  only : those that may.
+        where : a filter by columns of the item table, ``"department != 'FUEL' and price < 5"``.
         seen : whether items of the history may; None: as the model was trained to be used.
         explain : whether the answer says why.
 
@@ -75,7 +85,8 @@ class Recommender:
         ``model.recommend([1029743, 995242], n=5).ids`` is a list of five item ids, the best first.
         """
         raw = {"history": history, "n": n, "profile": profile, "exclude": exclude, "only": only}
-        return self._answerer.answer([self._read({**raw, "seen": seen, "explain": explain})])[0]
+        more = {"where": where, "seen": seen, "explain": explain}
+        return self._answerer.answer([self._read({**raw, **more})])[0]
 
     def interests(self, history: Iterable[Any], profile: Mapping[str, Any] | None = None) -> npt.NDArray[np.float32]:
         """Return the interest vectors of a history, (K', d); an item's score is its best inner product with them."""
@@ -95,3 +106,11 @@ class Recommender:
 
     def _read(self, raw: Mapping[str, Any]) -> Request:
         return self._answerer.reader.read(raw, cut=True)
+
+
+def _settings(lists: Mapping[str, Any]) -> ListsConfig:
+    try:
+        return ListsConfig.model_validate(dict(lists))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"lists.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -79,7 +79,7 @@ def build_app(service: Service) -> ASGIApp:
     async def ready() -> Response:
         current = service.current
         card = current.answerer.model.card
-        facts = {"items": card.items, "run_id": card.run_id, "dataset": card.dataset_fingerprint}
+        facts = {"items": len(current.answerer.ids), "run_id": card.run_id, "dataset": card.dataset_fingerprint}
         return _json({"status": "ready", **lineage(current), **facts})
 
     @app.get("/metrics")
@@ -162,7 +162,7 @@ def printable(text: str) -> str:
 
 
 def with_request_id(app: ASGIApp) -> ASGIApp:
-    """Give a request without an id one, and its answer the same. Ray Serve's proxy has done so already where it runs."""
+    """Give a request without an id one, and its answer the same. Where Ray Serve's proxy runs, it has done so."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or Headers(scope=scope).get(REQUEST_ID) is not None:

@@ -1,4 +1,4 @@
-"""Which model is served: one that was named, or the one that an alias of MLflow's registry points at, whenever it moves.
+"""Which model is served: one that was named, or the one that an alias of MLflow's registry points at, as it moves.
 
 A process that answers looks at the alias every few seconds. Another version is loaded beside the one that answers; only
 then, between two batches, does it take over. A version that cannot be loaded is said once, and the old one stays.
@@ -17,6 +17,7 @@ from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
+from pipelines.lists.rules import rules_of
 from pipelines.models.answers import Answerer
 from pipelines.models.artifact import load_model
 from pipelines.models.find import find_model, find_version
@@ -95,7 +96,8 @@ def aliased(config: Config) -> Source | None:
 
 def opened(config: Config, source: Source) -> Current:
     """Load a model, and answer once with it, so that the first request does not wait for what is made but once."""
-    answerer = Answerer(load_model(source.folder), limits_of(config))
+    model = load_model(source.folder)
+    answerer = Answerer(model, limits_of(config), rules_of(config, model.columns()).rules)
     request = answerer.reader.read({"history": answerer.ids[:1].to_pylist(), "n": 1})
     answerer.answer([request])
     return Current(source, answerer)

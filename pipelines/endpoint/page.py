@@ -13,8 +13,9 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}code,pre,textarea{font:13px/1.45 ui-monospace,monospace}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;
-border-bottom:1px solid #dde3ea}th{color:#5a6b7d;font-weight:600}pre,textarea{background:#f4f6f9;border:1px solid #dde3ea;
-border-radius:6px;padding:.7rem;width:100%;box-sizing:border-box;overflow:auto}textarea{min-height:9rem}
+border-bottom:1px solid #dde3ea}th{color:#5a6b7d;font-weight:600}pre,textarea{background:#f4f6f9;
+border:1px solid #dde3ea;border-radius:6px;padding:.7rem;width:100%;box-sizing:border-box;overflow:auto}
+textarea{min-height:9rem}
 button{background:#1b6ca8;color:#fff;border:0;border-radius:6px;padding:.5rem 1.2rem;font-size:15px;cursor:pointer}
 .muted{color:#5a6b7d}
 """
@@ -40,18 +41,14 @@ def page(current: Current) -> str:
     curl = f"curl -s localhost:8000/recommend -d '{json.dumps(example(answerer), ensure_ascii=False)}'"
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>mind serve</title><style>{STYLE}</style>
 <h1>mind serve</h1>
-<p>Model <b>{escape(card.name)}</b>{version}: {card.items - 2:,} items, {card.config.interests} interests.
+<p>Model <b>{escape(card.name)}</b>{version}: {len(answerer.ids):,} items, {card.config.interests} interests.
 <span class="muted">Also: <a href="health">/health</a>, <a href="ready">/ready</a>, <a href="metrics">/metrics</a>,
 <a href="openapi.json">/openapi.json</a></span></p>
 <h2>POST /recommend</h2>
 <pre>{escape(curl)}</pre>
 {_table(("field", "type", "default", "what"), [_row(name, each) for name, each in asked.items()])}
 <h2>Profile features</h2>
-{
-        _table(("feature", "type", "such as"), [_feature(name, each) for name, each in features.items()])
-        if features
-        else '<p class="muted">The model has none.</p>'
-    }
+{_table(("feature", "type", "such as"), [_feature(name, each) for name, each in features.items()])}
 <h2>Answer</h2>
 {_table(("field", "type", "what"), [_answer(name, each) for name, each in _flat(answered)])}
 <h2>Mistakes</h2>

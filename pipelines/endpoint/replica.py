@@ -29,8 +29,8 @@ from pipelines.models.answers import Answer, Answerer
 from pipelines.models.limits import RequestError
 
 NAME = "mind"
-LATENCY_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000]
-BATCHES = [1, 2, 4, 8, 16, 32, 64, 128]
+LATENCY_MS: list[float] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000]
+BATCHES: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 METRICS_TIMEOUT_S = 10
 
 Outcome = Answer | RequestError
@@ -64,17 +64,20 @@ class Recommendations:
         torch.set_num_threads(max(1, int(config.serve.cpus)))
         self.config = config
         self.pool = ThreadPoolExecutor(1, "answer")
-        self.requests = metrics.Counter("mind_requests", "Requests by status and fallback.", ("status", "fallback"))
-        self.latency = metrics.Histogram("mind_latency_ms", "Of a request in its replica.", LATENCY_MS, ("status",))
+        self.requests = metrics.Counter(
+            "mind_requests", "Requests by status and fallback.", _tags("status", "fallback")
+        )
+        self.latency = metrics.Histogram("mind_latency_ms", "Of a request in its replica.", LATENCY_MS, _tags("status"))
         self.batches = metrics.Histogram("mind_batch_size", "Requests that were answered together.", BATCHES)
         self.unknown = metrics.Counter("mind_unknown_items", "Ids of histories that the model does not know.")
         self.switches = metrics.Counter("mind_model_switches", "Times that another model took over.")
         self.failures = metrics.Counter("mind_alias_failures", "Looks at the alias, or loads, that failed.")
-        self.info = metrics.Gauge("mind_model", "1 for the model that answers.", ("model", "version"))
+        self.info = metrics.Gauge("mind_model", "1 for the model that answers.", _tags("model", "version"))
         self._current = opened(config, source)
         self._tell(self._current, 1)
-        self.gather.set_max_batch_size(config.serve.batch)
-        self.gather.set_batch_wait_timeout_s(config.serve.batch_wait_ms / 1000)
+        batching: Any = self.gather
+        batching.set_max_batch_size(config.serve.batch)
+        batching.set_batch_wait_timeout_s(config.serve.batch_wait_ms / 1000)
         self.follower = Follower(config, self._current, self.switch, self.failures.inc)
         if source.follows:
             self.follower.start()
@@ -131,6 +134,11 @@ class Recommendations:
     def _tell(self, current: Current, value: int) -> None:
         name, version = current.answerer.model.card.name, current.source.version or ""
         self.info.set(value, tags={"model": name, "version": version})
+
+
+def _tags(*names: str) -> Any:
+    """Ray's own types know tuples of one name alone."""
+    return names
 
 
 def node_metrics() -> str:

@@ -53,6 +53,8 @@ def request_schema(answerer: Answerer) -> dict[str, Any]:
         "profile": {**profile, "description": "What is known of the user; what is absent counts as missing."},
         "exclude": {**ids, "description": "Items that may not be in the list."},
         "only": {**ids, "description": "Items that may be in the list; without it, all."},
+        "where": {"type": "string", "maxLength": limits.where, "description": "Items that may be in the list, by the "
+                  "columns of the item table: department != 'FUEL' and price < 5"},
         "seen": {"enum": ["filter", "keep"], "description": "Whether items of the history may be in the list.",
                  "default": "filter" if answerer.model.card.exclude_seen else "keep"},
         "explain": {"type": "boolean", "default": False, "description": "Say why each item is there."},

@@ -1,18 +1,20 @@
-"""`mind serve`: starts Ray and Ray Serve, or joins them, and stays until it is told to stop; nothing of it remains then.
+"""`mind serve`: starts Ray and Ray Serve, or joins them, and stays until it is told to stop; then nothing remains.
 
 The model is opened here first: a folder that cannot be served is a line of this command, not an actor's death.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import signal
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType
 
 from ray import serve
@@ -23,10 +25,12 @@ from pipelines.config.schema import Config
 from pipelines.endpoint.follow import find_source
 from pipelines.endpoint.replica import NAME, application
 from pipelines.errors import UserError, user_error
+from pipelines.lists.rules import rules_of
 from pipelines.models.artifact import load_model
 from pipelines.progress import console, output
 
 LOOK_S = 5.0  # between two looks at whether it still runs
+SETTLE_S = 0.5  # Ray prints the end of Serve's controller, which it takes for a failure, a moment later
 STOPPED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -43,7 +47,8 @@ def serve_model(config: Config, model: str | None = None) -> None:
         Without a model, with one that cannot be loaded, or if the port is taken.
     """
     source = find_source(config, model)
-    load_model(source.folder)
+    for line in rules_of(config, load_model(source.folder).columns()).told:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     joined = cluster_address(config.ray) is not None
     if not joined:
         require_free(config.serve.host, config.serve.port)
@@ -63,8 +68,9 @@ def serve_model(config: Config, model: str | None = None) -> None:
             raise mistake or UserError(f"mind serve: {' '.join(str(error).split())[:500]}") from error
         finally:
             console.print("Stopping ...")
-            with _quiet():
+            with _quiet(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
                 serve.delete(NAME) if joined else serve.shutdown()
+                time.sleep(SETTLE_S)
     console.print("Stopped")
 
 
@@ -76,7 +82,7 @@ def stop() -> Iterator[threading.Event]:
 
     def told(number: int, frame: FrameType | None) -> None:
         asked.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     for number in STOPPED:
         signal.signal(number, told)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -18,21 +19,29 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mind_core.diversity import best
+from mind_core.hits import TopList
 from mind_core.inference import MINDRetriever
+from mind_core.list_rules import NO_RULES, ListRules
 from mind_core.sequences import Sequences, full_histories
 from mind_core.shelves import times_in_history
 from mind_core.special_rows import FIRST_ITEM
 from mind_core.why import Reasons, reasons
+from pipelines.config.where import parse_where
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts
 from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
+from pipelines.errors import UserError
+from pipelines.lists.columns import ItemColumns
+from pipelines.lists.filters import filtered
 from pipelines.models.artifact import SavedModel
 from pipelines.models.item_places import ItemPlaces
 from pipelines.models.limits import LIMITS, Limits, RequestError
-from pipelines.models.request_lists import Wanted, find_lists
+from pipelines.models.request_lists import Wanted, allowed_by, find_lists
 from pipelines.models.requests import Request, RequestReader
 
 NO_INTEREST = -1
 POPULAR = "popular"
+FILTERS = 64  # of requests, that are kept as masks over the items
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,8 @@ class Why:
     """Why an item is in a list.
 
     interest : which found it, from 0.  share : the part of the history that went to it.
-    behaviours : (raw id, coupling coefficient) of those that went there most.  again : times the item is in the history.
+    behaviours : (raw id, coupling coefficient) of those that went there most.
+    again : times the item is in the history.
     """
 
     interest: int
@@ -74,10 +84,12 @@ class Answerer:
     Parameters
     ----------
     limits : of a request.
+    rules : that every list obeys, as `pipelines.lists.rules.read_rules` makes them.
     """
 
-    def __init__(self, model: SavedModel, limits: Limits = LIMITS) -> None:
-        self.model, self.limits = model, limits
+    def __init__(self, model: SavedModel, limits: Limits = LIMITS, rules: ListRules = NO_RULES) -> None:
+        self.model, self.limits, self.rules = model, limits, rules
+        self.let_in = lru_cache(FILTERS)(self._let_in)
         self.ids = model.item_ids
         self.places = ItemPlaces(self.ids)
         self.reader = RequestReader(self.ids.type, model.profile_encoders, limits)
@@ -146,7 +158,8 @@ class Answerer:
         return self.sequences([self._known(request.history)], [request])
 
     def _lists(self, sequences: Sequences, requests: Sequence[Request]) -> list[Answer]:
-        found = find_lists(self.model.retriever, sequences, [self._wanted(request) for request in requests])
+        wanted = [self._wanted(request) for request in requests]
+        found = find_lists(self.model.retriever, sequences, wanted, self.rules)
         explained = [row for row, request in enumerate(requests) if request.explain and len(found[row].items)]
         whys: dict[int, list[Why]] = {}
         for row in explained:
@@ -171,14 +184,43 @@ class Answerer:
             "new" if filtered else "all",
             none if request.exclude is None else np.unique(self._known(request.exclude)) + FIRST_ITEM,
             None if request.only is None else np.unique(self._known(request.only)) + FIRST_ITEM,
+            None if request.where is None else self.let_in(request.where),
         )
 
+    @cached_property
+    def _columns(self) -> ItemColumns:
+        return self.model.columns()
+
+    def _let_in(self, where: str) -> Tensor:
+        """Mark the items that a filter lets in, (V,) bool.
+
+        Raises
+        ------
+        RequestError
+            For a column that there is not, or a value of a kind that the column does not hold.
+        """
+        try:
+            inside = filtered(parse_where(where), self._columns, "where").inside
+        except RequestError:
+            raise
+        except UserError as error:
+            raise RequestError(str(error)) from None
+        found = torch.from_numpy(np.asarray(inside).astype(bool))
+        return torch.cat([torch.zeros(FIRST_ITEM, dtype=torch.bool), found])
+
     def _popular(self, request: Request) -> Answer:
-        wanted, places = self._wanted(request), self.popular
-        if wanted.only is not None:
-            places = places[np.isin(places, wanted.only - FIRST_ITEM)]
-        places = places[: request.n + len(wanted.exclude)]
-        places = places[~np.isin(places, wanted.exclude - FIRST_ITEM)][: request.n]
+        wanted = self._wanted(request)
+        allowed = allowed_by(wanted, len(self.ids) + FIRST_ITEM)
+        if self.rules.allowed is not None:
+            allowed &= self.rules.allowed
+        places = self.popular[allowed.numpy()[self.popular + FIRST_ITEM]]
+        if not self.rules.caps:
+            places = places[: request.n]
+        else:
+            index = torch.from_numpy(places + FIRST_ITEM).unsqueeze(0)
+            scores = torch.from_numpy(self.popularity[places]).unsqueeze(0)
+            chosen = best(TopList(index, scores, torch.zeros_like(index)), request.n, self.rules.caps).items[0]
+            places = chosen[chosen > 0].numpy() - FIRST_ITEM
         interests = np.full(len(places), NO_INTEREST)
         why = [Why(NO_INTEREST, 0.0, (), 0) for _ in places] if request.explain else None
         return self._answer(request, places, self.popularity[places], interests, fallback=POPULAR, why=why)

@@ -13,6 +13,7 @@ class Limits:
 
     body : bytes.  n : items of a list.  history : behaviours; the model sees its newest `max_history` of them, all
     count as seen.  items : ids of `exclude`, and of `only`.  values : of a profile feature that is a list.
+    where : letters of a filter.
     """
 
     body: int = 2**20
@@ -20,6 +21,7 @@ class Limits:
     history: int = 10_000
     items: int = 10_000
     values: int = 1_000
+    where: int = 1_000
 
 
 LIMITS = Limits()

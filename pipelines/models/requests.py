@@ -1,7 +1,7 @@
 """A request for recommendations, from JSON or Python values to typed columns; every mistake in it is one line.
 
     {"history": [1029743, 995242], "n": 20, "profile": {"age": "35-44"}, "exclude": [], "only": null,
-     "seen": "filter", "explain": false}
+     "where": "department != 'FUEL'", "seen": "filter", "explain": false}
 
 The endpoint, MLflow's model and `mind.load` all read requests here. A value is never printed whole and nothing is
 nested deeper than a list in an object, so that no input costs more than its own length.
@@ -18,12 +18,13 @@ from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 
+from pipelines.config.where import parse_where
 from pipelines.dataset.vocabulary import FeatureEncoder
 from pipelines.models.limits import DEFAULT_N, LIMITS, Limits, RequestError
 
 Seen = Literal["filter", "keep"]
 
-FIELDS = ("history", "n", "profile", "exclude", "only", "seen", "explain")
+FIELDS = ("history", "n", "profile", "exclude", "only", "where", "seen", "explain")
 SHOWN_LETTERS = 40
 
 
@@ -35,6 +36,7 @@ class Request:
     n : length of the list.
     profile : raw value of each known feature that was given; None where missing.
     exclude : raw ids that may not be in the list.  only : those that may; None: all.
+    where : a filter over the items' columns, as of `lists.where`; None: without one.
     seen : whether items of the history may; None: as the model was trained to be used.
     explain : whether to say why.
     cut : oldest behaviours that were dropped, as there were more than the limit.
@@ -45,6 +47,7 @@ class Request:
     profile: Mapping[str, Any] = field(default_factory=dict)
     exclude: pa.Array | None = None
     only: pa.Array | None = None
+    where: str | None = None
     seen: Seen | None = None
     explain: bool = False
     cut: int = 0
@@ -96,6 +99,7 @@ class RequestReader:
             profile=self.profile(raw.get("profile")),
             exclude=self._optional_ids(raw.get("exclude"), "exclude"),
             only=self._optional_ids(raw.get("only"), "only"),
+            where=self._where(raw.get("where")),
             seen=_choice(raw.get("seen"), "seen", ("filter", "keep")),
             explain=_flag(raw.get("explain", False), "explain"),
             cut=dropped,
@@ -146,6 +150,19 @@ class RequestReader:
     def _optional_ids(self, value: Any, name: str) -> pa.Array | None:
         return None if value is None else self.ids(self._list(value, name), name, self.limits.items)
 
+    def _where(self, value: Any) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise RequestError(f'where={said(value)}: must be text, such as "price < 5"')
+        if len(value) > self.limits.where:
+            raise RequestError(f"where: {len(value):,} letters: must be at most {self.limits.where:,}", 413)
+        try:
+            parse_where(value)
+        except ValueError as error:
+            raise RequestError(f"where: {_one_line(str(error))}") from None
+        return value
+
     def _list(self, value: Any, name: str) -> Sequence[Any]:
         if isinstance(value, (list, tuple)):
             return value
@@ -154,9 +171,7 @@ class RequestReader:
         raise RequestError(f"{name}={said(value)}: must be a list")
 
     def _features(self) -> str:
-        return (
-            f"profile features ({', '.join(self.encoders)})" if self.encoders else "nothing: the model has no profile"
-        )
+        return f"profile features: {', '.join(self.encoders) or 'none: the model has no profile'}"
 
     def _refuse_unknown(self, raw: Mapping[str, Any], known: Sequence[str], what: str) -> None:
         if unknown := [key for key in raw if key not in known]:
@@ -199,6 +214,7 @@ def scalar(encoder: FeatureEncoder, value: Any, where: str) -> Any:
             raise RequestError(f"{where}={said(value)}: must be a number")
         return float(number)
     kind = encoder.values.type
+    found: Any
     try:
         if pa.types.is_string(kind):
             found = _text(value)
@@ -275,6 +291,11 @@ def _finite(number: float) -> bool:
         return math.isfinite(number)
     except OverflowError:  # an integer beyond any float
         return False
+
+
+def _one_line(text: str) -> str:
+    """Bring a message to one short line that any log and JSON can hold."""
+    return " ".join(text.encode("ascii", "backslashreplace").decode().split())[:300]
 
 
 def _flag(value: Any, name: str) -> bool:

@@ -75,7 +75,7 @@ class ServedRetriever(PythonModel):
 
 
 def refuse_what_is_ignored(record: logging.LogRecord) -> bool:
-    """Refuse a request with columns or params that the signature lacks: MLflow drops them, and says so in its log alone.
+    """Refuse columns and params that the signature lacks: MLflow drops them, and says so in its log alone.
 
     Raises
     ------

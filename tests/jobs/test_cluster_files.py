@@ -14,8 +14,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
 
 from jobs.secrets import SECRET_VALUE, is_secret_name
+from pipelines.endpoint.replica import build
 from tests.jobs.manifests import check, containers, documents
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +199,9 @@ MISTAKES: list[tuple[str, str, Callable[[dict[str, Any]], None]]] = [
     ("job.yaml", "RayJob", lambda m: set_at(m, "spec", "submissionMode", value="Http")),
     ("job.yaml", "RayJob", lambda m: set_at(m, "spec", "backoffLimit", value="two")),
     ("job.yaml", "RayJob", lambda m: set_at(m, "spec", "retries", value=2)),
+    ("service.yaml", "RayService", lambda m: set_at(m, "spec", "rayClusterSpec", value={})),
+    ("service.yaml", "RayService", lambda m: set_at(m, "spec", "serveConfigV2", value={})),
+    ("service.yaml", "RayService", lambda m: set_at(m, "spec", "upgradeStrategy", value={"type": "Rolling"})),
     ("nightly.yaml", "CronJob", lambda m: set_at(m, "spec", "concurrency", value="Forbid")),
     ("nightly.yaml", "CronJob", lambda m: m["spec"].pop("schedule")),
     ("mlflow.yaml", "Deployment", lambda m: set_at(m, "spec", "replicas", value="1")),
@@ -256,6 +261,25 @@ def test_a_nightly_run_may_touch_rayjobs_only_and_never_overlaps_with_the_last()
     assert not {"*", "update", "patch"} & set(rule["verbs"])
     assert kinds["CronJob"]["spec"]["concurrencyPolicy"] == "Forbid"
     assert documents(JOB)[0]["metadata"]["name"] == "mind-nightly"  # which the run clears, creates and waits for
+
+
+def test_the_service_runs_what_mind_serve_runs_on_the_clusters_own_head_and_image() -> None:
+    (service,) = documents(ROOT / "jobs/kuberay/service.yaml")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert set(application.args) == {"conf"}
+    cluster, other = service["spec"]["rayClusterConfig"], ray_spec()
+    assert cluster["headGroupSpec"] == other["headGroupSpec"]
+    assert {key for key in cluster if cluster[key] == other[key]} >= {"rayVersion", "authOptions", "autoscalerOptions"}
+    images = [{each["image"] for each in containers(spec["headGroupSpec"])} for spec in (cluster, other)]
+    assert images[0] == images[1] == {each["image"] for each in containers(cluster)}
+    (port,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["ports"]
+    assert port == {"containerPort": config.http_options.port, "name": "serve"}
+
+
+def test_the_image_has_what_the_service_needs() -> None:
+    assert "'ray[serve]'" in (ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("manifest", RESOURCES)

@@ -40,7 +40,7 @@ def test_a_list_its_interests_and_its_reasons(folder: Path) -> None:
 
 
 def test_of_a_long_history_the_newest_count_and_the_rest_is_counted(folder: Path) -> None:
-    model = mind.load(folder, mind.Limits(history=3))
+    model = mind.load(folder, limits=mind.Limits(history=3))
     answer = model.recommend([140, 101, 105, 110], 3)
     assert answer.cut == 1
     assert answer.ids == model.recommend([101, 105, 110], 3).ids
@@ -54,3 +54,15 @@ def test_a_mistake_is_one_line(folder: Path, tmp_path: Path) -> None:
         model.recommend([101], profile={"grup": "a"})
     with pytest.raises(mind.UserError, match="no model"):
         mind.load(tmp_path)
+
+
+def test_rules_and_filters_hold_and_their_mistakes_are_lines(folder: Path) -> None:
+    model = mind.load(folder, {"where": "count <= 10", "cap": {"shelf": 1}})
+    answer = model.recommend([101, 105], 20)
+    assert len(answer.ids) == 4  # of four shelves, one each
+    assert min(answer.ids) >= 131
+    assert model.recommend([101], 5, where="count = 1").ids == [140]
+    with pytest.raises(mind.UserError, match=r"lists\.polcy"):
+        mind.load(folder, {"polcy": "best"})
+    with pytest.raises(mind.RequestError, match="where"):
+        model.recommend([101], where="price <")

@@ -17,7 +17,7 @@ from mind_core.features import item_bags
 from mind_core.inference import MINDRetriever
 from mind_core.model import MIND
 from mind_core.special_rows import FIRST_ITEM, FIRST_VALUE
-from pipelines.dataset.dataset import Dataset, FeatureInfo
+from pipelines.dataset.dataset import RAW, Dataset, FeatureInfo
 from pipelines.dataset.tensors import feature_specs
 from pipelines.models.artifact import FORMAT_VERSION, ModelCard, save_model
 
@@ -45,7 +45,9 @@ def save_small(folder: Path, ids: pa.Array | None = None, *, seed: int = 0, prof
     ids = pa.array(np.arange(101, 101 + ITEMS)) if ids is None else ids
     counts = pa.array(np.arange(ITEMS, 0, -1))
     items = {"item": np.arange(FIRST_ITEM, FIRST_ITEM + ITEMS), "id": ids, "count": counts, "train_count": counts}
-    table = pa.table({**items, "show_title": [f"<{place}>" for place in range(ITEMS)]})
+    table = pa.table(items)
+    shelves = [f"shelf {place % 4}" for place in range(ITEMS)]
+    told = pa.table({"show_title": [f"<{place}>" for place in range(ITEMS)], f"{RAW}shelf": shelves})
     card = ModelCard(
         format_version=FORMAT_VERSION,
         name=f"small-{seed}",
@@ -60,6 +62,7 @@ def save_small(folder: Path, ids: pa.Array | None = None, *, seed: int = 0, prof
     )
     dataset = SimpleNamespace(
         items=lambda: table,
+        raw_items=lambda: told,
         manifest=SimpleNamespace(profile_features=infos),
         vocabulary=lambda name: _vocabulary(name.removeprefix("profile_features/")),
     )

@@ -1,6 +1,7 @@
 """Lists of requests: the same as in batch, whatever else is asked at the same time."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.config.schema import ListsConfig
+from pipelines.lists.rules import read_rules
 from pipelines.models.answers import Answer, Answerer
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.models.limits import RequestError
@@ -150,3 +153,67 @@ def test_batches_of_any_size_have_all_their_answers(answerer: Answerer) -> None:
     histories = [list(each) for each in itertools.islice(itertools.combinations(range(101, 112), 3), 140)]
     answers = answerer.answer([answerer.reader.read({"history": each, "n": 2}) for each in histories])
     assert [len(answer.ids) for answer in answers] == [2] * 140
+
+
+WHERE = "title != '<0>' and count < 38"
+
+
+def test_a_filter_lets_in_what_it_says_and_its_mistakes_are_lines(answerer: Answerer) -> None:
+    whole = ask(answerer, history=[101, 105], n=ITEMS, seen="keep")
+    found = ask(answerer, history=[101, 105], n=ITEMS, seen="keep", where=WHERE)
+    assert found.ids == [item for item in whole.ids if item >= 104]  # counts fall from 40 by 1 an item
+    assert ask(answerer, history=[], n=2, where=WHERE).ids == [104, 105]
+    both = ask(answerer, history=[101], n=ITEMS, where=WHERE, only=[103, 104, 110], exclude=[110])
+    assert both.ids == [104]
+    for where, line in (("nothing = 1", "nothing"), ("count <", "where: "), ("((((" * 200, "where: "), (5, "where=5")):
+        with pytest.raises(RequestError, match=line) as caught:
+            ask(answerer, history=[101], where=where)
+        assert "\n" not in str(caught.value)
+
+
+def test_one_and_true_are_two_filters(answerer: Answerer) -> None:
+    assert len(ask(answerer, history=[], where="count = 1").ids) == 1
+    with pytest.raises(RequestError, match="count"):
+        ask(answerer, history=[], where="count = true")
+
+
+RULES = [
+    {"where": WHERE},
+    {"cap": {"shelf": 2}},
+    {"policy": "round_robin"},
+    {"policy": "quota", "quota": 1},
+    {"policy": "greedy", "diversity": 0.3, "category": "shelf"},
+]
+
+
+@pytest.mark.parametrize("lists", RULES, ids=str)
+def test_rules_of_the_server_hold_for_every_request_alone_and_in_company(
+    model: SavedModel, lists: dict[str, object]
+) -> None:
+    rules = read_rules(ListsConfig.model_validate(lists), model.columns()).rules
+    ruled = Answerer(model, rules=rules)
+    asked: list[dict[str, object]] = [
+        {"history": [101, 105, 110, 140], "n": 8},
+        {"history": [102], "n": 5, "exclude": [110, 111]},
+        {"history": [101, 120], "n": 8, "only": list(range(100, 125))},
+        {"history": [], "n": 6},
+        {"history": [101, 105], "n": 4, "where": "count > 5"},
+    ]
+    together = ruled.answer([ruled.reader.read(each) for each in asked])
+    assert together == [ask(ruled, **each) for each in asked]
+    lists_of = model.recommend(model.encode(pa.array([[101, 105, 110, 140]])), 8, exclude_seen=True, rules=rules)
+    assert together[0].ids == lists_of["id"].to_pylist()
+    shelf = {item: place % 4 for place, item in enumerate(model.item_ids.to_pylist())}
+    for each, answer in zip(asked, together, strict=True):
+        assert not set(answer.ids) & set(each.get("exclude", []))  # type: ignore[call-overload]
+        assert "only" not in each or set(answer.ids) <= set(each["only"])  # type: ignore[call-overload]
+        if "where" in lists:
+            assert min(answer.ids) >= 104
+        if "cap" in lists:
+            assert max(Counter(shelf[item] for item in answer.ids).values()) <= 2
+
+
+def test_of_equal_rules_an_allow_list_gives_the_same_scores_as_the_search(answerer: Answerer) -> None:
+    whole = ask(answerer, history=[101, 105, 110, 101], n=ITEMS, seen="keep")
+    named = ask(answerer, history=[101, 105, 110, 101], n=ITEMS, seen="keep", only=list(range(101, 141)))
+    assert named == whole
