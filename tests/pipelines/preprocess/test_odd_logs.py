@@ -143,8 +143,8 @@ def test_tie_breaks_of_text_and_fractions_order(tmp_path: Path, ties: list[str],
     (row,) = dataset.table("train").to_pylist()
     assert [item[n] for n in row["items"]] == order
     (tmp_path / "more.csv").write_text("user,item,time,tie\n2,1,5,0\n")
-    assert append(config_of(tmp_path, "log", {"tie_break": "tie"}, split={"protocol": "user_holdout", "held_out": 1e-9}),
-                  str(tmp_path / "more.csv")).manifest.users == 2  # fmt: skip
+    config = config_of(tmp_path, "log", {"tie_break": "tie"}, split={"protocol": "user_holdout", "held_out": 1e-9})
+    assert append(config, str(tmp_path / "more.csv")).manifest.users == 2
 
 
 def test_a_tie_break_that_has_no_order_is_refused(tmp_path: Path) -> None:
@@ -195,9 +195,11 @@ def test_a_split_without_users_is_an_alarm_with_the_log_s_own_range(tmp_path: Pa
 
 
 TIMES = {
-    "12/21/2010 8:26": "12/1/2010 9:00", "21.12.2010 08:26": "01.12.2010 09:00",
-    "Tue, 21 Dec 2010 08:26:00 GMT": "Wed, 01 Dec 2010 09:00:00 GMT", "2010-12-21 08:26:00 AM": "2010-12-01 09:00:00 AM",
-}  # fmt: skip
+    "12/21/2010 8:26": "12/1/2010 9:00",
+    "21.12.2010 08:26": "01.12.2010 09:00",
+    "Tue, 21 Dec 2010 08:26:00 GMT": "Wed, 01 Dec 2010 09:00:00 GMT",
+    "2010-12-21 08:26:00 AM": "2010-12-01 09:00:00 AM",
+}
 
 
 @pytest.mark.parametrize("text", TIMES)
