@@ -155,9 +155,10 @@ def ease_weights(gram: csr_matrix, regularization: float, buffer: np.ndarray) ->
         inverse[start:stop, stop:] = inverse[stop:, start:stop].T
         block = np.tril(inverse[start:stop, start:stop])
         inverse[start:stop, start:stop] = block + np.tril(block, -1).T
-    inverse /= -np.diag(inverse).copy()
-    np.fill_diagonal(inverse, 0)
-    return inverse
+    weights = inverse.T  # the buffer as it was given
+    weights /= -np.diag(inverse).copy()
+    np.fill_diagonal(weights, 0)
+    return weights
 
 
 def _chosen(tried: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
