@@ -131,7 +131,7 @@ def _rows(
     data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], shown: str, longest: int
 ) -> JsonRows:
     try:
-        if _NULL_LINE.search(data) or suspects(data, longest):
+        if _has_null_line(data) or suspects(data, longest):
             raise pa.ArrowInvalid("a line is null, too long or too deep")
         return JsonRows(_parsed(data, columns, times, texts))
     except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line, or several types in a column
