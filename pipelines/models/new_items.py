@@ -6,6 +6,7 @@ their values. Nothing is trained, and the items that the model has keep their nu
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from pipelines.dataset.tensors import cold_mask, feature_columns, feature_specs,
 from pipelines.dataset.vocabulary import encode_columns
 from pipelines.errors import UserError
 from pipelines.models.artifact import SavedModel
+from pipelines.storage.digests import joint_digest, table_digest
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class NewItems:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """Hash the ids and vectors: equal for equal items in the same order."""
+        vectors = hashlib.sha256(self.vectors.numpy().tobytes()).hexdigest()
+        return joint_digest([table_digest(pa.table({"id": self.ids})), vectors])
 
     def summary(self) -> list[str]:
         """Tell in lines what became of the rows."""

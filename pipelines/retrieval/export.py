@@ -42,7 +42,7 @@ from pipelines.retrieval.export_files import Counts, WriteVectorsAndLists, write
 from pipelines.retrieval.index import KINDS, IndexKind, build_index, require_faiss, save_index
 from pipelines.retrieval.index_report import SAMPLED_USERS, measure_index, timed
 from pipelines.storage.atomic import TORN
-from pipelines.storage.digests import key_digest, table_digest
+from pipelines.storage.digests import key_digest
 from pipelines.storage.home_files import exists, fetch, listed, remove, renew, total_size
 from pipelines.storage.locks import exclusive
 from pipelines.storage.publish import Mark, published, require_own
@@ -143,8 +143,7 @@ def export_folder(config: Config, card: ModelCard, latest: bool = True, new: New
     """Say where the export of a model under the settings of `config` lies, or would."""
     shapes = [FORMAT_VERSION, asdict(card), config.evaluate.top_n, config.evaluate.seen, latest]
     if new is not None:
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(new.vectors.flatten().numpy()), new.vectors.shape[1])
-        shapes.append(table_digest(pa.table({"id": new.ids, "vector": vectors})))
+        shapes.append(new.digest)
     return config.place("exports", f"{card.name}-{key_digest(shapes, 4)}")
 
 
@@ -179,7 +178,7 @@ def _make(
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         arguments["ids"] = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
         arguments["new"] = None if new is None else ray.put(new)
-        everyone = UserPass(dataset, EVERYONE, config, WriteVectorsAndLists, [source], arguments, PORTION_USERS)
+        everyone = UserPass(dataset, EVERYONE, config, WriteVectorsAndLists, [source], arguments, PORTION_USERS, latest)
         if not everyone.users:
             raise UserError(f"{dataset}: no user has a history to infer from")
         portions = pa.concat_tables(everyone.blocks("Exporting users"))

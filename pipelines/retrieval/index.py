@@ -64,12 +64,12 @@ class ItemIndex:
         """Name the setting that trades speed for recall."""
         return {"flat": None, "hnsw": "ef", "ivf_pq": "nprobe"}[self.kind]
 
-    def settings(self) -> list[int | None]:
-        """Choose values of the setting to try: powers of 2."""
-        if self.kind == "flat":
-            return [None]
-        most = 512 if self.kind == "hnsw" else min(256, self.faiss.nlist)
-        return [2**power for power in range(10) if (16 if self.kind == "hnsw" else 1) <= 2**power <= most]
+    def settings(self, n: int) -> list[int | None]:
+        """Choose values of the setting to try for lists of n: n and powers of 2 above it (ef), powers of 2 (nprobe)."""
+        powers = [2**power for power in range(16)]
+        if self.kind == "hnsw":  # it looks at n candidates anyway
+            return [n, *[power for power in powers if n < power][:4]]
+        return [None] if self.kind == "flat" else [power for power in powers if power <= min(256, self.faiss.nlist)]
 
     def search(self, vectors: Floats, n: int, setting: int | None = None) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Find n items for each of `vectors` (R, d): scores (R, n) and positions (R, n), -1 where there are fewer."""

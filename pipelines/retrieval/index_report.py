@@ -148,7 +148,7 @@ def measure_index(
         build_seconds=build_seconds,
         bytes=size,
         exact=measured(None, partial(search, catalogue, n=n)),
-        measured=[measured(setting, partial(index.top, n=n, setting=setting)) for setting in index.settings()],
+        measured=[measured(setting, partial(index.top, n=n, setting=setting)) for setting in index.settings(n)],
     )
 
 
