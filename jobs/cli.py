@@ -5,6 +5,8 @@ Everything heavy is imported inside a command, so that ``mind --help`` answers a
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -369,8 +371,15 @@ def options(
 
 
 def main() -> None:
-    """Run the ``mind`` script."""
-    app(prog_name="mind")
+    """Run the ``mind`` script. A command that was stopped has let everything go; threads of Ray's may then abort."""
+    try:
+        app(prog_name="mind")
+    except SystemExit as ended:
+        if ended.code in STOPPED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code)
+        raise
 
 
 if __name__ == "__main__":
