@@ -370,6 +370,9 @@ def options(
     """Take the options of ``mind`` itself; the help text is that of `app`."""
 
 
+STOPPED = (130, 143)  # exit codes after Ctrl-C and SIGTERM
+
+
 def main() -> None:
     """Run the ``mind`` script. A command that was stopped has let everything go; threads of Ray's may then abort."""
     try:
