@@ -5,6 +5,8 @@ Everything heavy is imported inside a command, so that ``mind --help`` answers a
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -376,9 +378,19 @@ def options(
     """Take the options of ``mind`` itself; the help text is that of `app`."""
 
 
+STOPPED = (130, 143)  # exit codes after Ctrl-C and SIGTERM
+
+
 def main() -> None:
-    """Run the ``mind`` script."""
-    app(prog_name="mind")
+    """Run the ``mind`` script. A command that was stopped has let everything go; threads of Ray's may then abort."""
+    try:
+        app(prog_name="mind")
+    except SystemExit as ended:
+        if ended.code in STOPPED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code)
+        raise
 
 
 if __name__ == "__main__":
