@@ -28,6 +28,7 @@ from jobs.list_options import (
 )
 from jobs.options import (
     Conf,
+    ExportLatest,
     Home,
     Latest,
     Model,
@@ -214,7 +215,14 @@ def similar(
 def export(
     conf: Conf,
     top: Top = None,
-    latest: Latest = False,
+    index: Annotated[
+        Literal["flat", "hnsw", "ivf_pq"] | None,
+        typer.Option("--index", help="Build this FAISS index of the items, and measure what it finds."),
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option("--items", metavar="NEW", help="Rows of the item table that came after the training.")
+    ] = None,
+    latest: ExportLatest = True,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
@@ -224,7 +232,7 @@ def export(
     config = loaded_config(conf, with_top(sets, top), preset, home)
     from pipelines.retrieval.export import export
 
-    export(config, model=model, latest=latest)
+    export(config, model=model, latest=latest, items=items, index=index)
 
 
 @app.command()
@@ -247,7 +255,7 @@ def serve(
 @app.command()
 def pipeline(
     conf: Conf,
-    latest: Annotated[bool, typer.Option("--latest", help="Export what the held-out events show, too.")] = False,
+    latest: ExportLatest = True,
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
