@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from docs.hooks.licences import licences_page
 from docs.hooks.links import DOCS, PAGES, ROOT, linked, page_of, rewritten, source_page, with_files
 from docs.hooks.settings import campaign_page, settings_page
 
+NAMED_FENCE = re.compile(r"^(```\w+) [\w-]+$", re.MULTILINE)  # as for a test: GitHub takes the word, MkDocs does not
 NEW_PAGES = "How-to"  # the section that a page stands in until mkdocs.yml gives it a better place
 
 
@@ -82,4 +84,4 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if uri.startswith(("source/", "reference/")) and page.file.generated_by:
         return markdown
     names = [name for name, place in PAGES.items() if place == uri]
-    return rewritten(markdown, ROOT if names else (DOCS / uri).parent, uri)
+    return rewritten(NAMED_FENCE.sub(r"\1", markdown), ROOT if names else (DOCS / uri).parent, uri)
