@@ -125,7 +125,9 @@ class UserEncoder(nn.Module):
         said = self.context(behaviours)
         place = torch.arange(mask.shape[1], device=mask.device)
         newest = (mask * place).amax(1)
-        window = torch.arange(mask.shape[0], device=mask.device).div(mask.shape[0] // behaviours.shape[0], rounding_mode="floor")
+        window = torch.arange(mask.shape[0], device=mask.device).div(
+            mask.shape[0] // behaviours.shape[0], rounding_mode="floor"
+        )
         at_newest: Tensor = said[window, newest] * mask.any(1, keepdim=True)
         return at_newest
 

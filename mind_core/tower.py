@@ -35,7 +35,8 @@ class TowerInputs(NamedTuple):
 
 
 class UserTower(nn.Module):
-    """Interests (B, K, d), own (B, K) bool, and what each item of the history scores on top (B, L)."""
+    """Gives interests (B, K, d), 0 where not the user's own, own (B, K) bool, and memory (B, L): what each item of the
+    history scores on top."""
 
     behaviour_vectors: Tensor
     profile: Tensor
@@ -60,6 +61,7 @@ class UserTower(nn.Module):
             profile = each.sum(2).flatten(1)
         traits_of = traits if self.uses_traits else None
         interests, own, _ = self.encoder(behaviours, mask, profile, traits=traits_of)
+        interests = interests.masked_fill(~own.unsqueeze(-1), 0.0)
         if not self.remembers:
             return interests, own, torch.zeros_like(items, dtype=interests.dtype)
         return interests, own, self.encoder.memory(behaviours, traits).masked_fill(~newest, 0.0)

@@ -165,6 +165,7 @@ def write_graphs(retriever: MINDRetriever, inputs: TowerInputs, folder: Path) ->
             output_names=list(OUTPUTS),
             external_data=large,
             dynamo=True,
+            verbose=False,
         )
         again = torch.export.load(folder / "user_tower.pt2").module()
     session = onnxruntime.InferenceSession(folder / "user_tower.onnx", providers=["CPUExecutionProvider"])
@@ -238,5 +239,3 @@ def _print(differences: Mapping[str, Mapping[str, float]], users: int, target: P
         table.add_row(name, f"{each['interests']:.1e}", f"{each['memory']:.1e}", f"{each['lists']:.1%}")
     output.print(table)
     console.print(f"against the model, on {users:,} users of the test split; the largest difference of a number")
-
-

@@ -34,7 +34,7 @@ def check(config: ModelConfig, specs: list[FeatureSpec]) -> None:
     vectors, own = retriever.interests(histories)
     with torch.no_grad():
         interests, theirs, memory = UserTower(retriever)(*tower_inputs(histories, retriever.view.max_history))
-    torch.testing.assert_close(interests, vectors, rtol=0, atol=1e-6)
+    torch.testing.assert_close(interests, vectors * own.unsqueeze(-1), rtol=0, atol=1e-6)
     assert torch.equal(theirs, own)
     ours = retriever.memory(histories)
     expected = torch.zeros_like(memory)

@@ -14,7 +14,7 @@ from mind_core.tower import TowerInputs
 from pipelines.models.answers import Answerer
 from pipelines.models.artifact import load_model
 from pipelines.retrieval.export import write_items
-from pipelines.retrieval.towers import difference, tower_inputs_of, write_graphs
+from pipelines.retrieval.towers import Call, difference, tower_inputs_of, write_graphs
 from tests.pipelines.small_model import PROFILE, save_small
 
 HISTORIES = [[101, 105, 101, 110, 111, 112, 113, 114], [102], [103, 104, 120, 103]]
@@ -33,14 +33,27 @@ def users_of(answerer: Answerer) -> Sequences:
     return answerer.sequences([answerer.places.of(each.history) for each in requests], requests)
 
 
-def test_both_graphs_give_the_models_vectors_and_lists(answerer: Answerer, tmp_path: Path) -> None:
-    retriever, users = answerer.model.retriever, users_of(answerer)
-    assert isinstance(retriever, MINDRetriever)
-    inputs = tower_inputs_of(retriever, users)
-    calls = write_graphs(retriever, inputs, tmp_path)
-    assert set(calls) == {path.name for path in tmp_path.iterdir()} == {"user_tower.onnx", "user_tower.pt2"}
+@pytest.fixture(scope="module")
+def graphs(answerer: Answerer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Call]]:
+    """The folder of both graphs, and how each is called."""
+    assert isinstance(answerer.model.retriever, MINDRetriever)
+    folder = tmp_path_factory.mktemp("towers")
+    return folder, write_graphs(answerer.model.retriever, inputs_of(answerer), folder)
+
+
+def inputs_of(answerer: Answerer) -> TowerInputs:
+    assert isinstance(answerer.model.retriever, MINDRetriever)
+    return tower_inputs_of(answerer.model.retriever, users_of(answerer))
+
+
+def test_both_graphs_give_the_models_vectors_and_lists(
+    answerer: Answerer, graphs: tuple[Path, dict[str, Call]]
+) -> None:
+    folder, calls = graphs
+    inputs = inputs_of(answerer)
+    assert set(calls) == {"user_tower.onnx", "user_tower.pt2"} <= {path.name for path in folder.iterdir()}
     for call in calls.values():
-        found = difference(answerer.model, users, call)
+        found = difference(answerer.model, users_of(answerer), call)
         assert found["interests"] < 1e-5
         assert found["memory"] < 1e-5
         assert (found["own"], found["lists"]) == (0, 1)
@@ -48,13 +61,12 @@ def test_both_graphs_give_the_models_vectors_and_lists(answerer: Answerer, tmp_p
         torch.testing.assert_close(alone, call(inputs)[0][1:2], rtol=0, atol=1e-5)
 
 
-def test_the_graph_and_the_vectors_are_enough_without_this_program(answerer: Answerer, tmp_path: Path) -> None:
-    retriever, users = answerer.model.retriever, users_of(answerer)
-    assert isinstance(retriever, MINDRetriever)
-    inputs = tower_inputs_of(retriever, users)
-    write_graphs(retriever, inputs, tmp_path)
-    write_items(answerer.ids, retriever.item_vectors[2:], tmp_path / "items.parquet")
-    session = onnxruntime.InferenceSession(tmp_path / "user_tower.onnx")
+def test_the_graph_and_the_vectors_are_enough_without_this_program(
+    answerer: Answerer, graphs: tuple[Path, dict[str, Call]], tmp_path: Path
+) -> None:
+    inputs = inputs_of(answerer)
+    write_items(answerer.ids, answerer.model.retriever.item_vectors[2:], tmp_path / "items.parquet")
+    session = onnxruntime.InferenceSession(graphs[0] / "user_tower.onnx")
     names = {each.name for each in session.get_inputs()}
     fed = {name: value.numpy() for name, value in inputs._asdict().items() if name in names}
     interests, own, memory = session.run(None, fed)
