@@ -29,7 +29,7 @@ from pipelines.errors import UserError
 from pipelines.tracking.versions import git_state
 from pipelines.tuning.load import load_campaign
 
-STAGES = ("preprocess", "train", "evaluate", "recommend", "tune", "promote", "export", "pipeline")
+STAGES = ("preprocess", "train", "evaluate", "report", "recommend", "tune", "promote", "export", "pipeline")
 READS_LOG = ("preprocess", "pipeline")  # the other stages read the dataset
 PATHS = ("append", "out")  # options of stages that name a file or folder
 MODELS = ("model", "against")  # options that may name one

@@ -148,9 +148,11 @@ class OptimConfig:
     weight_decay: float = 0.0  # decoupled (AdamW); on rows it is applied when a row is touched
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # decay from the peak to 0 over the run
     warmup_steps: int = 0  # linear warm-up to the peak
+    clip_norm: float | None = None  # gradients of a step, dense and rows together, are scaled down to this norm
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "table_learning_rate"):
             _check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "a number > 0")
+        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number > 0, or empty")
         for name in ("weight_decay", "warmup_steps"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")

@@ -32,6 +32,7 @@ def ials(data: Arrays, settings: Settings) -> tuple[Score, dict[str, Any]]:
     Confidence is alpha * (1 + log count). As `implicit` has it, an unknown pair has confidence 1.
     """
     from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
 
     counts, catalogue, value = counts_of(data), int(data["item_rows"]), validator(data, settings)
     unseen = counts == 0
@@ -43,7 +44,8 @@ def ials(data: Arrays, settings: Settings) -> tuple[Score, dict[str, Any]]:
 
     def score_of(model: AlternatingLeastSquares) -> Score:
         def score(split: Split, users: np.ndarray) -> np.ndarray:
-            factors = model.recalculate_user(np.arange(len(users)), confidence(split, users))
+            with threadpool_limits(1, "blas"):
+                factors = model.recalculate_user(np.arange(len(users)), confidence(split, users))
             scores = factors @ model.item_factors.T
             scores[:, unseen] = -np.inf
             return scores
@@ -63,7 +65,8 @@ def ials(data: Arrays, settings: Settings) -> tuple[Score, dict[str, Any]]:
             num_threads=settings["threads"],
             random_state=settings["seed"],
         )
-        model.fit(matrix, show_progress=False)
+        with threadpool_limits(1, "blas"):  # implicit has threads of its own
+            model.fit(matrix, show_progress=False)
         reached = value(score_of(model))
         if best is None or reached > max(other for other, _ in tried):
             best = score_of(model)

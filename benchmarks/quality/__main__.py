@@ -20,7 +20,7 @@ from benchmarks.peers.export import export_splits
 from benchmarks.peers.install import NotInstalled, rechub_python, rectools_python
 from benchmarks.peers.lists import read
 from benchmarks.quality.contestants import CONTESTANTS, REQUIREMENTS, Asked, Contestant
-from benchmarks.quality.data import NAMES, conf_of, prepared, test_users
+from benchmarks.quality.data import NAMES, asked_users, conf_of, prepared
 from benchmarks.quality.readme import markdown, missing, write_readme
 from benchmarks.quality.results import Failed, code_digest, result_path, run_contestant
 from benchmarks.quality.score import score
@@ -69,7 +69,7 @@ def compete(
     environments: Environments,
 ) -> Table:
     """Run the contestants on a data set, or find what they did before."""
-    sequences, targets = test_users(dataset, asked.sample)
+    sequences, targets = asked_users(dataset, asked.sample)
     filtered, fingerprint = config.evaluate.seen == "filter", dataset.manifest.fingerprint
     arrays = root / "arrays" / f"{name}-{fingerprint[:12]}{'-quick' if asked.quick else ''}.npz"
     outcomes: dict[str, Outcome] = {}

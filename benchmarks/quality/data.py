@@ -40,7 +40,7 @@ def rows(dataset: Dataset, split: SplitName, sample: Sample) -> pa.Table:
     return dataset.table(split).sort_by("user").slice(0, getattr(sample, split))
 
 
-def test_users(dataset: Dataset, sample: Sample) -> tuple[Sequences, Targets]:
+def asked_users(dataset: Dataset, sample: Sample) -> tuple[Sequences, Targets]:
     """Read the histories of the test users, in the order of a contestant's lists, and what is to be found."""
     table = rows(dataset, "test", sample)
     return to_sequences(table, feature_specs(dataset.manifest.profile_features)), to_targets(table)

@@ -18,7 +18,7 @@ import torch
 from benchmarks.dataset_loop import train_best
 from benchmarks.measure import peak_bytes
 from benchmarks.peers.lists import DEPTH, write
-from benchmarks.quality.data import EVERYBODY, FEW, Sample, test_users
+from benchmarks.quality.data import EVERYBODY, FEW, Sample, asked_users
 from mind_core.inference import Scorer, Shelf, recommend_shelves
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
@@ -61,7 +61,7 @@ def rule(name: str, config: Config, dataset: Dataset, settings: dict[str, Any]) 
 
 def lists_of(scorer: Scorer, dataset: Dataset, filtered: bool, sample: Sample) -> dict[str, Any]:
     """Rank for the test users: what benchmarks/peers/lists.py says a contestant writes."""
-    sequences, _ = test_users(dataset, sample)
+    sequences, _ = asked_users(dataset, sample)
     sizes: dict[Shelf, int] = {"new": DEPTH} if filtered else {"all": DEPTH, "new": DEPTH}
     found = recommend_shelves(scorer, sequences, torch.arange(len(sequences)), sizes)
     arrays = {shelf: top.items.int().numpy() for shelf, top in found.items()}

@@ -30,8 +30,8 @@ def api_pages() -> dict[str, str]:
     lines = [
         "# Python API",
         "",
-        "`mind_core` is the model in pure PyTorch: no Ray, no MLflow, no files. Lift it out and use it. The axes are named "
-        "alike everywhere: B users, L behaviours, K interests, d dimension, N negatives, V items.",
+        "`mind_core` is the model in pure PyTorch: no Ray, no MLflow, no files. Lift it out and use it. The axes are "
+        "named alike everywhere: B users, L behaviours, K interests, d dimension, N negatives, V items.",
         "",
         "| module | what it is |",
         "|---|---|",

@@ -29,9 +29,9 @@ def commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "`mind COMMAND --help` shows the same in a terminal. A mistake of yours is one line and exit code 2; Ctrl-C ends with "
-        "130; anything else that goes wrong keeps its traceback and ends with 1. `mind submit` has more exit codes: "
-        "[Jobs on a cluster](../jobs.md).",
+        "`mind COMMAND --help` shows the same in a terminal. A mistake of yours is one line and exit code 2; Ctrl-C "
+        "ends with 130; anything else that goes wrong keeps its traceback and ends with 1. `mind submit` has more exit "
+        "codes: [Jobs on a cluster](../jobs.md).",
         "",
     ]
     root = typer.main.get_command(app)

@@ -72,9 +72,10 @@ def settings_page() -> str:
     """Write the page of a configuration's settings."""
     return _page(
         "Settings of a configuration",
-        "A configuration is a YAML file (`conf/` has examples). Every name below is a key of it, and the same dotted name "
-        "works on the command line: `--set train.epochs=3`. What wins, lowest first: the default, the preset of the file, "
-        "the file, `MIND_HOME`, `--preset`, `--set`. An unknown name is one line of error before anything starts.",
+        "A configuration is a YAML file (`conf/` has examples). Every name below is a key of it, and the same dotted "
+        "name works on the command line: `--set train.epochs=3`. What wins, lowest first: the default, the preset of "
+        "the file, the file, `MIND_HOME`, `--preset`, `--set`. An unknown name is one line of error before anything "
+        "starts.",
         Config,
         _preset_values(),
     )
@@ -114,7 +115,7 @@ def _fields(section: type) -> Iterator[tuple[str, Any, Any, list[Any]]]:
             yield name, field.annotation, default, field.metadata
     else:
         hints = get_type_hints(section, include_extras=True)
-        for each in dataclasses.fields(section):
+        for each in dataclasses.fields(section):  # type: ignore[arg-type]
             yield each.name, hints[each.name], each.default, []
 
 
@@ -131,7 +132,7 @@ def _section_in(annotation: Any) -> tuple[type | None, str]:
     for argument in get_args(annotation):
         section, between = _section_in(argument)
         if section is not None:
-            return section, {dict: f".{NAME}", list: "[]"}.get(get_origin(annotation), between)  # type: ignore[call-overload]
+            return section, {dict: f".{NAME}", list: "[]"}.get(get_origin(annotation), between)
     return None, ""
 
 

@@ -36,6 +36,7 @@ EXPECTED = {  # pydantic's error type -> what the reader may write
     "greater_than": "must be > {gt}",
     "less_than_equal": "must be <= {le}",
     "less_than": "must be < {lt}",
+    "string_too_short": "must not be empty",
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "must match {pattern}",
 }

@@ -27,6 +27,7 @@ from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.config.yaml_text import MAX_BYTES
 from pipelines.errors import UserError
+from pipelines.progress import console
 
 PRESETS = Path(__file__).parent / "presets"
 # Neither home, tracking nor ray, which say where a campaign runs: a move keeps the hash. Nor the preset's name, as its
@@ -43,6 +44,8 @@ UNHASHED = (
     ("evaluate", "top_n"),
     ("evaluate", "again"),
     ("evaluate", "new"),
+    ("evaluate", "category"),
+    ("evaluate", "diversity"),
 )
 
 
@@ -86,9 +89,31 @@ def load_config(
         merged = merge(merged, layer.values)
     merged["preset"] = chosen
     try:
-        return Config.model_validate(merged)
+        return with_interests_that_count(Config.model_validate(merged))
     except ValidationError as error:
         raise UserError(explain(error, merged, layers)) from None
+
+
+def most_interests(config: Config) -> int:
+    """Return the most interests that any user of the model has: more of them would change nothing."""
+    model = config.model
+    if model.encoder != "mind" or not model.adaptive_interests:
+        return model.interests
+    return max(1, model.max_history.bit_length() - 1)
+
+
+def with_interests_that_count(config: Config) -> Config:
+    """Lower `model.interests` to `most_interests`, and say so."""
+    most = most_interests(config)
+    if config.model.interests <= most:
+        return config
+    console.print(
+        f"model.interests={config.model.interests}: {most} are trained, as a user has at most floor(log2(max_history)) "
+        f"and model.max_history={config.model.max_history}; raise that, or set model.adaptive_interests=false",
+        markup=False,
+        soft_wrap=True,
+    )
+    return config.model_copy(update={"model": dataclasses.replace(config.model, interests=most)})
 
 
 def available_presets() -> list[str]:

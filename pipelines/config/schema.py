@@ -6,7 +6,6 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
-import codecs
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +47,9 @@ class TableSource(Section):
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"
+    max_row_bytes: int = Field(2**20, ge=1)  # jsonl: a longer line is set aside as unreadable. No line of csv or
+    # sessions may be longer than 16 MiB
+    max_expansion: int = Field(200, ge=1)  # a compressed file of more than 64 MiB may hold so many times its bytes
     quote: str = '"'  # csv; "" where a quote is a character like any other
     null_values: list[str | int | float] = list(NULL_WORDS)  # what stands for a missing value, in any format, beside
     # blanks; replaces the list of the usual words: [NA, -1], or [] for none
@@ -136,15 +138,25 @@ class EventSource(TableSource):
 class Feature(Section):
     kind: Literal["categorical", "multi", "numeric", "bucket"] = "categorical"
     # numeric: standardised, then projected. bucket: quantile buckets, then categorical.
-    separator: str | None = None  # multi stored as text, e.g. "Action|Comedy"
+    separator: str | None = Field(None, min_length=1)  # multi stored as text, e.g. "Action|Comedy"
     min_count: int = Field(1, ge=1)  # rarer values share the unknown row
     buckets: int = Field(16, ge=2)  # of kind: bucket
+    null_values: list[str | int | float] = []  # what else stands for a missing value in this column, as 999 or 1e300
 
 
 class FeatureTable(TableSource):
     id: str  # the item's or user's column, of the same type as in the log
     features: dict[FeatureName, Feature] = {}  # by column name
     show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
+    duplicates: Literal["refuse", "first", "last", "newest"] = "refuse"  # which row of an id counts, if it has several,
+    # as where the table is the log itself: by the order of files and rows, or by `time`
+    time: str | None = None  # column that says which row is the newest
+
+    @model_validator(mode="after")
+    def newest_needs_a_time(self) -> FeatureTable:
+        if (self.duplicates == "newest") != (self.time is not None):
+            raise ValueError("duplicates: newest needs time:, a column, and time: belongs to it")
+        return self
 
 
 class ItemTable(FeatureTable):
@@ -229,6 +241,8 @@ class TrainConfig(Section):
     # CPUs
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
+    on_divergence: Literal["stop", "rollback"] = "stop"  # rollback: a training whose loss or weights are no longer
+    # finite goes on from its last checkpoint at half the rates, five times at most
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
     seed: Seed = 0
 
@@ -242,10 +256,12 @@ class EvaluateConfig(Section):
     cutoffs: list[Cutoff] = [10, 20, 50]
     seen: Literal["filter", "keep"] = "filter"  # items of the history in the candidate list
     top_n: int = Field(20, ge=1)  # of mind recommend
-    # quotas of mind recommend, in place of top_n: so many items of the user's history, and so many others.
-    # None: 0 if the other one is set
-    again: Quota | None = None
-    new: Quota | None = None
+    again: Quota | None = None  # in place of top_n: so many items of the user's history. None: 0 if `new` is set
+    new: Quota | None = None  # in place of top_n: so many items that the user never had. None: 0 if `again` is set
+    category: FeatureName | None = None  # an item feature: what varied lists cost is told by it. None: the first
+    # categorical one
+    diversity: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [0.003, 0.01, 0.03, 0.1, 0.3]  # lambdas of
+    # `lists.diversity` that are tried for it; []: none
 
     @model_validator(mode="after")
     def quotas_fill_a_list(self) -> EvaluateConfig:

@@ -61,6 +61,8 @@ class FeatureInfo:
     std: float | None = None
     edges: tuple[float, ...] | None = None
     separator: str | None = None
+    low: float | None = field(default=None, repr=False)  # numeric; not in the fingerprint, which has what they do
+    high: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -320,6 +322,8 @@ class Dataset:
                     mean=info.mean,
                     std=info.std,
                     edges=info.edges,
+                    low=info.low,
+                    high=info.high,
                 )
             )
         return encoders
@@ -328,5 +332,13 @@ class Dataset:
 def feature_info(encoder: FeatureEncoder) -> FeatureInfo:
     """Return what the manifest keeps of an encoder."""
     return FeatureInfo(
-        encoder.name, encoder.kind, encoder.size, encoder.mean, encoder.std, encoder.edges, encoder.separator
+        encoder.name,
+        encoder.kind,
+        encoder.size,
+        encoder.mean,
+        encoder.std,
+        encoder.edges,
+        encoder.separator,
+        encoder.low,
+        encoder.high,
     )

@@ -82,10 +82,11 @@ def bands_figure(report: Report) -> Figure:
         (right, f"recall@{cutoff}", "popularity of the target", "targets", [m.by_popularity for m in report.models]),
     ):
         heights = [[band.metrics[metric] for band in bands] for bands in groups]
-        names = [f"{band.name}\n{band.size:,} {unit}" for band in groups[0]]
+        names = [f"{band.name}\n{band.size:,}" for band in groups[0]]
         grouped_bars(axes, [model.label for model in report.models], names, heights, colours)
         axes.tick_params(labelsize=9)
         axes.set_title(f"{metric} by {title}", fontsize=11)
+        axes.set_xlabel(f"{title}, and how many {unit}", fontsize=9)
         axes.set_ylabel(metric, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False, fontsize=9)
@@ -185,17 +186,17 @@ def category_names(dataset: Dataset, feature: str) -> dict[int, str]:
 def _stack(axes: Axes, interest: int, counts: Counter[int], names: dict[int, str], others: str) -> None:
     """One bar of full width: the most frequent categories, each with its name, then the others."""
     total, left = sum(counts.values()), 0.0
-    base = COLOURS[interest % len(COLOURS)]
+    base, edge = COLOURS[interest % len(COLOURS)], matplotlib.rcParams["axes.facecolor"]
     for place, (value, number) in enumerate(counts.most_common(SHOWN_CATEGORIES)):
         share = number / total
-        axes.barh(interest, share, left=left, color=base, alpha=0.7 - 0.12 * place, edgecolor="white")
+        axes.barh(interest, share, left=left, color=base, alpha=0.7 - 0.12 * place, edgecolor=edge)
         letters = int(share * BAR_LETTERS)
         if letters >= 5:
             name = names.get(value, str(value))
             name = name if len(name) <= letters else name[: letters - 1] + "…"
             axes.text(left + share / 2, interest, name, ha="center", va="center", fontsize=7.5)
         left += share
-    axes.barh(interest, 1 - left, left=left, color=others, edgecolor="white")
+    axes.barh(interest, 1 - left, left=left, color=others, edgecolor=edge)
 
 
 def _as_list(value: object) -> list[int]:

@@ -82,6 +82,8 @@ def _lines(path: str) -> pa.Array:
     try:
         with filesystem.open_input_stream(where) as stream:
             text = stream.read().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{redact(path)}: no such file (looked for {where})") from None
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{redact(path)}: cannot be read: {reason(error)}{hint(path)}") from None
     except UnicodeDecodeError:
@@ -94,17 +96,17 @@ def _column(path: str, items: pa.Array, names: Sequence[str]) -> pa.Array:
     """The column of a table that holds ids; in a CSV of one column the first line may be an id itself."""
     source = TableSource(path=path)
     (piece, *_) = fragments(source, [])
-    present = (
-        list(names)
-        if piece.format == "jsonl"
-        else list(dict.fromkeys([*columns_inside(piece, source), *dict(piece.partition)]))
-    )
+    if piece.format == "jsonl":  # each line has columns of its own
+        table, _ = read_source(source, list(dict.fromkeys(names)))
+        present = [name for name in table.column_names if table[name].null_count < len(table)]
+    else:
+        present = list(dict.fromkeys([*columns_inside(piece, source), *dict(piece.partition)]))
     name = next((name for name in names if name in present), None)
     if name is None and len(present) == 1:
         name = present[0]
     if name is None:
         raise UserError(f"{redact(path)}: no column of item ids; it must be named {' or '.join(dict.fromkeys(names))}, "
-                        f"the file has {', '.join(present)}")  # fmt: skip
+                        f"the file has {', '.join(present) or 'none of them'}")  # fmt: skip
     ids = as_array(read_source(source, [name])[0][name])
     if name not in names and piece.format == "csv" and name in items.cast(pa.string()).to_pylist():
         ids = pa.concat_arrays([pa.array([name]), ids.cast(pa.string())])

@@ -210,7 +210,9 @@ def _line_by_line(body: bytes, start: int, columns: int, dialect: Dialect, final
     """
     assert dialect.mark is not None, "without quotes a line is a record"
     patterns = _patterns(dialect.byte, dialect.mark, columns)
-    good, bad, longer = [body[:start]], [], []
+    good = [body[:start]]
+    bad: list[bytes] = []
+    longer: list[bytes] = []
     regular = start
     while (quote := body.find(dialect.mark, start)) >= 0:
         line = max(start, body.rfind(b"\n", start, quote) + 1, body.rfind(b"\r", start, quote) + 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipelines.log.csv_rows import column_names as csv_columns
 from pipelines.log.ids import as_array
 from pipelines.log.json_rows import MANY_KEYS, json_rows, keys_of
 from pipelines.log.null_words import without_nulls
-from pipelines.log.text_files import open_bytes, open_text
+from pipelines.log.text_files import Read, open_bytes, open_text
 
 BLOCK_BYTES = 16 * 2**20  # of text per block
 BLOCK_ROWS = 2**20  # of Parquet per block
@@ -79,6 +79,8 @@ def reading(path: str, file_format: str) -> Iterator[None]:
         raise UserError(f"{path}: not in the declared encoding ({error}); set encoding:, e.g. latin-1") from None
     except _UNREADABLE as error:
         text = str(error).strip() or type(error).__name__
+        if "straddl" in text:  # a line that no block holds
+            text = f"a line of more than {BLOCK_BYTES // 2**20} MiB; is a quote never closed?"
         hint = "; set encoding:, e.g. latin-1" if "UTF8" in text else ""
         raise UserError(f"{path}: cannot be read as {file_format}: {text.splitlines()[0]}{hint}") from None
 
@@ -95,7 +97,7 @@ def is_blank(fragment: Fragment) -> bool:
 
 
 def columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
-    """List the columns of the fragment's file, as often as they stand in it; not of JSON, where each row has its own."""
+    """List the columns of the fragment's file, each as often as it is there; not of JSON, where rows have their own."""
     if fragment.format == "sessions":
         return list(SESSION_COLUMNS)
     if fragment.format == "csv" and source.columns is not None:
@@ -103,7 +105,7 @@ def columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
     with reading(fragment.shown, fragment.format):
         if fragment.format == "parquet":
             return list(pq.read_schema(fragment.path, filesystem=fragment.filesystem).names)
-        with open_text(fragment.filesystem, fragment.path, fragment.shown, source.encoding) as read:
+        with _text(fragment, source) as read:
             return csv_columns(read, _dialect(fragment, source), BLOCK_BYTES)
 
 
@@ -180,9 +182,15 @@ def _parquet_blocks(fragment: Fragment, columns: list[str]) -> Iterator[Block]:
 
 
 def _csv_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
-    with open_text(fragment.filesystem, fragment.path, fragment.shown, source.encoding) as read:
+    with _text(fragment, source) as read:
         for rows in csv_rows(read, _dialect(fragment, source), columns, BLOCK_BYTES):
             yield Block(rows.table, rows.lines, ((INSIDE, len(rows.inside), rows.inside[0]),) if rows.inside else ())
+
+
+def _text(fragment: Fragment, source: TableSource) -> AbstractContextManager[Read]:
+    return open_text(
+        fragment.filesystem, fragment.path, fragment.shown, source.encoding, expansion=source.max_expansion
+    )
 
 
 def _dialect(fragment: Fragment, source: TableSource) -> Dialect:
@@ -195,9 +203,9 @@ def _json_blocks(
     times = source.time if isinstance(source, EventSource) else None
     with (
         reading(fragment.shown, fragment.format),
-        open_text(fragment.filesystem, fragment.path, fragment.shown, source.encoding) as read,
+        _text(fragment, source) as read,
     ):
-        for rows in json_rows(read, fragment.shown, columns, times, BLOCK_BYTES):
+        for rows in json_rows(read, fragment.shown, columns, times, BLOCK_BYTES, source.max_row_bytes):
             table = rows.table
             keys = list(keys_of(table.schema))
             listed = ", ".join(keys[:MANY_KEYS]) + (", ..." if len(keys) > MANY_KEYS else "")
@@ -239,7 +247,7 @@ def _session_blocks(fragment: Fragment, source: TableSource, columns: list[str])
     parse = csv.ParseOptions(delimiter=NO_CHARACTER, quote_char=False, ignore_empty_lines=False)
     convert = csv.ConvertOptions(column_types={"line": pa.string()})
     first = 1 + (fragment.number << 40)  # lines of several files are different users
-    with open_bytes(fragment.filesystem, fragment.path, fragment.shown) as raw:
+    with open_bytes(fragment.filesystem, fragment.path, fragment.shown, source.max_expansion) as raw:
         for batch in csv.open_csv(raw, options, parse, convert):
             items = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(batch["line"]))
             length = pc.list_value_length(items).to_numpy()

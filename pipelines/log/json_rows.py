@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from pipelines.errors import UserError
+from pipelines.log.limits import MAX_DEPTH, is_too_deep, shortened, suspects
 from pipelines.log.text_files import Read
 
 MANY_KEYS = 30
@@ -33,7 +34,7 @@ class JsonRows:
 
 
 def json_rows(
-    read: Read, shown: str, columns: Collection[str], times: str | None, block_bytes: int
+    read: Read, shown: str, columns: Collection[str], times: str | None, block_bytes: int, longest: int = 2**20
 ) -> Iterator[JsonRows]:
     """Yield a file's rows with whatever keys they have.
 
@@ -41,11 +42,13 @@ def json_rows(
     ----------
     columns
         Those that are wanted. Text that looks like a time is text in all of them but the column `times`.
+    longest
+        Bytes of a line; a longer one is no row.
     """
     texts: dict[str, pa.DataType] = {}  # what the blocks before held text in that Arrow took for times
-    for lines in _lines(read, shown, block_bytes):
+    for lines in _lines(read, shown, block_bytes, longest):
         lines.isascii() or lines.decode()  # Arrow takes any bytes for UTF-8
-        yield _rows(lines, columns, times, texts, shown)
+        yield _rows(lines, columns, times, texts, shown, longest)
 
 
 def keys_of(kind: pa.Schema | pa.DataType, prefix: str = "") -> Iterator[str]:
@@ -61,20 +64,30 @@ def keys_of(kind: pa.Schema | pa.DataType, prefix: str = "") -> Iterator[str]:
             yield name
 
 
-def _lines(read: Read, shown: str, block_bytes: int) -> Iterator[bytes]:
-    """Yield whole lines with an object each, about `block_bytes` at a time."""
+def _lines(read: Read, shown: str, block_bytes: int, longest: int) -> Iterator[bytes]:
+    """Yield whole lines with an object each, about `block_bytes` at a time; of a line too long to be held, a part."""
     chunk = read(block_bytes)
     if _OVER_LINES.match(chunk):
         yield from _objects(chunk, read, shown, block_bytes)
         return
-    rest = b""
+    rest, skips = b"", False  # the beginning of a line, and whether more of it has been left out
     while chunk:
         lines, newline, rest = (rest + chunk).rpartition(b"\n")
         if newline:
-            yield lines
+            yield lines.partition(b"\n")[2] if skips else lines
+            skips = False
+        if len(rest) > longest:
+            if not skips:
+                yield _characters(rest[: longest + 4])
+            rest, skips = b"", True
         chunk = read(block_bytes)
-    if rest.strip():
+    if rest.strip() and not skips:
         yield rest
+
+
+def _characters(data: bytes) -> bytes:
+    """Leave out the character that was cut at the end."""
+    return data.decode(errors="ignore").encode() if data[-4:].isascii() is False else data
 
 
 def _objects(chunk: bytes, read: Read, shown: str, block_bytes: int) -> Iterator[bytes]:
@@ -90,6 +103,8 @@ def _objects(chunk: bytes, read: Read, shown: str, block_bytes: int) -> Iterator
             break
         try:
             _, stop = decoder.raw_decode(text, place)
+        except RecursionError:
+            raise UserError(f"{shown}: cannot be read as JSON: nested deeper than {MAX_DEPTH}") from None
         except ValueError as error:  # cut off, or broken
             chunk = read(block_bytes)
             if not chunk or len(text) - place > 2 * block_bytes:
@@ -113,17 +128,18 @@ def _objects(chunk: bytes, read: Read, shown: str, block_bytes: int) -> Iterator
 
 
 def _rows(
-    data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], shown: str
+    data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], shown: str, longest: int
 ) -> JsonRows:
     try:
-        if _NULL_LINE.search(data):
-            raise pa.ArrowInvalid("a line is null")
+        if _NULL_LINE.search(data) or suspects(data, longest):
+            raise pa.ArrowInvalid("a line is null, too long or too deep")
         return JsonRows(_parsed(data, columns, times, texts))
     except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line, or several types in a column
-        good, bad = [], []
+        good: list[bytes] = []
+        bad: list[bytes] = []
         for line in filter(bytes.strip, data.split(b"\n")):
-            (good if _is_object(line) else bad).append(line)
-        lines = tuple(line.decode(errors="replace") for line in bad)
+            (good if _is_object(line, longest) else bad).append(line)
+        lines = tuple(shortened(line, longest) for line in bad)
         try:
             return JsonRows(_parsed(b"\n".join(good), columns, times, texts), lines)
         except pa.ArrowInvalid:
@@ -171,8 +187,10 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _is_object(line: bytes) -> bool:
-    """Say whether a line is one object, in which no key stands twice."""
+def _is_object(line: bytes, longest: int) -> bool:
+    """Say whether a line is one object, not too long or too deep, in which no key stands twice."""
+    if len(line) > longest or is_too_deep(line):
+        return False
     try:
         return isinstance(json.loads(line, object_pairs_hook=_no_key_twice), dict)
     except (ValueError, RecursionError):

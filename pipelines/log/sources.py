@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,11 +32,12 @@ from pipelines.log.formats import (
     reading,
     require_columns,
 )
-from pipelines.log.ids import as_array, is_whole_numbers
+from pipelines.log.ids import WHOLE_DECIMAL, WHOLE_NUMBER, as_array, is_whole_numbers, whole
 from pipelines.log.null_words import without_nulls
 from pipelines.storage.at_once import at_once
 from pipelines.storage.filesystems import hint, open_filesystem, reason
 
+ROWS_AT_ONCE = 2**20  # of a table that is reduced while it is read
 FRAGMENT_BYTES = 128 * 2**20  # of uncompressed row groups per Parquet fragment
 TEXT_FORMATS = ("csv", "sessions")  # their values carry no type
 _SUFFIXES = {
@@ -97,16 +98,24 @@ def read_source(
     source: TableSource,
     columns: list[str],
     as_they_are: Collection[str] = (),
+    id_column: str | None = None,
+    reduced: Callable[[pa.Table], pa.Table] | None = None,
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Read a whole table, `columns` only, and say what was read (see `lineage`).
 
     What stands for a missing value is null, but in the columns `as_they_are`. Text columns of a CSV in which every
-    value is an integer become int64.
+    value is an integer become int64; `id_column` also if some are written as 7.0.
+
+    Parameters
+    ----------
+    reduced
+        Gives a part of the rows; from time to time it is given all that were read, so that they never fill the memory.
     """
     pieces = fragments(source, columns)
     tables: list[pa.Table] = []
+    left = 0  # rows after they were last reduced
     rows, unreadable, absent = Counter[int](), dict[int, list[str]](), Counter[str]()
-    schema = pa.schema([(name, pa.null()) for name in columns])
+    schema, keys = pa.schema([(name, pa.null()) for name in columns]), dict[str, str]()
     for piece in pieces:
         for block in read_blocks(piece, source, columns):
             found = {name: as_array(block.table[name]) for name in columns}
@@ -114,24 +123,36 @@ def read_source(
             table = pa.table(found)
             schema = _widened(schema, table.schema, piece.shown)
             tables.append(table)
+            if reduced is not None and sum(each.num_rows for each in tables) > ROWS_AT_ONCE + 2 * left:
+                tables = [reduced(_joined(schema, tables, source))]
+                left = tables[0].num_rows
             rows[piece.number] += table.num_rows
             if block.unreadable:
                 unreadable.setdefault(piece.number, []).extend(block.unreadable)
             absent.update({note: count for note, count, _ in block.notes})
-            keys = {note: example for note, _, example in block.notes}
+            keys |= {note: example for note, _, example in block.notes}
     for name in columns:
         if rows.total() and absent[absent_note(name)] == rows.total():
             raise UserError(no_such_key(redact(source.path), name, keys[absent_note(name)]))
-    try:
-        table = pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive").combine_chunks()
-    except pa.ArrowException as error:  # a number that the common type cannot hold
-        raise UserError(f"{redact(source.path)}: files disagree on a column's type: {reason(error)}") from None
+    table = _joined(schema, tables, source)
     if pieces[0].format in TEXT_FORMATS:
         for place, name in enumerate(table.column_names):
             column = table[name]
-            if pa.types.is_string(column.type) and column.null_count < len(column) and is_whole_numbers(column):
-                table = table.set_column(place, name, column.cast(pa.int64()))
+            pattern = WHOLE_DECIMAL if name == id_column else WHOLE_NUMBER
+            if (
+                pa.types.is_string(column.type)
+                and column.null_count < len(column)
+                and is_whole_numbers(column, pattern)
+            ):
+                table = table.set_column(place, name, whole(column))
     return table, lineage(pieces, rows, unreadable)
+
+
+def _joined(schema: pa.Schema, tables: list[pa.Table], source: TableSource) -> pa.Table:
+    try:
+        return pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive").combine_chunks()
+    except pa.ArrowException as error:  # a number that the common type cannot hold
+        raise UserError(f"{redact(source.path)}: files disagree on a column's type: {reason(error)}") from None
 
 
 def no_such_key(path: str, name: str, keys: str) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from pipelines.errors import UserError
+from pipelines.log.limits import EXPANSION, within_expansion
 
 Read = Callable[[int], bytes]  # read(n): about n bytes, none at the end
 
@@ -26,13 +27,17 @@ _LONGEST = max(map(len, (*_CODECS, *_NO_TEXT)))
 
 
 @contextmanager
-def open_bytes(filesystem: Any, path: str, shown: str) -> Iterator[BinaryIO]:
+def open_bytes(filesystem: Any, path: str, shown: str, expansion: int = EXPANSION) -> Iterator[BinaryIO]:
     """Open a text file's bytes, decompressed if they begin as gzip, zstd, bzip2 or lz4 does.
+
+    expansion : how many times its bytes a compressed file may hold.
 
     Raises
     ------
     UserError
         If they begin as a file of another kind does; the text says of which.
+    OSError
+        While they are read, if they are more than may be held.
     """
     with filesystem.open_input_file(path) as raw:
         head = raw.read(_LONGEST)
@@ -41,11 +46,11 @@ def open_bytes(filesystem: Any, path: str, shown: str) -> Iterator[BinaryIO]:
             raise UserError(f"{shown}: {problem}")
     codec = next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
     with filesystem.open_input_stream(path, compression=codec) as raw:
-        yield raw
+        yield raw if codec is None else within_expansion(raw, int(filesystem.get_file_info(path).size), expansion)
 
 
 @contextmanager
-def open_text(filesystem: Any, path: str, shown: str, encoding: str) -> Iterator[Read]:
+def open_text(filesystem: Any, path: str, shown: str, encoding: str, expansion: int = EXPANSION) -> Iterator[Read]:
     """Open a text file as UTF-8 without a byte order mark; characters are never cut.
 
     Raises
@@ -53,7 +58,7 @@ def open_text(filesystem: Any, path: str, shown: str, encoding: str) -> Iterator
     UnicodeError
         If it is not in this encoding. UTF-8 is not looked at here.
     """
-    with open_bytes(filesystem, path, shown) as raw:
+    with open_bytes(filesystem, path, shown, expansion) as raw:
         yield _as_utf8(raw.read, encoding, shown)
 
 

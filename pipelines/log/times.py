@@ -1,4 +1,4 @@
-"""Times of any writer -> int64: microseconds since 1970 UTC, or the log's plain numbers. Pure Arrow and NumPy; no Ray."""
+"""Times of any writer -> int64: microseconds since 1970 UTC, or the log's plain numbers. Pure Arrow; no Ray."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def time_format(texts: Iterable[pa.Array], where: str) -> str | None:
 
 def _share(texts: pa.Array, form: str) -> float:
     parsed = _formatted(texts, form)
-    return 1 - parsed.null_count / len(parsed)
+    return 1 - float(parsed.null_count) / len(parsed)
 
 
 def parse_times(
@@ -150,6 +150,7 @@ def is_number(text: pa.Array) -> pa.Array:
 
 
 def is_numeric(kind: pa.DataType) -> bool:
+    """Say whether values are numbers."""
     return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
 
 

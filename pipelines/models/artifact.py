@@ -322,4 +322,6 @@ def _profile_encoder(path: Path, info: FeatureInfo) -> FeatureEncoder:
         mean=info.mean,
         std=info.std,
         edges=info.edges,
+        low=info.low,
+        high=info.high,
     )

@@ -214,16 +214,17 @@ def evaluation_driver(workload: Workload, machine: Machine) -> Parts:
     """Add up users' results, before and after they are joined, metrics of two models, the vocabulary and the model.
 
     A test user of one target: index, length, row and item (8 each), a byte, and of a model and four baselines two ranks
-    (4 each); of two models at a time 4 metrics at C cutoffs in five groups (8 each), of one group if seen items are
-    filtered. The model is for figures.
+    (4 each), what its list is made of (5 numbers of 4) and how many interests it has and used (a byte each); of two
+    models at a time 4 metrics at C cutoffs in six groups (8 each), of two groups if seen items are filtered, and the 5
+    of the list. The model is for figures.
     Source: pipelines.evaluation.evaluate, pipelines.evaluation.ranking.join_rankings, pipelines.evaluation.report.
     """
     evaluate = workload.config.evaluate
-    metrics = 2 * 32 * len(evaluate.cutoffs) * (5 if evaluate.seen == "keep" else 1)
+    metrics = 2 * (32 * len(evaluate.cutoffs) * (6 if evaluate.seen == "keep" else 2) + 40)
     return {
         EMPTY: machine.driver,
         "train events, while baselines are fitted": 75 * min(workload.events, FITTED_EVENTS),
-        "results by user, twice, and metrics": (2 * 73 + metrics) * workload.held_out,
+        "results by user, twice, and metrics": (2 * 183 + metrics) * workload.held_out,
         "vocabulary of users": 24 * workload.users,
         "model, for figures": model_bytes(workload),
     }

@@ -28,7 +28,7 @@ from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import origin
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config, DataConfig
-from pipelines.dataset.dataset import READING, Dataset, Layout, Manifest, SplitCounts, feature_info
+from pipelines.dataset.dataset import READING, Dataset, Layout, Manifest, Side, SplitCounts, feature_info
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.dataset.sorted_events import DUPLICATE, SETTLED, SortedEvents
 from pipelines.dataset.split_rows import COUNTED
@@ -59,6 +59,7 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file sy
 
 Tables = dict[str, FeatureRows | None]
 """The item and the profile table: "item", "user"."""
+SIDES: dict[str, Side] = {"item": "item", "user": "profile"}
 
 
 def append(config: Config, path: str) -> Dataset:
@@ -162,7 +163,11 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
     )
     before = json.loads(fetch(dataset.layout.stats).read_text("utf-8"))
     gone, come = [without(each.stats) for each in found], [each["stats"] for each in written]
-    write_quality(layout, after, merge_stats([before, *gone, *come]), test_count, dataset.path)
+    notes = [
+        note for side, rows in tables.items() if rows is not None for note in rows.notes(dataset.encoders(SIDES[side]))
+    ]
+    stats = merge_stats([before, *gone, *come])
+    write_quality(layout, after, stats, test_count, dataset.path, [*log.notes, *notes])
     write_text(after.to_json(), layout.manifest)
 
 
@@ -295,8 +300,8 @@ def _tie_kind(new: str, dataset: Dataset, data: DataConfig) -> str:
     if pa.types.is_int64(tie.type) and new in (WHOLE, TIME):
         return new
     raise UserError(
-        f"{data.events.path}: {data.events.tie_break!r} holds {new}, the dataset's is {tie.type}; make the dataset anew of "
-        "all logs"
+        f"{data.events.path}: {data.events.tie_break!r} holds {new}, the dataset's is {tie.type}; make the dataset "
+        "anew of all logs"
     )
 
 

@@ -137,6 +137,7 @@ def read_log(
             notes[name] = (name, before[1] + count, before[2] or example)
     _stop_if_column_says_nothing(data.events, rows_by_file.total() - set_aside[UNREADABLE], notes)
     _stop_if_bad(data, rows_by_file.total(), set_aside, examples, quarantine)
+    as_they_should = {numbers_note(rule, True) for rule in data.events.exclude}
     kept = [block for block in blocks if block["file"] is not None]
     tie_break = data.events.tie_break
     if not kept:
@@ -153,7 +154,7 @@ def read_log(
         None
         if tie_break is None
         else common_tie({block["tie"] for block in kept}, f"{data.events.path}: {tie_break!r}"),
-        tuple(notes.values()),
+        tuple(note for name, note in sorted(notes.items()) if name not in as_they_should),
     )
 
 
@@ -279,8 +280,8 @@ def _stop_if_column_says_nothing(source: EventSource, rows: int, notes: Mapping[
         _, _, example = wrong = notes.get(numbers_note(rule, False), ("", 0, ""))
         if wrong[1] and numbers_note(rule, True) not in notes:
             raise UserError(
-                f"{redact(source.path)}: exclusion {rule.reason!r} is by number, but no value of {rule.column!r} is one, "
-                f"such as {example!r}; use prefix or values"
+                f"{redact(source.path)}: exclusion {rule.reason!r} is by number, but no value of {rule.column!r} is "
+                f"one, such as {example!r}; use prefix or values"
             )
 
 

@@ -179,7 +179,9 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         time_format=data.events.time_format,
         reading=READING,
     )
-    write_quality(layout, manifest, content.stats, content.test_count, current(config.dataset_path))
+    write_quality(
+        layout, manifest, content.stats, content.test_count, current(config.dataset_path), [*log.notes, *content.notes]
+    )
     write_text(manifest.to_json(), layout.manifest)
 
 

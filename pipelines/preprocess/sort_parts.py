@@ -21,6 +21,7 @@ from pipelines.dataset.sorted_events import DUPLICATE, SortedEvents, item_counts
 from pipelines.preprocess.buckets import Run
 from pipelines.preprocess.clean_log import CleanLog, Kinds, with_types
 from pipelines.preprocess.exchange import events_by_part, parts_in
+from pipelines.preprocess.heavy_users import heaviest, require_room_to_sort, warn_of_heaviest
 from pipelines.preprocess.workspace import Workspace, key_of, recording
 from pipelines.storage.home_files import fetch
 from pipelines.storage.tables import read_arrow, write_arrow
@@ -69,6 +70,7 @@ def sort_parts(
     set_aside
         The duplicates dropped.
     """
+    require_room_to_sort(data, log.bucket_counts, runs)
     counts = work.root / "sort"
     drop = data.events.duplicates == "drop"
     parts = [
@@ -76,6 +78,7 @@ def sort_parts(
         for number in range(len(runs))
     ]
     found = for_each_part("sort", partial(_sort_part, parts), log, runs, log.kinds, work, "Sorting by user and time")
+    warn_of_heaviest(data, [each["heaviest"] for each in found])
     parts = [replace(part, users=each["users"]) for part, each in zip(parts, found, strict=True)]
     return parts, +Counter({DUPLICATE: sum(each["duplicates"] for each in found)})
 
@@ -125,4 +128,4 @@ def _sort_part(parts: list[Part], number: int, events: pa.Table) -> Json:
     sorted_events, duplicates = sort_events(events, part.drop)
     sorted_events.write(Path(part.segments[0]))
     write_arrow(item_counts(sorted_events), Path(part.counts))
-    return {"duplicates": duplicates, "users": len(sorted_events.users)}
+    return {"duplicates": duplicates, "users": len(sorted_events.users), "heaviest": heaviest(sorted_events)}

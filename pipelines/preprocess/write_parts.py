@@ -32,7 +32,7 @@ from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, split_rows, stretches
 from pipelines.dataset.splits import SPLITS
 from pipelines.dataset.vocabulary import FeatureEncoder, build_items, encode_columns
-from pipelines.errors import UserError
+from pipelines.log.formats import Note
 from pipelines.log.ids import Int64s, Lookup, as_array
 from pipelines.log.times import TimeUnit
 from pipelines.preprocess.core_items import Core, settled
@@ -59,6 +59,7 @@ class Content:
     fingerprint: str
     stats: Stats  # of all parts
     test_count: Int64s  # (items,) how often each is a test target
+    notes: list[Note]  # of the item and the profile table
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,10 @@ def write_parts(
         joint_digest(digests),
         merge_stats([part["stats"] for part in written]),
         test_count,
+        [
+            *(item_rows.notes(item_encoders) if item_rows else ()),
+            *(profile_rows.notes(profile_encoders) if profile_rows else ()),
+        ],
     )
 
 
@@ -157,7 +162,7 @@ def _fit_profile(
     for block in run(mapped(pieces(range(len(parts))), find_rows, what), what, None, work.report):
         used[block["row"].to_numpy()] = True
     if not used.any():
-        raise UserError(f"{rows.source.path}: no value of {rows.source.id!r} is a user of {data.events.path}")
+        raise rows.nothing_in_common(f"a user of {data.events.path}", parts[0].read().users)
     return rows.fit(used)
 
 
@@ -253,7 +258,7 @@ def item_table(
     used = np.zeros(len(rows.ids), bool)
     used[rows.find(columns["id"]).drop_null().to_numpy()] = True
     if not used.any():
-        raise UserError(f"{rows.source.path}: no value of {rows.source.id!r} is an item of the log")
+        raise rows.nothing_in_common("an item of the log", columns["id"])
     encoders = rows.fit(used)
     encoders = [encoder.after(old) for encoder, old in zip(encoders, older, strict=True)] if older else encoders
     raw = rows.look_up(columns["id"])

@@ -38,12 +38,12 @@ from pipelines.config.load import resolved
 from pipelines.config.schema import Config, ListsConfig
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.lists.rules import rules_of
 from pipelines.lists.tables import file_stamps
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.models.find import find_model
 from pipelines.models.over_users import EVERYONE, SLICE_USERS, STATS, UserPass, UserWorker
 from pipelines.progress import console, output
+from pipelines.retrieval.recommend import told_rules
 from pipelines.storage.atomic import TORN, whole
 from pipelines.storage.digests import key_digest
 from pipelines.storage.home_files import exists, fetch, listed, remove, renew, total_size
@@ -157,9 +157,7 @@ def export_folder(config: Config, card: ModelCard, latest: bool = False) -> Path
 def _make(config: Config, dataset: Dataset, source: Path, card: ModelCard, target: Path, latest: bool) -> Export:
     """Write all parts that are not there, and last the mark."""
     loaded = load_model(source)
-    rules, told = rules_of(config, loaded.columns())
-    for line in told:
-        console.print(line, highlight=False)
+    rules = told_rules(config, loaded)
     vectors = loaded.retriever.item_vectors[FIRST_ITEM:]
     if not exists(items := target / "items" / "part-00000.parquet"):
         write_items(loaded.item_ids, vectors, items)

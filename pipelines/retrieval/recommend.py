@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from mind_core.list_rules import ListRules
+from mind_core.list_rules import NO_RULES, ListRules
 from mind_core.sequences import Sequences
 from mind_core.shelves import Shelf
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.names import file_name
-from pipelines.config.schema import Config
+from pipelines.config.schema import Config, ListsConfig
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SPLITS
 from pipelines.errors import UserError
@@ -68,15 +68,13 @@ def recommend(
     """
     dataset = Dataset.open(config.dataset_path)
     folder = find_model(config, dataset, model)
-    saved = load_model(folder)
-    rules, told = rules_of(config, saved.columns())
-    for line in told:
-        console.print(line, highlight=False)
     if users is None:
         out = out or config.home_path / "recommendations" / f"{file_name(folder.name)}.parquet"
-        rows = _everyone(config, dataset, folder, out, rules, latest=latest, why=why)
+        rows = _everyone(config, dataset, folder, out, latest=latest, why=why)
         output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
         return out
+    saved = load_model(folder)
+    rules = told_rules(config, saved)
     histories = _rows(dataset, users)
     sequences = saved.sequences(histories, latest)
     lists = _lists(saved, sequences, config.evaluate.shelves, rules, why)
@@ -141,6 +139,14 @@ class ListItems(UserWorker):
         return _with_ids(lists, ray.get(ids).take(table["user"]))
 
 
+def told_rules(config: Config, model: SavedModel) -> ListRules:
+    """Read the rules of lists for a model, and say what there is to say of them."""
+    rules, told = rules_of(config, model.columns())
+    for line in told:
+        console.print(line, highlight=False)
+    return rules
+
+
 def _lists(
     model: SavedModel, sequences: Sequences, sizes: Mapping[Shelf, int], rules: ListRules, why: bool
 ) -> pa.Table:
@@ -148,10 +154,10 @@ def _lists(
     return with_reasons(model, sequences, lists) if why else lists
 
 
-def _everyone(
-    config: Config, dataset: Dataset, model: Path, out: Path, rules: ListRules, *, latest: bool, why: bool
-) -> int:
+def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, *, latest: bool, why: bool) -> int:
     """Write the lists of all users, those of the test split first; the number of rows."""
+    # without rules the driver needs no model
+    rules = NO_RULES if config.lists == ListsConfig() else told_rules(config, load_model(model))
     arguments = {"sizes": config.evaluate.shelves, "latest": latest, "why": why}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         ids = ray.put(dataset.vocabulary("users")["id"].combine_chunks())

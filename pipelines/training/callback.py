@@ -21,6 +21,7 @@ from pipelines.tracking.run import Tracker
 logger = logging.getLogger(__name__)
 POLL_S = 0.2
 DIVERGED = "diverged"  # in a run's last report: why it has stopped
+TAKEN_BACK = "taken back"  # in a report: why it goes on from its last checkpoint
 
 
 class ReportCallback(UserCallback):
@@ -45,7 +46,7 @@ class ReportCallback(UserCallback):
         try:
             report = metrics[0]
             self._write(report)
-            if DIVERGED in report:
+            if DIVERGED in report or TAKEN_BACK in report:
                 return
             step = int(report["step"])
             if step > self.logged_until or step in self.missing:
@@ -88,6 +89,9 @@ def _follow(board: Path, advance: Advance, metric: str, done: threading.Event) -
             for line in reports:
                 report = json.loads(line)
                 if DIVERGED in report:
+                    continue
+                if TAKEN_BACK in report:
+                    console.print(report[TAKEN_BACK], markup=False, soft_wrap=True)
                     continue
                 if "lost" in report:
                     lost = report["lost"]

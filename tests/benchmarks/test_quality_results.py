@@ -143,7 +143,7 @@ def test_a_contestant_of_ours_writes_lists_as_good_as_evaluation_says(
     import torch
 
     from benchmarks.quality import ours
-    from benchmarks.quality.data import EVERYBODY, test_users
+    from benchmarks.quality.data import EVERYBODY, asked_users
     from benchmarks.quality.score import score
     from mind_core.evaluation import evaluate
 
@@ -153,7 +153,7 @@ def test_a_contestant_of_ours_writes_lists_as_good_as_evaluation_says(
     scorer, told = make("item_knn", planted, dataset, settings)
     write(tmp_path / "lists.npz", ours.lists_of(scorer, dataset, False, EVERYBODY), told)
     lists, told = read(tmp_path / "lists.npz")
-    sequences, targets = test_users(dataset, EVERYBODY)
+    sequences, targets = asked_users(dataset, EVERYBODY)
     found = score(lists["lists"], lists["new_lists"], sequences, targets)
     everyone = torch.arange(len(sequences))
     outcome = evaluate(scorer, sequences, targets, everyone, [10, 20, 50], exclude_seen=False, shelves=True)

@@ -54,7 +54,8 @@ def test_start_here_types_what_the_quickstart_runs() -> None:
 
 
 def test_a_link_out_of_docs_leads_to_the_page_of_that_file() -> None:
-    text = "See [a](../ray_cluster.yaml), [b](tuning.md#space), [c](../CONTRIBUTING.md).\n```\n[d](../ray_cluster.yaml)\n```\n"
+    fenced = "```\n[d](../ray_cluster.yaml)\n```\n"
+    text = f"See [a](../ray_cluster.yaml), [b](tuning.md#space), [c](../CONTRIBUTING.md).\n{fenced}"
     shown = rewritten(text, ROOT / "docs", "cluster.md")
     assert "[a](source/ray_cluster.yaml.md), [b](tuning.md#space), [c](contributing.md)." in shown
     assert "[d](../ray_cluster.yaml)" in shown
@@ -74,8 +75,8 @@ def test_every_page_is_in_the_navigation() -> None:
     find_spec("mkdocs") is None or find_spec("mkdocstrings") is None, reason="make docs installs MkDocs"
 )
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
-                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for page in (
         "index",

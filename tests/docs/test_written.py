@@ -30,8 +30,8 @@ def found(tmp_path: Path, text: str) -> list[str]:
         ("```bash\nmind train x.yaml --epochs 3\n```", "page.md:2: mind train has no option --epochs"),
         ("```bash\n.venv/bin/mind train x.yaml -s model.k=3\n```", "page.md:2: --set model.k=3: no such setting"),
         (
-            "```\ncd x && mind train x.yaml \\\n  --set train.epochs=no\n```",
-            "page.md:2: --set train.epochs='no': must be an",
+            "```\ncd x && mind train x.yaml \\\n  --set train.epochs=many\n```",
+            "page.md:2: --set train.epochs='many': must be",
         ),
         ("Say `mind train CONF\n--set model.intrests=8` now.", "page.md:1: --set model.intrests=8: no such setting"),
         (

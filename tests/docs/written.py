@@ -1,4 +1,4 @@
-"""Read the pages as a reader types them: what looks like a command, a setting, a path or a make target, with its place."""
+"""Read the pages as a reader types them: what looks like a command, a setting, a path or a target, with its place."""
 
 from __future__ import annotations
 
@@ -271,8 +271,8 @@ def faults(piece: Piece) -> Iterator[str]:
 
 
 def _options(command: Any) -> dict[str, Any]:
-    return {"--help": None} | {name: each for each in getattr(command, "params", [])
-                               if each.param_type_name == "option" for name in (*each.opts, *each.secondary_opts)}  # fmt: skip
+    options = [each for each in getattr(command, "params", []) if each.param_type_name == "option"]
+    return {"--help": None} | {name: each for each in options for name in (*each.opts, *each.secondary_opts)}
 
 
 def _every_option(group: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- written by tests/faults/table.py -->", "<!-- end of what it wrote -->"
 HEAD = (
-    "| stage | what was broken | when | how the command ended | repeated, s | undisturbed, s | difference | left over |\n"
+    "| stage | what was broken | when | how the command ended | repeated, s | undisturbed, s | differs | left over |\n"
     "|---|---|---|---|---|---|---|---|\n"
 )
 

@@ -1,4 +1,4 @@
-"""What is installed is what is here: every file that the code reads is in the wheel, and `mind` works outside a checkout."""
+"""What is installed is what is here: the wheel has every file that code reads, and `mind` works outside a checkout."""
 
 import os
 import re

@@ -44,7 +44,7 @@ def used_figure(model: ModelReport, look: Look) -> Figure:
             label = f"{number + 1}" if place == len(rows) - 1 else None
             axes.barh(place, share, left=left, color=look.of(number), label=label, edgecolor=look.card)
             if share > 0.07:
-                axes.text(left + share / 2, place, percent(share), ha="center", va="center", color="white", fontsize=8)
+                axes.text(left + share / 2, place, percent(share), ha="center", va="center", color=look.on, fontsize=8)
             left += share
     axes.set_yticks(range(len(rows)), [f"of {n}\n{sum(counts):,} users" for n, counts in rows])
     axes.invert_yaxis()

@@ -21,7 +21,7 @@ def by_rank_figure(report: Report, usual: float, look: Look) -> Figure:
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for model, colour in zip(report.models, model_colours(report, look), strict=True):
-        heights = [height for height in model.lists.popularity_by_rank if height > 0]
+        heights = [height if height > 0 else np.nan for height in model.lists.popularity_by_rank]
         wide = 2.6 if model.path is not None else 1.5
         axes.plot(range(1, len(heights) + 1), heights, color=colour, linewidth=wide, label=model.label)
     axes.axhline(usual, color=look.ink, linewidth=1, linestyle=":", label="an average train event")
@@ -54,7 +54,7 @@ def places_figure(report: Report, catalogue: list[float], look: Look) -> Figure:
             label = POPULARITY_BANDS[number] if place == 0 else None
             axes.barh(place, share, 0.72, left=left, color=colours[number], label=label, edgecolor=look.card)
             if share > 0.06:
-                axes.text(left + share / 2, place, percent(share), ha="center", va="center", color="white", fontsize=8)
+                axes.text(left + share / 2, place, percent(share), ha="center", va="center", color=look.on, fontsize=8)
             left += share
     axes.axhline(1.5, color=look.soft, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])

@@ -20,10 +20,14 @@ LETTERS = 15  # of a caption in an inch
 
 @dataclass(frozen=True)
 class Look:
-    """Colours. deep : a strong one.  series : of interests, or of models.  rules : of the baselines."""
+    """Colours.
+
+    deep : a strong one.  on : of text on a series.  series : of interests, or of models.  rules : of the baselines.
+    """
 
     card: str
     deep: str
+    on: str
     ink: str
     soft: str
     line: str
@@ -63,12 +67,12 @@ class Look:
 
 
 LIGHT = Look(
-    card="#ffffff", deep="#0b2f4d", ink="#1d2430", soft="#667085", line="#e3e7ed", cloud="#d5d9e0",
+    card="#ffffff", deep="#0b2f4d", on="#ffffff", ink="#1d2430", soft="#667085", line="#e3e7ed", cloud="#d5d9e0",
     series=("#1b6ca8", "#e08e45", "#5b8c5a", "#9a5b9a", "#b8504b", "#3f9694", "#8c6d31", "#6b6bb5"),
     rules=("#5d6673", "#8a929e", "#aeb5bf", "#cdd2d9"),
 )  # fmt: skip
 DARK = Look(
-    card="#1b2129", deep="#d6ebfb", ink="#e6e9ee", soft="#98a2b3", line="#2d3541", cloud="#3b4450",
+    card="#1b2129", deep="#d6ebfb", on="#12161c", ink="#e6e9ee", soft="#98a2b3", line="#2d3541", cloud="#3b4450",
     series=("#4f9fdb", "#eda35e", "#7fb37d", "#c187c1", "#e07b77", "#6cc7c5", "#c3a15a", "#9c9ce0"),
     rules=("#c3c9d2", "#98a2b3", "#727c8b", "#525b69"),
 )  # fmt: skip

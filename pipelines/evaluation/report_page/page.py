@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.evaluation.report import ModelReport, Report, cutoff_of
+from pipelines.evaluation.report import Difference, ModelReport, Report, cutoff_of
 from pipelines.evaluation.report_page.look import DARK, LIGHT
 from pipelines.evaluation.report_page.sections import FEW, Found, Section
 from pipelines.evaluation.show_report import figure as digits
@@ -73,8 +73,8 @@ def findings(report: Report) -> list[tuple[str, str]]:
     said = [
         (
             "ok" if found.low > 0 else "watch",
-            f"{report.metric} {'above' if found.mean > 0 else 'below'} {found.against}: {found.mean:+.4f} "
-            f"[{found.low:+.4f}, {found.high:+.4f}]{'' if found.told else ', not told apart'}",
+            f"{report.metric} {_beside(found)} {found.against}: "
+            f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",
         )
         for found in report.headlines
     ]
@@ -90,6 +90,12 @@ def findings(report: Report) -> list[tuple[str, str]]:
             text = f"the best interest alone, if known, finds more ({alone:.4f}) than all together ({together:.4f})"
             said.append(("watch", text))
     return said
+
+
+def _beside(found: Difference) -> str:
+    if not found.told:
+        return "not told apart from"
+    return "above" if found.mean > 0 else "below"
 
 
 def _cards(report: Report) -> list[tuple[str, str]]:
@@ -112,8 +118,8 @@ def _cards(report: Report) -> list[tuple[str, str]]:
 def _table(report: Report) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Head and lines of the table of all models at the headline's cutoff."""
     cutoff, depth = cutoff_of(report.metric), report.models[0].lists.depth
-    names = [f"{group}{kind}@{cutoff}" for kind in ("recall", "ndcg") for group in ("", "again/", "new/", "cold/")]
-    names += [f"hit_rate@{cutoff}", f"coverage@{depth}", f"gini@{depth}"]
+    names = [f"{group}recall@{cutoff}" for group in ("", "again/", "new/", "cold/")]
+    names += [f"ndcg@{cutoff}", f"hit_rate@{cutoff}", f"coverage@{depth}", f"gini@{depth}"]
     names += [f"list/{kind}@{depth}" for kind in ("novelty", "diversity", "calibration")]
     shown = [name for name in names if any(name in model.metrics for model in report.models)]
     lines = [(model.label, [_cell(model, name) for name in shown]) for model in report.models]

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,7 +28,8 @@ from pipelines.models.artifact import SavedModel
 
 LOOKED_AT = 256  # users, of whom the one whose list is shared most evenly by the interests is drawn
 CLOUD = 1500  # of the most frequent items, behind
-NAME = 26  # letters of an item
+NAME = 32  # letters of an item
+LETTERS = 8  # their size in points
 NAMED = 4  # behaviours and items, each, of an interest
 POINT = 1 / 72  # inch
 SHAPE = 1.35  # of the plane, width over height
@@ -119,7 +121,7 @@ def plane_figure(plane: UserPlane, look: Look) -> Figure:
         _marks(axes, plane.behaviours, j, marker="o", s=26, color=colour, alpha=0.55, linewidths=0, zorder=2)
         _marks(axes, plane.listed, j, marker="s", s=46, color=colour, edgecolors=look.ink, linewidths=0.8, zorder=3)
         if j < len(plane.interests):
-            size = 620 - 110 * min(j, 4)  # the later ones smaller: one that lies below another shows round it
+            size = max(90, 820 * 0.6**j)  # the later ones smaller: one that lies below another shows round it
             axes.scatter(*_xy(plane.interests[j : j + 1]), marker="*", s=size, color=colour, edgecolors=look.ink,
                          linewidths=1.2, zorder=5)  # fmt: skip
     axes.set_xticks([])
@@ -180,17 +182,18 @@ def _name(figure: Figure, axes: Axes, plane: UserPlane, used: list[int], look: L
     for spot, name, bold in wanted:
         text = textwrap.shorten(name, NAME, placeholder="…") if " " in name else name[:NAME]
         x, y = _on_paper(axes, spot)
-        wide, tall = 5.2 * len(text), 11
-        for dx, dy, side in ((7, 0, "left"), (-7, 0, "right"), (7, 9, "left"), (7, -9, "left"), (-7, 9, "right"),
-                             (-7, -9, "right")):  # fmt: skip
+        wide, tall = TextPath((0, 0), text, size=LETTERS).get_extents().width + 2, 11
+        for dx, dy, side in ((7, 0, "left"), (-9, 0, "right"), (7, 9, "left"), (7, -9, "left"), (-9, 9, "right"),
+                             (-9, -9, "right")):  # fmt: skip
             centre = x + (dx + (wide / 2 if side == "left" else -wide / 2)) * per_inch * POINT
             box = _box(centre, y + dy * per_inch * POINT, wide, tall, per_inch)
             inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
             if text in written or not inside or any(_touch(box, other) for other in taken):
                 continue
-            axes.annotate(text, (spot[0], spot[1]), xytext=(dx, dy), textcoords="offset points", ha=side, va="center", fontsize=8,
-                          color=look.ink if bold else look.soft, zorder=6,
-                          path_effects=[withStroke(linewidth=2.5, foreground=look.card)])  # fmt: skip
+            halo = [withStroke(linewidth=2.5, foreground=look.card)]
+            axes.annotate(text, (spot[0], spot[1]), xytext=(dx, dy), textcoords="offset points", ha=side, va="center",
+                          fontsize=LETTERS, color=look.ink if bold else look.soft, zorder=6,
+                          path_effects=halo)  # fmt: skip
             taken.append(box)
             written.add(text)
             break

@@ -64,6 +64,11 @@ class Found:
         return self.report.models[0]
 
     @property
+    def is_rule(self) -> bool:
+        """Whether it is of the preset popularity, with nothing that is learned."""
+        return self.model.card.config.encoder == "popularity"
+
+    @property
     def several(self) -> bool:
         """Whether it has more than one interest."""
         return len(self.first.interest_share) > 1
@@ -71,7 +76,8 @@ class Found:
 
 def sections(found: Found) -> list[Section]:
     """Name all pictures, section by section; they are drawn when they are asked for."""
-    table = next(found.dataset.tables(found.split))
+    tables = found.dataset.tables(found.split)
+    table = next(table for table in tables if len(table))  # there is one, as users were evaluated
     return [_accuracy(found), _interests(found), _users(found, table), _lists(found)]
 
 
@@ -89,8 +95,7 @@ def _accuracy(found: Found) -> Section:
     if len(first.by_interests) > 1:
         caption = (
             f"{percent(max(band.size for band in first.by_interests) / report.users)} of the users are in one bar; "
-            "those "
-            "with more interests have longer histories, too: look at the picture by length before crediting the "
+            "those with more interests have longer histories, too: look at the picture by length before crediting the "
             "interests."
         )
         picture = Picture("by_interests", title, caption, partial(accuracy.by_interests_figure, report))
@@ -99,18 +104,20 @@ def _accuracy(found: Found) -> Section:
         number = first.by_interests[0].name
         section.add(None, title, f"every user has {number} interest{'' if number == '1' else 's'}")
     title, counts = "By K", {len(model.interest_share) for model in found.others}
-    if len(counts) > 1:
+    if found.is_rule:
+        section.add(None, title, "a rule has no interests")
+    elif len(counts) > 1:
         best = max(found.others, key=lambda model: model.metrics[metric])
         caption = (
-            f"Each point is an evaluated model of this dataset with its 95 % interval, the filled one the model of "
-            "this "
-            f"report; the best, {best.metrics[metric]:.4f}, has K = {len(best.interest_share)}."
+            "Each point is an evaluated model of this dataset with its 95 % interval, the filled one the model of "
+            f"this report; the best, {best.metrics[metric]:.4f}, has K = {len(best.interest_share)}."
         )
         section.add(Picture("by_k", title, caption, partial(accuracy.by_k_figure, found.others, metric, first.name)))
     else:
         section.add(None, title, "no evaluated model of this dataset has another K; train one with --set "
                                  "model.interests=1 and evaluate it")  # fmt: skip
-    section.add(_learning(found), "How it learned", "MLflow's store has no report of its training")
+    reason = "a rule is not trained" if found.is_rule else "MLflow's store has no report of its training"
+    section.add(_learning(found), "How it learned", reason)
     return section
 
 
@@ -170,8 +177,8 @@ def _learning(found: Found) -> Picture | None:
 
 def _interests(found: Found) -> Section:
     section, first = Section("What the interests do"), found.first
-    reason = "the model has one interest" if first.path else ""
     if not found.several:
+        reason = "the model has one interest"
         for title in ("Who fills the lists", "Interests in a user's list", "Apart and decided", "Routing, by epoch"):
             section.add(None, title, reason)
         return section
@@ -184,8 +191,7 @@ def _interests(found: Found) -> Section:
     users = sum(map(sum, first.lists.used_by_interests[1:]))
     caption = (
         f"{percent(alone / max(1, users))} of the users with several interests have lists that one interest filled "
-        "alone: "
-        "for them the others change nothing."
+        "alone: for them the others change nothing."
     )
     section.add(Picture("used", "Interests in a user's list", caption, partial(interests.used_figure, first)))
     title = "Apart and decided"
@@ -193,8 +199,8 @@ def _interests(found: Found) -> Section:
         entropy = "–" if worth.entropy is None else f"{worth.entropy:.2f}"
         caption = (
             f"Of {worth.users:,} users the mean cosine is {worth.cosine:.2f} (1 = one vector several times), the "
-            "entropy "
-            f"of the couplings {entropy}, and {worth.overlap:.0%} of two lists of {worth.depth} are the same items."
+            f"entropy of the couplings {entropy}, and {worth.overlap:.0%} of two lists of {worth.depth} are the same "
+            "items."
         )
         section.add(Picture("spread", title, caption, partial(interests.spread_figure, first), wide=True))
     else:
@@ -222,8 +228,7 @@ def _users(found: Found, table: pa.Table) -> Section:
     if plane is not None:
         caption = (
             f"User {plane.user}: a star was made of the circles of its colour and finds the squares of its colour; "
-            "stars "
-            "that lie together are one interest, several times."
+            "stars that lie together are one interest, several times."
         )
         if not found.several:
             caption = (
@@ -250,8 +255,7 @@ def _users(found: Found, table: pa.Table) -> Section:
 
     caption = (
         "A row of dark cells is what an interest is made of: its names should have something in common, and not the "
-        "same "
-        "place for every user."
+        "same place for every user."
     )
     section.add(Picture("coupling", coupling, caption, heat, wide=True))
     if found.first.lists.feature is None:
@@ -259,8 +263,7 @@ def _users(found: Found, table: pa.Table) -> Section:
     else:
         caption = (
             f"Bars of one user should differ in their {found.first.lists.feature}: equal bars are one interest, "
-            "several "
-            "times."
+            "several times."
         )
         section.add(Picture("retrieved", retrieved, caption, found_by, wide=True))
     return section
@@ -270,10 +273,10 @@ def _lists(found: Found) -> Section:
     section, report, first = Section("What the lists are made of"), found.report, found.first
     counts = found.dataset.items()["train_count"].to_numpy()
     usual = float((counts.astype(np.float64) ** 2).sum() / max(1, counts.sum()))
-    shown = [value for value in first.lists.popularity_by_rank if value > 0]
+    by_rank = first.lists.popularity_by_rank
     caption = (
-        f"The model's first place goes to an item of {shown[0]:,.0f} train events on average, its last to one of "
-        f"{shown[-1]:,.0f}; an average train event is of an item with {usual:,.0f}."
+        f"The model's first place goes to an item of {by_rank[0]:,.0f} train events on average, its last to one of "
+        f"{by_rank[-1]:,.0f}; an average train event is of an item with {usual:,.0f}."
     )
     section.add(Picture("by_rank", "How popular is each place?", caption, partial(lists.by_rank_figure, report, usual)))
     bands = popularity_bands(counts)
@@ -281,8 +284,7 @@ def _lists(found: Found) -> Section:
     sizes = {band.name: band.size for band in first.by_popularity}
     caption = (
         f"{percent(first.lists.band_share[0])} of the model's places go to the head, the most popular 1 % of the "
-        "items, "
-        f"which is {percent(sizes.get('head', 0) / report.targets)} of the targets."
+        f"items, which is {percent(sizes.get('head', 0) / report.targets)} of the targets."
     )
     section.add(Picture("places", "Where do the places go?", caption, partial(lists.places_figure, report, catalogue)))
     depth = first.lists.depth
@@ -302,8 +304,7 @@ def _lists(found: Found) -> Section:
     best = min(off, key=lambda model: model.metrics[f"list/calibration@{depth}"])
     caption = (
         f"The lists of {best.label} are nearest to the histories ({best.metrics[f'list/calibration@{depth}']:.2f}); "
-        "the "
-        f"model's are {first.metrics[f'list/calibration@{depth}']:.2f} off (0 = the same shares of "
+        f"the model's are {first.metrics[f'list/calibration@{depth}']:.2f} off (0 = the same shares of "
         f"{first.lists.feature})."
     )
     section.add(Picture("calibration", calibration, caption, partial(lists.calibration_figure, report), wide=True))
@@ -318,8 +319,7 @@ def _diversity_caption(model: ModelReport) -> str:
     sense = "divide the taste" if across > within + 0.01 else "do not divide the taste"
     return (
         f"Two items that different interests found differ by {across:.3f} in {model.lists.feature}, two of one "
-        "interest "
-        f"by {within:.3f}: the interests {sense}."
+        f"interest by {within:.3f}: the interests {sense}."
     )
 
 

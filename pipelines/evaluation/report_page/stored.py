@@ -13,8 +13,8 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SplitName
 from pipelines.evaluation.evaluate import MARK
 from pipelines.evaluation.report import REPORT_VERSION, ModelReport, Report
-from pipelines.models.artifact import ModelCard
-from pipelines.storage.home_files import names, renew
+from pipelines.models.artifact import ModelCard, load_card
+from pipelines.storage.home_files import exists, names, renew
 from pipelines.tracking.run import known_run
 
 ROUTING = ("routing/unmoved_share", "routing/coupling_entropy", "routing/interest_cosine")
@@ -61,9 +61,15 @@ def evaluated_models(config: Config, dataset: Dataset, split: SplitName, metric:
     for name in sorted(names(config.home_path / "evaluations")):
         report = stored_report(config.home_path / "evaluations" / name / MARK.file)
         if report is not None and _comparable(report, dataset, config, split):
-            own = [each for each in report.models if each.path is not None and metric in each.metrics]
-            found |= {each.name: each for each in own}
+            found |= {each.name: each for each in report.models if metric in each.metrics and _is_trained(each)}
     return list(found.values())
+
+
+def _is_trained(model: ModelReport) -> bool:
+    """Say whether it is a model that is still there, and no rule: neither a baseline nor of the preset popularity."""
+    if model.path is None or not exists(Path(model.path) / "config.json"):
+        return False
+    return load_card(Path(model.path)).config.encoder != "popularity"
 
 
 def _comparable(report: Report, dataset: Dataset, config: Config, split: str) -> bool:

@@ -77,6 +77,13 @@ def test_bands_add_up_to_the_whole(report: Report) -> None:
         assert sum(band.size for band in one.by_popularity) == report.targets
 
 
+def test_bands_of_users_by_interests_add_up_to_the_whole(report: Report) -> None:
+    for one in report.models:
+        assert [band.size for band in one.by_interests] == [size for size in one.users_by_interests if size]
+        whole = sum(band.size * band.metrics["ndcg@20"] for band in one.by_interests) / report.users
+        assert whole == pytest.approx(one.metrics["ndcg@20"])
+
+
 def test_popularity_beside_the_model_equals_a_brute_force_by_counting(config: Config, report: Report) -> None:
     dataset = Dataset.open(config.dataset_path)
     counts = dataset.items()["train_count"].to_numpy()
@@ -109,9 +116,9 @@ def test_places_are_counted_by_the_interest_that_recommend_names(
     _, _, interest = mind_core.inference.recommend(model.retriever, sequences, users, 20, exclude_seen=False)
     ranking = rank_slice([model], fitted, table, [20], False)
     assert ranking.models[0].found_by.tolist() == torch.bincount(interest.flatten(), minlength=3).tolist()
-    assert ranking.models[0].own.sum() == len(users)
-    assert ranking.models[0].own[2] > 0
-    assert [len(each.own) for each in ranking.models[1:]] == [1] * 4, "rules have no interests"
+    assert len(ranking.models[0].own) == len(users)
+    assert 3 in ranking.models[0].own
+    assert [set(each.own.tolist()) for each in ranking.models[1:]] == [{1}] * 4, "rules have no interests"
 
 
 def rows(table: pa.Table, items: list[list[int]], targets: list[list[int]]) -> pa.Table:
@@ -171,7 +178,7 @@ def test_groups_hold_every_target_once(report: Report) -> None:
 
 def test_every_metric_has_an_interval_around_it(report: Report) -> None:
     for model in report.models:
-        assert set(model.intervals) == {name for name in model.metrics if not name.startswith("coverage")}
+        assert set(model.intervals) == {name for name in model.metrics if not name.startswith(("coverage", "gini"))}
         for name, (low, high) in model.intervals.items():
             assert low <= model.metrics[name] <= high, (model.name, name)
 
@@ -232,7 +239,7 @@ def test_the_report_and_each_users_outcome_are_stored_and_tracked(config: Config
     assert json.loads((folder / "report.json").read_text())["users"] == report.users
     users = pq.read_table(folder / "users.parquet")
     assert np.mean(users["ndcg@20"]) == pytest.approx(report.models[0].metrics["ndcg@20"])
-    assert {path.name for path in folder.glob("*.png")} == {"bands.png", "coupling.png", "retrieved.png"}
+    assert {path.name for path in folder.glob("*.png")} == {"bands.png", "coupling.png", "retrieved.png", "variety.png"}
     client = mlflow.MlflowClient(store_of(config))
     experiment = client.get_experiment_by_name("planted")
     run, *_ = client.search_runs([experiment.experiment_id], "tags.`mind.stage` = 'evaluate'")
@@ -271,17 +278,21 @@ def test_the_bootstrap_interval_holds_the_difference_and_is_repeatable() -> None
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.05 / 20, rel=0.15)
 
 
-def test_popularity_bands_are_head_mid_tail_and_cold() -> None:
+def test_popularity_bands_are_head_mid_tail_and_two_of_cold_items() -> None:
     counts = np.array([0, *range(100, 0, -1)])
     bands = popularity_bands(counts)
-    assert [int((bands == band).sum()) for band in range(4)] == [1, 19, 80, 1]
+    assert [int((bands == band).sum()) for band in range(5)] == [1, 19, 76, 4, 1]
     assert bands[1] == 0
-    assert bands[0] == 3
+    assert bands[0] == 4
+
+
+def test_an_item_of_fewer_than_five_events_is_cold_even_if_no_other_has_more() -> None:
+    assert popularity_bands(np.array([4, 3, 0, 5])).tolist() == [3, 3, 4, 0]
 
 
 def test_popularity_bands_are_shares_of_the_items_seen_in_training() -> None:
     counts = np.concatenate([np.arange(100, 0, -1), np.zeros(900, np.int64)])
-    assert [int((popularity_bands(counts) == band).sum()) for band in range(4)] == [1, 19, 80, 900]
+    assert [int((popularity_bands(counts) == band).sum()) for band in range(5)] == [1, 19, 76, 4, 900]
 
 
 def test_with_seen_items_filtered_there_is_one_group_and_nothing_of_personal_frequency(
@@ -291,7 +302,8 @@ def test_with_seen_items_filtered_there_is_one_group_and_nothing_of_personal_fre
     report = pipelines.evaluation.evaluate.evaluate(filtered, model=str(model.path))
     assert [each.name for each in report.models[1:]] == ["popularity", "recent_popularity", "item_knn"]
     assert report.groups == {}
-    assert not [name for each in report.models for name in each.metrics if "/" in name]
+    groups = {name.split("/")[0] for each in report.models for name in each.metrics if "/" in name}
+    assert groups <= {"list", "cold"}, "again, new and the shelves are one and the same"
     assert {found.metric for found in report.differences} == {"recall@20"}
     printed = capsys.readouterr().out
     assert "shelf" not in printed

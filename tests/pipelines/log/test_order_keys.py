@@ -21,10 +21,12 @@ def keys(*blocks: pa.Array) -> tuple[str, list[Any]]:
 
 
 def test_fractions_order() -> None:
-    for column in (pa.array([0.5, 0.25, None, -0.5]), pa.array(["0.5", " 0.25", "", "-.5"]), pa.array(["0.5", "2.5e-1", None, "-5e-1"]),
-                   pa.array([Decimal("0.50"), Decimal("0.25"), None, Decimal("-0.50")])):  # fmt: skip
-        if column.type == pa.string():
-            column = pa.array([None if not text else text.replace("-.5", "-0.5") for text in column.to_pylist()])
+    for column in (
+        pa.array([0.5, 0.25, None, -0.5]),
+        pa.array(["0.5", " 0.25", None, "-0.5"]),
+        pa.array(["0.5", "2.5e-1", None, "-5e-1"]),
+        pa.array([Decimal("0.50"), Decimal("0.25"), None, Decimal("-0.50")]),
+    ):
         assert keys(column) == (NUMBER, [0.5, 0.25, float("-inf"), -0.5])
 
 
@@ -45,7 +47,7 @@ def test_text_orders_as_text_and_times_as_times() -> None:
 
 def test_what_has_no_order_is_refused() -> None:
     for column in (pa.array([True]), pa.array([[1]]), pa.array([{"a": 1}]), pa.array([b"x"])):
-        with pytest.raises(UserError, match="log: values of type .* have no order; use numbers, times or text"):
+        with pytest.raises(UserError, match=r"log: values of type .* have no order; use numbers, times or text"):
             tie_of(column, "log")
     with pytest.raises(UserError, match="log: holds times in one file and other values in another"):
         keys(pa.array([dt.datetime(1970, 1, 1)]), pa.array([1]))

@@ -105,6 +105,8 @@ def test_metrics_per_step_with_names_that_mlflow_takes(config: Config) -> None:
     history = mlflow.MlflowClient(run.uri).get_metric_history(run.run_id, "hitrate_at_20")
     assert [(point.step, point.value) for point in history] == [(1, 0.1), (2, 0.2)]
     assert metric_name("präfix 50%") == "präfix 50_"
+    assert run.history("hitrate@20") == {1: 0.1, 2: 0.2}
+    assert run.history("never") == {}
 
 
 def test_more_metrics_and_params_than_one_request_takes(conf: Path) -> None:
