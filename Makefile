@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-plan bench-tune bench-retrieve testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-plan bench-tune bench-retrieve testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mind needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX:%=--extra-index-url %) "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve,onnx]'
 	@touch $@
 
 quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (about 5 min on 2 cores)
@@ -76,6 +76,12 @@ bench-train: $(INSTALLED) ## What training costs, beside torch-rechub and a dens
 bench-preprocess: $(INSTALLED) ## What preprocessing costs, beside a plain Polars script (about 15 minutes, alone)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.preprocess
+
+bench-serve: $(INSTALLED) ## What `mind serve` answers, beside `mlflow models serve` (about 5 minutes, alone)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/mind preprocess conf/beauty.yaml
+	$(BIN)/mind train conf/beauty.yaml --set train.epochs=1
+	$(BIN)/python -m benchmarks.serve conf/beauty.yaml
 
 bench-plan: $(INSTALLED) ## Is `mind plan` right? Predicted beside measured at three sizes (about 10 minutes, alone)
 	$(BIN)/python -m benchmarks.plan

@@ -225,6 +225,9 @@ def export(
         str | None, typer.Option("--items", metavar="NEW", help="Rows of the item table that came after the training.")
     ] = None,
     latest: ExportLatest = True,
+    towers: Annotated[
+        bool, typer.Option("--towers", help="Instead: the user tower as ONNX and torch.export, and the items' vectors.")
+    ] = False,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
@@ -232,6 +235,11 @@ def export(
 ) -> None:
     """Write item vectors, every user's interest vectors and top-N lists for a serving system."""
     config = loaded_config(conf, with_top(sets, top), preset, home)
+    if towers:
+        from pipelines.retrieval.towers import export_towers
+
+        export_towers(config, model=model)
+        return
     from pipelines.retrieval.export import export
 
     export(config, model=model, latest=latest, items=items, index=index)

@@ -26,6 +26,8 @@ STAGES = {  # command or module: the module that a command imports
     "recommend_history": "retrieval.strangers",
     "similar": "retrieval.similar",
     "export": "retrieval.export",
+    "towers": "retrieval.towers",
+    "serve": "endpoint.serve",
     "tune": "tuning.tune",
     "dashboard": "tracking.dashboard",
     "synthetic": "preprocess.synthetic",
@@ -291,3 +293,26 @@ main()
     _, stderr = process.communicate(timeout=20)
     # then it says so and ends as shells expect
     assert (process.returncode, stderr) == (130, "mind: interrupted\n")
+
+
+def test_serve_takes_a_port_and_a_model(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "serve", names=("serve_model",))
+    done = run("serve", conf, "--port", 9000, "--model", "x", "--set", "serve.replicas=2")
+    assert done.exit_code == 0, done.output
+    (((config,), options),) = stage.calls
+    assert (config.serve.port, config.serve.replicas, options) == (9000, 2, {"model": "x"})
+
+
+def test_serve_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray.serve", None)
+    done = run("serve", conf)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "mind: error: serve: needs packages that are not installed: pip install 'mind-retrieval[serve]'\n"
+    )
+
+
+def test_export_of_towers_makes_nothing_else(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "towers", names=("export_towers",))
+    assert run("export", conf, "--towers", "--model", "x").exit_code == 0
+    assert stage.calls[0][1] == {"model": "x"}
