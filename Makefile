@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test lint format bench bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-plan bench-tune bench-retrieve testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mind needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX:%=--extra-index-url %) "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve]'
 	@touch $@
 
 quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (about 5 min on 2 cores)
@@ -40,14 +40,35 @@ quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, eva
 test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)
 	$(BIN)/pytest
 
+faults: $(INSTALLED) ## Kill every stage at every moment, throw anything at the readers; writes docs/reliability.md (about 1 hour)
+	$(BIN)/pytest tests -m faults
+	$(BIN)/python -m tests.faults.table build/faults
+
 lint: $(INSTALLED) ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+DOCS := $(VENV)/.docs
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS) ## The documentation's site into site/: strict, every link and anchor checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(DOCS) ## The same on http://127.0.0.1:8000, built anew as you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+wheel: $(INSTALLED) ## The wheel and the sdist into dist/
+	$(BIN)/python -m build --outdir dist
+
 bench: $(INSTALLED) ## Do the trained interests find the planted ones? (about 3 minutes)
 	$(BIN)/python -m benchmarks.interests
+
+bench-quality: $(INSTALLED) ## How good the lists are, beside rules and other people's models (many hours; killed, it goes on)
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 bench-train: $(INSTALLED) ## What training costs, beside torch-rechub and a dense baseline (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.train
@@ -62,6 +83,10 @@ bench-plan: $(INSTALLED) ## Is `mind plan` right? Predicted beside measured at t
 bench-tune: $(INSTALLED) ## What a tuning campaign costs beside its trainings; ASHA against the grid (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.tune
 
+bench-retrieve: $(INSTALLED) ## Exact lists, one user against 10 M items, FAISS beside it, an index (about 30 minutes, alone)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[index]'
+	$(BIN)/python -m benchmarks.retrieve
+
 testbed-up: $(INSTALLED) ## A Ray cluster of several nodes on this machine, with S3 and MLflow (docs/testbed.md)
 	$(BIN)/python -m tests.cluster.testbed up
 
@@ -73,4 +98,4 @@ format: $(INSTALLED) ## Let ruff sort imports and lay out the code
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment and the caches (not mind_home)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

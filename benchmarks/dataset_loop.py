@@ -2,7 +2,8 @@
 
     python -m benchmarks.dataset_loop CONF DATASET [--optimizer dense]
 
-prints samples/s as JSON. The settings are the configuration's, the samples those of `mind train`.
+prints samples/s as JSON. The settings are the configuration's, the samples those of `mind train`. `train_best` is all
+of `mind train` but Ray and MLflow: validations, early stopping, the best epoch.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import pyarrow as pa
 import torch
 
 from benchmarks.dense import DenseAdam
+from mind_core.inference import MINDRetriever
 from mind_core.negatives import NegativeSampler
 from mind_core.sequences import Samples, Sequences
 from mind_core.training import Trainer
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
+from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import TrainData, build_model, horizon_of, load_data
+from pipelines.training.loop import build_trainer, validations
 from pipelines.training.memory_input import MemoryInput
 
 Optimizer = Literal["rows", "dense"]
@@ -95,6 +99,48 @@ def samples_per_second(config: Config, data: Data, optimizer: Optimizer, steps: 
             trainer.train_step(data.train, next(batches))
         rates.append(interval * config.train.batch_size / (time.perf_counter() - started))
     return rates
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best epoch of a training.
+
+    curve : the metric that it goes by, of each validation.
+    ended : why it did: patience, epochs, or cap (of time).
+    """
+
+    retriever: MINDRetriever
+    curve: list[float]
+    ended: Literal["patience", "epochs", "cap"]
+
+    @property
+    def best_epoch(self) -> int:
+        return 1 + self.curve.index(max(self.curve))
+
+
+def train_best(config: Config, dataset: Dataset, data: TrainData, cap: float = float("inf")) -> Trained:
+    """Train as a single worker of `mind train` does and keep the epoch of the best validation.
+
+    cap : seconds after which no further epoch begins.
+    """
+    assert data.train is not None
+    given = MemoryInput(config.train, data.train, max_history=config.model.max_history)
+    trainer = build_trainer(config, dataset, data, given, torch.device("cpu"), rank=0, ranks=1)
+    stopping, curve, best = EarlyStopping(config.train.patience), list[float](), dict[str, torch.Tensor]()
+    started, out_of_time = time.perf_counter(), False
+    for validation in validations(config, data, given, trainer, stopping, rank=0, ranks=1):
+        curve.append(validation.metrics[f"validation/{config.train.metric}"])
+        if stopping.stale == 0:
+            best = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        if out_of_time := time.perf_counter() - started > cap:
+            break
+    trainer.model.load_state_dict(best)
+    ended: Literal["patience", "epochs", "cap"] = "epochs"
+    if stopping.should_stop():
+        ended = "patience"
+    elif out_of_time and trainer.step < trainer.total_steps:
+        ended = "cap"
+    return Trained(MINDRetriever.of(trainer.model.eval(), data.bags), curve, ended)
 
 
 def main() -> None:

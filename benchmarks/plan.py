@@ -23,9 +23,9 @@ from benchmarks.plan_calibrate import calibrated
 from benchmarks.plan_runs import CONF, Trial, preprocessed, sent_per_step, trained, write_conf
 from benchmarks.report import Sheet, show
 from pipelines.config.load import load_config
+from pipelines.config.numbers import show_bytes, show_seconds
 from pipelines.plan import memory, network, preprocessing
 from pipelines.plan.machine import Machine
-from pipelines.plan.numbers import show_bytes, show_seconds
 from pipelines.plan.plan import EPOCH, PREPROCESS, WORKER, make_plan
 from pipelines.plan.workload import Workload
 from pipelines.preprocess.synthetic import generate

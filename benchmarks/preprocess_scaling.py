@@ -31,14 +31,15 @@ def run(options: Options) -> Finding:
     for name, runs in found.items():
         driver = spread([each.driver_cpu_s - idle for each in runs])
         rate = events / seconds[name].median
+        local = "nodes" not in name  # `idle` is of a command that starts Ray itself
         rows.append(
             [
                 name,
                 seconds[name].text(".1f"),
                 f"{rate:,.0f}",
                 ratio(seconds["1 CPU"], seconds[name]).text(".2f"),
-                driver.text(".1f"),
-                f"{driver.median / seconds[name].median:.0%}",
+                driver.text(".1f") if local else "",
+                f"{driver.median / seconds[name].median:.0%}" if local else "",
                 spread([each.seconds for each in runs]).text(".1f"),
             ]
         )

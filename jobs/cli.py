@@ -14,8 +14,21 @@ import typer
 from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_plan import plan
 from jobs.commands import Commands
+from jobs.list_options import (
+    Allow,
+    CapOption,
+    Category,
+    Deny,
+    Lambda,
+    PolicyOption,
+    Quota,
+    Stock,
+    Where,
+    with_lists,
+)
 from jobs.options import (
     Conf,
+    ExportLatest,
     Home,
     Latest,
     Model,
@@ -26,11 +39,11 @@ from jobs.options import (
     loaded_config,
     print_next,
     require_campaign,
+    require_extra,
+    require_list_file,
     with_top,
 )
 from pipelines.errors import UserError
-
-OUT_SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 app = typer.Typer(
     cls=Commands,
@@ -127,6 +140,10 @@ def recommend(
     conf: Conf,
     user: Annotated[list[str] | None, typer.Option("--user", "-u", metavar="ID", help="May be repeated.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every user of the dataset.")] = False,
+    history: Annotated[
+        list[str] | None,
+        typer.Option("--history", metavar="ID,ID,...", help="Somebody who is not in the log: item ids, oldest first."),
+    ] = None,
     top: Top = None,
     again: Annotated[
         int | None, typer.Option("--again", metavar="N", help="So many items of the user's history, beside --new M.")
@@ -136,27 +153,76 @@ def recommend(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
     latest: Latest = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say of each item which interest found it, and what that comes from.")
+    ] = False,
+    where: Where = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    stock: Stock = None,
+    cap: CapOption = None,
+    policy: PolicyOption = None,
+    diversity: Lambda = None,
+    category: Category = None,
+    quota: Quota = None,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
 ) -> None:
     """List the top items of users, and which interest found each."""
-    if bool(user) == everyone:
-        raise UserError("recommend: give either --user ID (may be repeated) or --all")
-    if out is not None and out.suffix not in OUT_SUFFIXES:
-        raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
+    if sum((bool(user), everyone, history is not None)) != 1:
+        raise UserError("recommend: give either --user ID (may be repeated), --history ID,ID,... or --all")
+    require_list_file(out)
+    sets = with_lists(sets, where=where, allow=allow, deny=deny, stock=stock, cap=cap, policy=policy,
+                      diversity=diversity, category=category, quota=quota)  # fmt: skip
     config = loaded_config(conf, with_top(sets, top, again, new), preset, home)
-    from pipelines.retrieval.recommend import recommend
+    if history is not None:
+        from pipelines.retrieval.strangers import recommend_history
 
-    recommend(config, users=user or None, out=out, model=model, latest=latest)
+        ids = [part for text in history for each in text.split(",") if (part := each.strip())]
+        recommend_history(config, ids, out=out, model=model, why=why)
+    else:
+        from pipelines.retrieval.recommend import recommend
+
+        recommend(config, users=user or None, out=out, model=model, latest=latest, why=why)
+
+
+@app.command()
+def similar(
+    conf: Conf,
+    item: Annotated[list[str], typer.Option("--item", "-i", metavar="ID", help="May be repeated.")],
+    top: Annotated[int, typer.Option("--top", "-n", metavar="N", min=1, help="Items beside each.")] = 20,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
+    where: Where = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    stock: Stock = None,
+    model: Model = None,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """List the items that are most like an item: the cosine of their vectors."""
+    require_list_file(out)
+    config = loaded_config(conf, with_lists(sets, where=where, allow=allow, deny=deny, stock=stock), preset, home)
+    from pipelines.retrieval.similar import similar
+
+    similar(config, item, top, out=out, model=model)
 
 
 @app.command()
 def export(
     conf: Conf,
     top: Top = None,
-    latest: Latest = False,
+    index: Annotated[
+        Literal["flat", "hnsw", "ivf_pq"] | None,
+        typer.Option("--index", help="Build this FAISS index of the items, and measure what it finds."),
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option("--items", metavar="NEW", help="Rows of the item table that came after the training.")
+    ] = None,
+    latest: ExportLatest = True,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
@@ -166,13 +232,30 @@ def export(
     config = loaded_config(conf, with_top(sets, top), preset, home)
     from pipelines.retrieval.export import export
 
-    export(config, model=model, latest=latest)
+    export(config, model=model, latest=latest, items=items, index=index)
+
+
+@app.command()
+def serve(
+    conf: Conf,
+    model: Model = None,
+    port: Annotated[int | None, typer.Option("--port", help="Of 127.0.0.1 (serve.host); 8000 by default.")] = None,
+    sets: Sets = None,
+    preset: Preset = None,
+    home: Home = None,
+) -> None:
+    """Answer requests over HTTP, with the registry's champion and whichever follows it, until Ctrl-C."""
+    require_extra("ray.serve", "serve")
+    config = loaded_config(conf, [*(sets or []), *([] if port is None else [f"serve.port={port}"])], preset, home)
+    from pipelines.endpoint.serve import serve_model
+
+    serve_model(config, model=model)
 
 
 @app.command()
 def pipeline(
     conf: Conf,
-    latest: Annotated[bool, typer.Option("--latest", help="Export what the held-out events show, too.")] = False,
+    latest: ExportLatest = True,
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
@@ -227,6 +310,10 @@ def tune(
     conf: Annotated[
         Path | None, typer.Argument(metavar="[CONF]", help="YAML file of a tuning campaign, e.g. conf/beauty-tune.yaml")
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="quick", help="Search CONF, a configuration, in 24 short trials of what matters most."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="NAME", help="Go on with a campaign as it was last started.")
     ] = None,
@@ -237,11 +324,11 @@ def tune(
     home: Home = None,
 ) -> None:
     """Search settings, train and test the winner; the same command, or --resume, goes on after any interruption."""
-    require_campaign(conf, resume)
+    require_campaign(conf, resume, preset)
     from pipelines.tuning.load import load_campaign, stored_campaign
 
     if conf is not None:
-        loaded = load_campaign(conf, sets or [], home)
+        loaded = load_campaign(conf, sets or [], home, preset)
     else:
         assert resume is not None
         loaded = stored_campaign(resume, home_folder_of(home), sets or [])

@@ -43,8 +43,8 @@ def plan(
     preset: Preset = None,
 ) -> None:
     """Predict nodes, memory, network, hours and the next bottleneck of a log of some size. Nothing is run."""
+    from pipelines.config.numbers import parse_whole
     from pipelines.plan.machine import Machine, with_figures
-    from pipelines.plan.numbers import parse_whole
     from pipelines.plan.plan import make_plan
     from pipelines.plan.show import show_machine, show_plan
     from pipelines.plan.workload import Workload

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from pipelines.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.config.schema import Config
+
+OUT_SUFFIXES = (".parquet", ".csv", ".jsonl")  # of a file of lists
 
 Conf = Annotated[Path, typer.Argument(metavar="CONF", help="YAML file of the campaign, e.g. conf/ml-1m.yaml")]
 Sets = Annotated[
@@ -32,6 +35,10 @@ Model = Annotated[
 
 Top = Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")]
 Latest = Annotated[bool, typer.Option("--latest", help="Infer from all that is known, the held-out events too.")]
+ExportLatest = Annotated[
+    bool,
+    typer.Option("--latest/--as-evaluated", help="Infer from all events, or leave out the held-out ones, as evaluate."),
+]
 
 
 def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
@@ -50,10 +57,28 @@ def with_top(sets: list[str] | None, top: int | None, again: int | None = None, 
     return [*(sets or []), *(f"evaluate.{name}={number}" for name, number in places.items() if number is not None)]
 
 
-def require_campaign(conf: Path | None, resume: str | None) -> None:
+def require_list_file(out: Path | None) -> None:
+    """See that a file of lists is of a format that can be written."""
+    if out is not None and out.suffix not in OUT_SUFFIXES:
+        raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
+
+
+def require_campaign(conf: Path | None, resume: str | None, preset: str | None = None) -> None:
     """See that `mind tune` is told which campaign, and once."""
     if (conf is None) == (resume is None):
         raise UserError("tune: give either CONF, a campaign's file, or --resume NAME")
+    if resume is not None and preset is not None:
+        raise UserError(f"--preset {preset}: must be left out with --resume, which goes on with a campaign as it was")
+
+
+def require_extra(module: str, extra: str) -> None:
+    """See that the packages of an extra are installed, by one of its modules."""
+    try:
+        import_module(module)
+    except ImportError:
+        raise UserError(
+            f"{extra}: needs packages that are not installed: pip install 'mind-retrieval[{extra}]'"
+        ) from None
 
 
 def home_without_conf(home: str | None, environment: Mapping[str, str] = os.environ) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.errors import UserError
 
 CODE = Path(__file__).parents[1]
-PACKAGES = ("mind_core", "pipelines", "jobs")
+PACKAGES = ("mind", "mind_core", "pipelines", "jobs")
 ELSEWHERE = "submitted"  # folder of configuration files from outside the working directory
 CACHES = ("__pycache__",)
 LIMIT_BYTES = 20 * 2**20  # the head keeps every package in memory; the code is 1 MiB

@@ -120,17 +120,18 @@ def _subject(stage: str, options: Mapping[str, Any], environment: Mapping[str, s
     """Load what the stage's own command would load."""
     conf, sets, home = options.get("conf"), options.get("sets") or [], options.get("home")
     if stage == "tune":
-        require_campaign(conf, options.get("resume"))
+        require_campaign(conf, options.get("resume"), options.get("preset"))
     if conf is None:
         parse_sets(sets)
         place = home_without_conf(home, environment)
         _require_shared_home(place)
         return Subject(str(options["resume"]), place)
     if stage == "tune":
-        loaded = load_campaign(conf, sets, home)
+        loaded = load_campaign(conf, sets, home, options.get("preset"))
         _require_shared_home(loaded.base.home)
         _require_no_address(loaded.base)
-        return Subject(loaded.campaign.campaign, loaded.base.home, (conf, Path(loaded.base_source)))
+        confs = (conf,) if options.get("preset") else (conf, Path(loaded.base_source))
+        return Subject(loaded.campaign.campaign, loaded.base.home, confs)
     config = loaded_config(conf, sets, options.get("preset"), home)
     _require_shared_home(config.home)
     _require_no_address(config)

@@ -13,8 +13,9 @@ import math
 import torch
 from torch import Tensor
 
-from mind_core.inference import Pairs, Scores, history_pairs
+from mind_core.hits import Pairs
 from mind_core.sequences import Sequences
+from mind_core.shelves import history_pairs
 
 NEIGHBOURS_AT_ONCE = 2**22  # that are added up together
 NEGLIGIBLE = 1e-6  # a behaviour of less weight counts for its own item alone
@@ -63,16 +64,16 @@ class RecentPopularity:
 
     >>> rule = RecentPopularity(torch.tensor([0, 0, 5, 5, 1]), torch.tensor([0, 0, 6, 9, 99]))
     >>> nobody = Sequences(torch.zeros(0).long(), torch.zeros(2).long())
-    >>> rule.score(nobody, torch.tensor([0])).values[0, 2:].tolist()
+    >>> rule.score(nobody, torch.tensor([0]))[0, 2:].tolist()
     [2.0, 3.0, 1.0]
     """
 
     def __init__(self, recent: Tensor, counts: Tensor):
         # a place among the distinct pairs (recent, all): whole numbers, exact in float32, where log-counts would not be
-        self.values = (recent * (int(counts.max()) + 1) + counts).unique(return_inverse=True)[1].float()
+        self.values: Tensor = (recent * (int(counts.max()) + 1) + counts).unique(return_inverse=True)[1].float()
 
-    def score(self, sequences: Sequences, users: Tensor) -> Scores:
-        return Scores(self.values.repeat(len(users), 1))
+    def score(self, sequences: Sequences, users: Tensor) -> Tensor:
+        return self.values.repeat(len(users), 1)
 
 
 class PersonalFrequency:
@@ -90,14 +91,14 @@ class PersonalFrequency:
 
     >>> rule = PersonalFrequency(torch.tensor([0, 0, 9, 9, 9, 1, 2]))
     >>> history = Sequences(torch.tensor([3, 4, 3, 2]), torch.tensor([0, 4]))
-    >>> rule.score(history, torch.tensor([0])).values[0, 2:].argsort(descending=True).add(2).tolist()
+    >>> rule.score(history, torch.tensor([0]))[0, 2:].argsort(descending=True).add(2).tolist()
     [3, 2, 4, 6, 5]
     """
 
     def __init__(self, counts: Tensor):
         self.popular = torch.log1p(counts.double()).float()
 
-    def score(self, sequences: Sequences, users: Tensor) -> Scores:
+    def score(self, sequences: Sequences, users: Tensor) -> Tensor:
         (row, item), count, last = _counted(history_pairs(sequences, users), len(self.popular))
         # from the least to the most: by row, then count, then last place; stable sorts, the least significant key first
         order = last.argsort(stable=True)
@@ -108,7 +109,7 @@ class PersonalFrequency:
         values = self.popular.repeat(len(users), 1)
         # whole numbers above every log-count: exact in float32 for 16 million items of a history
         values[row[order], item[order]] = self.popular.max().ceil() + 1 + from_least.float()
-        return Scores(values)
+        return values
 
 
 class ItemKNN:
@@ -134,7 +135,7 @@ class ItemKNN:
     >>> similarity = torch.tensor([[0.0], [0.0], [0.5], [0.5], [0.2]])
     >>> rule = ItemKNN(neighbours, similarity, torch.tensor([0, 0, 1, 1, 1]), decay=0.8)
     >>> history = Sequences(torch.tensor([2, 4]), torch.tensor([0, 2]))
-    >>> [round(value, 2) for value in rule.score(history, torch.tensor([0])).values[0, 2:].tolist()]
+    >>> [round(value, 2) for value in rule.score(history, torch.tensor([0]))[0, 2:].tolist()]
     [0.8, 0.6, 1.0]
     """
 
@@ -143,7 +144,7 @@ class ItemKNN:
         popular = torch.log1p(counts.double()).float()
         self.below_all = popular - popular.max() - 1
 
-    def score(self, sequences: Sequences, users: Tensor) -> Scores:
+    def score(self, sequences: Sequences, users: Tensor) -> Tensor:
         catalogue = len(self.below_all)
         row, item, weight = self._weights(history_pairs(sequences, users), catalogue)
         flat = self.below_all.new_zeros(len(users) * catalogue)
@@ -153,7 +154,7 @@ class ItemKNN:
             near = row[some].unsqueeze(1) * catalogue + self.neighbours[item[some]].long()  # (P, N)
             flat.index_add_(0, near.flatten(), (weight[some].unsqueeze(1) * self.similarity[item[some]]).flatten())
         values = flat.view(len(users), catalogue)
-        return Scores(torch.where(values > 0, values, self.below_all))
+        return torch.where(values > 0, values, self.below_all)
 
     def _weights(self, history: Pairs, catalogue: int) -> tuple[Tensor, Tensor, Tensor]:
         """Sum decay^rank over the behaviours that each distinct item of a user was: row, item, sum."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+SEED_END = 2**63  # seeds from 0 to below: what generators take
+MOST_ITERATIONS = 1000
 FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic when it validates these classes; plain Python ignores it
 
 
@@ -62,6 +64,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("interests", "iterations", "max_history", "context_layers", "heads"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
+        _check(self.iterations <= MOST_ITERATIONS, "iterations", self.iterations, f"at most {MOST_ITERATIONS}")
+        _check(0 <= self.logits_seed < SEED_END, "logits_seed", self.logits_seed, "an integer from 0 to below 2^63")
         # matrix kernels round a leftover of fewer than 4 by the row's place in the batch, on which nothing may depend
         for name in ("dim", "profile_dim"):
             width = getattr(self, name)
@@ -144,9 +148,11 @@ class OptimConfig:
     weight_decay: float = 0.0  # decoupled (AdamW); on rows it is applied when a row is touched
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # decay from the peak to 0 over the run
     warmup_steps: int = 0  # linear warm-up to the peak
+    clip_norm: float | None = None  # gradients of a step, dense and rows together, are scaled down to this norm
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "table_learning_rate"):
             _check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "a number > 0")
+        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number > 0, or empty")
         for name in ("weight_decay", "warmup_steps"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")

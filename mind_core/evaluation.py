@@ -8,9 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mind_core.inference import Pairs, Scorer, Shelf, TopList, history_pairs, recommend_shelves
+from mind_core.hits import Pairs, TopList
+from mind_core.inference import Scorer, recommend_shelves
 from mind_core.metrics import group_metrics, target_ranks, user_metrics
 from mind_core.sequences import Sequences
+from mind_core.shelves import Shelf, history_pairs
 
 
 @dataclass(frozen=True)

@@ -1,83 +1,57 @@
 """The fixed model: what training-time evaluation, `mind evaluate`, `mind recommend` and the MLflow model all call.
 
-    histories -> interests -> scores of a tile (B, V) -> top lists of `all | again | new` items
+    histories -> interests -> top lists of `all | again | new` items
 
-A user is scored once; each list is a choice among the same scores (Shelf).
+A model's items are searched (mind_core.search); a rule scores a tile of users densely. Either way a user's lists of
+several shelves come from the same scores.
 
 A user's vectors must not depend on the batch the user sits in. Matrix kernels round differently for different shapes,
-so users always pass through in tiles of one fixed shape (TILE_USERS, max_history), padded where needed.
+so users always pass the encoder in tiles of one fixed shape (ENCODER_USERS, max_history), padded where needed. The
+search needs no such tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from mind_core.embeddings import pool_all
 from mind_core.features import Bags
+from mind_core.hits import Hits, Pairs, TopList
 from mind_core.model import MIND
 from mind_core.repeats import TRAITS
+from mind_core.search import Catalogue, score_pairs, search_hits
 from mind_core.sequences import Histories, Sequences, View, full_histories
+from mind_core.shelves import Shelf, history_pairs, own_pairs, top_lists
 from mind_core.special_rows import FIRST_ITEM
 
-TILE_USERS = 128
-
-Shelf = Literal["all", "again", "new"]
-"""Which items may stand in a list: all of them, those of the user's whole history, or those that are not in it."""
-
-Pairs = tuple[Tensor, Tensor]  # (row, item): row counts the users of a tile from 0
+TILE_USERS = 128  # users that are ranked together
+ENCODER_USERS = 16  # users that pass the encoder together
 
 
-class TopList(NamedTuple):
-    """The best n items of B users.
+class Rule(Protocol):
+    """A rule that scores every item (mind_core.baselines)."""
 
-    items : (B, n) int64 by falling score, ties by item index; 0 where the candidates ran out.
-    scores : (B, n) float32; -inf where the candidates ran out.
-    interest : (B, n) int64, which interest found the item.
-    """
-
-    items: Tensor
-    scores: Tensor
-    interest: Tensor
+    def score(self, sequences: Sequences, users: Tensor) -> Tensor:
+        """(B, V) scores of a tile, `users` (B,) rows of `sequences`, B <= TILE_USERS."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What the B users of a tile give to every item.
-
-    values : (B, V).
-    by_interest : (B, K, V), what each interest gives, -inf if it is not the user's own; None for a rule without any.
-    """
-
-    values: Tensor
-    by_interest: Tensor | None = None
-
-    def interest_of(self, items: Tensor) -> Tensor:
-        """Find which interest scores each of `items` (B, n) highest: (B, n) int64."""
-        if self.by_interest is None:
-            return torch.zeros_like(items)
-        index = items.unsqueeze(1).expand(-1, self.by_interest.shape[1], -1)
-        return self.by_interest.gather(2, index).argmax(1)
-
-
-class Scorer(Protocol):
-    """Whatever can rank: a trained model, or a rule (mind_core.baselines)."""
-
-    def score(self, sequences: Sequences, users: Tensor) -> Scores:
-        """Score a tile, `users` (B,) rows of `sequences`, B <= TILE_USERS."""
-
-
-class Retriever(Scorer, Protocol):
-    """Interest vectors for users, one vector per item; score = best match."""
+@runtime_checkable
+class Retriever(Protocol):
+    """Interest vectors for users, one vector per item; score = best match, and the memory of the user's own items."""
 
     view: View
     """What of a user's sequence it sees."""
-    item_vectors: Tensor
-    """(V, d), as they are scored; rows 0 (padding) and 1 (unknown) are never recommended."""
+    catalogue: Catalogue
+    """The item vectors, as they are searched."""
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(V, d), as they are scored; rows 0 (padding) and 1 (unknown) are never recommended."""
+        ...
 
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         """(B, K, d) vectors and (B, K) bool mask of the users' own ones."""
@@ -86,6 +60,10 @@ class Retriever(Scorer, Protocol):
     def memory(self, histories: Histories) -> Tensor | None:
         """(B, L) r(u, i), what the items of the history score on top; 0 where there is none. None: no memory."""
         ...
+
+
+Scorer = Rule | Retriever
+"""Whatever can rank."""
 
 
 class MINDRetriever:
@@ -100,21 +78,16 @@ class MINDRetriever:
         self.model = model
         self.view = model.view
         self.behaviour_vectors = behaviour_vectors
-        self.item_vectors = model.score_vectors(behaviour_vectors)
+        self.catalogue = Catalogue(model.score_vectors(behaviour_vectors))
+
+    @property
+    def item_vectors(self) -> Tensor:
+        return self.catalogue.vectors
 
     @classmethod
     def of(cls, model: MIND, item_bags: Bags) -> MINDRetriever:
         """Compute the item vectors from the table, as it is now."""
         return cls(model, pool_all(model.item_table, item_bags))
-
-    def score(self, sequences: Sequences, users: Tensor) -> Scores:
-        histories = full_histories(sequences, users, self.view)
-        scores = best_match(self.item_vectors, *self.interests(histories))
-        if (memory := self.memory(histories)) is not None:
-            assert histories.newest is not None
-            row, column = histories.newest.nonzero(as_tuple=True)  # each item of a user once
-            scores.values[row, histories.items[row, column]] += memory[row, column]
-        return scores
 
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         vectors, own, _ = self.route(histories)
@@ -126,7 +99,7 @@ class MINDRetriever:
             return None
         assert histories.newest is not None
         assert histories.traits is not None
-        shape, width = (TILE_USERS, self.view.max_history), histories.items.shape[1]
+        shape, width = (ENCODER_USERS, self.view.max_history), histories.items.shape[1]
         parts = []
         for rows in _tiles(histories):
             behaviours = nn.functional.embedding(_padded(histories.items[rows], shape), self.behaviour_vectors)
@@ -146,18 +119,18 @@ class MINDRetriever:
 
     def _tile(self, histories: Histories, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         size = rows.stop - rows.start
-        shape = (TILE_USERS, self.view.max_history)
+        shape = (ENCODER_USERS, self.view.max_history)
         items, mask = _padded(histories.items[rows], shape), _padded(histories.mask[rows], shape)
         traits = None if histories.traits is None else _padded(histories.traits[rows], (*shape, len(TRAITS)))
         profile = None
         features = len(self.model.profile_features)
         if features and histories.profile is None:  # nobody: a profile of nobody
-            profile = self.behaviour_vectors.new_zeros(TILE_USERS, features * self.model.config.profile_dim)
+            profile = self.behaviour_vectors.new_zeros(ENCODER_USERS, features * self.model.config.profile_dim)
         elif histories.profile is not None:
             index = torch.arange(rows.start * features, rows.stop * features, device=items.device)
             embedded = pool_all(self.model.profile_table, histories.profile.select(index))
             width = features * self.model.config.profile_dim
-            profile = _padded(embedded.view(size, width), (TILE_USERS, width))
+            profile = _padded(embedded.view(size, width), (ENCODER_USERS, width))
         behaviours = nn.functional.embedding(items, self.behaviour_vectors)
         vectors, own, weights = self.model.encoder(behaviours, mask, profile, traits=traits)
         return vectors[:size], own[:size], weights[:size]
@@ -171,11 +144,11 @@ class PopularityRetriever:
 
     def __init__(self, counts: Tensor, max_history: int):
         self.view = View(max_history)
-        self.item_vectors = torch.log1p(counts.double()).float().unsqueeze(1)
+        self.catalogue = Catalogue(torch.log1p(counts.double()).float().unsqueeze(1))
 
-    def score(self, sequences: Sequences, users: Tensor) -> Scores:
-        vectors, own = self.interests(full_histories(sequences, users, self.view))
-        return best_match(self.item_vectors, vectors, own)
+    @property
+    def item_vectors(self) -> Tensor:
+        return self.catalogue.vectors
 
     def interests(self, histories: Histories) -> tuple[Tensor, Tensor]:
         ones = self.item_vectors.new_ones(len(histories), 1, 1)
@@ -187,8 +160,8 @@ class PopularityRetriever:
 
 def _tiles(histories: Histories) -> list[slice]:
     """Cut the users into tiles; nobody is one empty tile."""
-    starts = range(0, max(1, len(histories)), TILE_USERS)
-    return [slice(start, min(start + TILE_USERS, len(histories))) for start in starts]
+    starts = range(0, max(1, len(histories)), ENCODER_USERS)
+    return [slice(start, min(start + ENCODER_USERS, len(histories))) for start in starts]
 
 
 def _padded(values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -214,172 +187,88 @@ def recommend(scorer: Scorer, sequences: Sequences, users: Tensor, n: int, *, ex
 
 @torch.no_grad()
 def recommend_shelves(
-    scorer: Scorer, sequences: Sequences, users: Tensor, sizes: Mapping[Shelf, int]
+    scorer: Scorer,
+    sequences: Sequences,
+    users: Tensor,
+    sizes: Mapping[Shelf, int],
+    allowed: Tensor | None = None,
 ) -> dict[Shelf, TopList]:
-    """Make a list of each shelf in `sizes`, so many items long, for `users` (B,), who are scored once."""
-    tiles = [
-        top_lists(scorer.score(sequences, tile), history_pairs(sequences, tile), sizes)
-        for tile in users.split(TILE_USERS)
-    ]
+    """Make a list of each shelf in `sizes`, so many items long, for `users` (B,), who are scored once.
+
+    Parameters
+    ----------
+    allowed : (V,) bool, the items that may stand in a list; None: all.
+    """
+    tiles = []
+    for tile in users.split(TILE_USERS):
+        if isinstance(scorer, Retriever):
+            tiles.append(_searched(scorer, sequences, tile, sizes, allowed))
+        else:
+            scores = scorer.score(sequences, tile)
+            if allowed is not None:
+                scores[:, ~allowed] = float("-inf")
+            tiles.append(top_lists(scores, history_pairs(sequences, tile), sizes))
     return {shelf: TopList(*map(torch.cat, zip(*(tile[shelf] for tile in tiles), strict=True))) for shelf in sizes}
 
 
-def history_pairs(sequences: Sequences, users: Tensor) -> Pairs:
-    """Gather every behaviour of `users` (B,) as (row, item), oldest first within a user."""
-    sizes = sequences.lengths[users]
-    row = torch.repeat_interleave(torch.arange(len(users), device=users.device), sizes)
-    start = sequences.offsets[users] - (sizes.cumsum(0) - sizes)
-    place = torch.arange(len(row), device=users.device) + start[row]
-    return row, sequences.items[place].long()
+def _searched(
+    retriever: Retriever,
+    sequences: Sequences,
+    users: Tensor,
+    sizes: Mapping[Shelf, int],
+    allowed: Tensor | None,
+) -> dict[Shelf, TopList]:
+    """Make the lists of a tile."""
+    histories = full_histories(sequences, users, retriever.view)
+    vectors, own = retriever.interests(histories)
+    pairs = own_pairs(history_pairs(sequences, users), len(retriever.catalogue))
+    return search_shelves(retriever.catalogue, vectors, own, pairs, remembered(retriever, histories), sizes, allowed)
 
 
-def times_in_history(sequences: Sequences, users: Tensor, items: Tensor) -> Tensor:
-    """Count how often each of `items` (B, n) is in the whole history of its user, `users` (B,): (B, n) int64.
+class Remembered(NamedTuple):
+    """r(u, i) of the users' own items: (M,) user, counting from 0, item and what it scores on top, each pair once."""
 
-    >>> history = Sequences(torch.tensor([7, 3, 7, 3, 7]), torch.tensor([0, 3, 5]))
-    >>> times_in_history(history, torch.tensor([0, 1]), torch.tensor([[7, 3, 9], [7, 3, 9]])).tolist()
-    [[2, 1, 0], [1, 1, 0]]
-    """
-    row, item = history_pairs(sequences, users)
-    if not len(row) or not items.numel():
-        return torch.zeros_like(items)
-    catalogue = 1 + max(int(item.max()), int(items.max()))
-    pairs, times = (row * catalogue + item).unique(return_counts=True)
-    wanted = torch.arange(len(users), device=users.device).unsqueeze(1) * catalogue + items
-    place = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
-    return torch.where(pairs[place] == wanted, times[place], 0)
+    user: Tensor
+    item: Tensor
+    more: Tensor
 
 
-@torch.no_grad()
-def best_match(item_vectors: Tensor, interests: Tensor, own: Tensor) -> Scores:
-    """Score every item for the users of a tile: f(u, i) = max_j v_j . e_i over the user's own interests.
-
-    Parameters
-    ----------
-    item_vectors : (V, d).  interests : (B, K, d).  own : (B, K) bool.
-    """
-    batch, count, dim = interests.shape
-    tile = interests.new_zeros(max(batch, TILE_USERS), count, dim)  # one shape for every call: one rounding
-    tile[:batch] = interests
-    by_interest = (tile.view(-1, dim) @ item_vectors.T).view(len(tile), count, len(item_vectors))[:batch]  # (B, K, V)
-    if count > 1:
-        by_interest = by_interest.masked_fill_(~own.unsqueeze(-1), float("-inf"))
-    return Scores(by_interest.amax(1), by_interest)
+def remembered(retriever: Retriever, histories: Histories) -> Remembered | None:
+    """Compute what users remember of their own items; None: the model has no memory."""
+    memory = retriever.memory(histories)
+    if memory is None:
+        return None
+    assert histories.newest is not None
+    row, column = histories.newest.nonzero(as_tuple=True)  # each item of a user once
+    item = histories.items[row, column]
+    known = item >= FIRST_ITEM
+    return Remembered(row[known], item[known], memory[row, column][known])
 
 
-def search(item_vectors: Tensor, interests: Tensor, own: Tensor, n: int, seen: Pairs | None = None) -> TopList:
-    """Search for the maximum inner products, exactly: the n best of `best_match`.
-
-    Parameters
-    ----------
-    seen : (row, item) index pairs to leave out, or None.
-    """
-    shelf: Shelf = "all" if seen is None else "new"
-    nobody = torch.zeros(0, dtype=torch.int64, device=interests.device)
-    return top_lists(best_match(item_vectors, interests, own), seen or (nobody, nobody), {shelf: n})[shelf]
-
-
-@torch.no_grad()
-def top_lists(scores: Scores, history: Pairs, sizes: Mapping[Shelf, int]) -> dict[Shelf, TopList]:
-    """Choose the best items of each shelf in `sizes` from the same scores. Padding and unknown items are in none.
+def search_shelves(
+    catalogue: Catalogue,
+    interests: Tensor,
+    own: Tensor,
+    history: Pairs,
+    memory: Remembered | None,
+    sizes: Mapping[Shelf, int],
+    allowed: Tensor | None = None,
+) -> dict[Shelf, TopList]:
+    """Make a list of each shelf in `sizes`: the users' own items are all scored, the best of the others searched for.
 
     Parameters
     ----------
-    scores : their values are overwritten, so that a tile's scores are held once.
-    history : whose items are on the shelf `again`; `new` is the rest.
-
-    Examples
-    --------
-    Items 2, 3, 4 of one user, who has 4 in the history:
-
-    >>> scores = Scores(torch.tensor([[9.0, 9.0, 1.0, 2.0, 3.0]]))
-    >>> history = torch.tensor([0]), torch.tensor([4])
-    >>> lists = top_lists(scores, history, {"all": 2, "again": 2, "new": 2})
-    >>> {shelf: found.items.tolist() for shelf, found in lists.items()}
-    {'all': [[4, 3]], 'again': [[4, 0]], 'new': [[3, 2]]}
+    interests : (B, K, d).  own : (B, K) bool.
+    history : `own_pairs` of the users.
+    allowed : (V,) bool, the items that may stand in a list; None: all.
     """
-    values = scores.values
-    values[:, :FIRST_ITEM] = float("-inf")
-    lists: dict[Shelf, TopList] = {}
-    if "all" in sizes:
-        lists["all"] = _top_list(scores, values, None, sizes["all"])
-    if "again" in sizes:
-        candidates = _own_items(history, *values.shape)
-        theirs = values.gather(1, candidates)  # an empty place is padding's, -inf
-        lists["again"] = _top_list(scores, theirs, candidates, sizes["again"])
-    if "new" in sizes:  # last, as it overwrites
-        values[history] = float("-inf")
-        lists["new"] = _top_list(scores, values, None, sizes["new"])
-    return lists
-
-
-def _own_items(history: Pairs, users: int, catalogue: int) -> Tensor:
-    """Lay out the distinct items of each history, (B, H) by rising index, then 0: H is the largest number of them."""
-    row, item = history
-    pairs = (row * catalogue + item).unique()  # sorted: by row, then by item
-    row, item = pairs.div(catalogue, rounding_mode="floor"), pairs % catalogue
-    sizes = torch.bincount(row, minlength=users)
-    place = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
-    items: Tensor = item.new_zeros(users, int(sizes.max()) if users else 0)
-    items[row, place] = item
-    return items
-
-
-def _top_list(scores: Scores, values: Tensor, candidates: Tensor | None, n: int) -> TopList:
-    """Take the n best of `values` (B, C), of the items `candidates` (B, C), or of all items, C = V."""
-    places = _top_items(values, min(n, values.shape[1]))
-    top, by_score = torch.sort(values.gather(1, places), dim=1, descending=True, stable=True)
-    places = places.gather(1, by_score)
-    items = places if candidates is None else candidates.gather(1, places)
-    interest = scores.interest_of(items)
-    items = items.masked_fill(top == float("-inf"), 0)
-    missing = n - items.shape[1]
-    pad = nn.functional.pad
-    return TopList(pad(items, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(interest, (0, missing)))
-
-
-def _top_items(scores: Tensor, n: int) -> Tensor:
-    """(B, n) indices of the n highest scores by rising index; among equal scores the lowest indices are taken."""
-    places = min(n + 1, scores.shape[1])
-    if n == 0:  # no candidates at all
-        return torch.zeros(len(scores), 0, dtype=torch.int64, device=scores.device)
-    top, items = scores.topk(places, dim=1)
-    items = items[:, :n].sort(dim=1).values
-    if places > n:  # topk leaves open which of several equal scores it takes: settle that where it matters
-        open_rows = (top[:, n - 1] == top[:, n]).nonzero().squeeze(1)
-        row_scores, threshold = scores[open_rows], top[open_rows, n - 1 : n]
-        above, equal = row_scores > threshold, row_scores == threshold
-        taken = above | (equal & (equal.cumsum(1) <= n - above.sum(1, keepdim=True)))
-        items[open_rows] = taken.nonzero()[:, 1].view(-1, n)
-    return items
-
-
-def merge_interests(items: Tensor, scores: Tensor, n: int) -> TopList:
-    """Merge one candidate list per interest (as an ANN index returns them) into one list per user.
-
-    De-duplicates by item **id**: an item found by several interests appears once, with its best score.
-
-    Parameters
-    ----------
-    items : (B, K, M) int64; 0 or less marks an empty place.
-    scores : (B, K, M); -inf for interests that are not the user's own.
-
-    """
-    batch, count, depth = items.shape
-    flat_items, flat_scores = items.reshape(batch, -1), scores.reshape(batch, -1)
-    flat_scores = flat_scores.masked_fill(flat_items <= 0, float("-inf"))
-    interest = torch.arange(count, device=items.device).repeat_interleave(depth).expand(batch, -1)
-    # by item, its best score first: two stable sorts, the less significant key first
-    order = torch.sort(flat_scores, dim=1, descending=True, stable=True).indices
-    order = order.gather(1, torch.sort(flat_items.gather(1, order), dim=1, stable=True).indices)
-    sorted_items, sorted_scores = flat_items.gather(1, order), flat_scores.gather(1, order)
-    repeated = torch.zeros_like(sorted_items, dtype=torch.bool)
-    repeated[:, 1:] = sorted_items[:, 1:] == sorted_items[:, :-1]
-    sorted_scores = sorted_scores.masked_fill(repeated, float("-inf"))
-    top, place = torch.sort(sorted_scores, dim=1, descending=True, stable=True)
-    top, place = top[:, :n], place[:, :n]
-    merged = sorted_items.gather(1, place).masked_fill(top == float("-inf"), 0)
-    found_by = interest.gather(1, order).gather(1, place)
-    missing = n - merged.shape[1]
-    pad = nn.functional.pad
-    return TopList(pad(merged, (0, missing)), pad(top, (0, missing), value=float("-inf")), pad(found_by, (0, missing)))
+    again = score_pairs(catalogue, interests, own, history)
+    if memory is not None and len(again):
+        place = torch.searchsorted(again.user * len(catalogue) + again.item, memory.user * len(catalogue) + memory.item)
+        again = Hits(again.user, again.item, again.score.index_add(0, place, memory.more), again.interest)
+    if allowed is not None:
+        again = again[allowed[again.item]]
+    longest = max(sizes.get("new", 0), sizes.get("all", 0))
+    new = search_hits(catalogue, interests, own, longest, history, allowed)
+    made: dict[Shelf, Hits] = {"again": again, "new": new, "all": new + again}
+    return {shelf: made[shelf].top(len(interests), n) for shelf, n in sizes.items()}

@@ -8,21 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mind_core.special_rows import FIRST_ITEM
-
-
-def interest_lists(by_interest: Tensor, n: int) -> Tensor:
-    """Make one list for each interest: its n items of the highest v_j . e_i, in no order.
-
-    by_interest : (B, K, V), -inf for interests that are not the user's own.  Returns (B, K, n) int64; n <= V - 2.
-    """
-    return by_interest[..., FIRST_ITEM:].topk(n, dim=-1, sorted=False).indices + FIRST_ITEM
-
 
 def list_overlap(lists: Tensor, own: Tensor) -> Tensor:
     """(B,) share of items that two of a user's lists have in common, the mean over pairs; NaN for a single interest.
 
-    lists : (B, K, n), of distinct items.  own : (B, K) bool.
+    lists : (B, K, n), of distinct items, 0 at empty places.  own : (B, K) bool.
 
     Examples
     --------
@@ -34,7 +24,8 @@ def list_overlap(lists: Tensor, own: Tensor) -> Tensor:
     common = torch.zeros(users, device=lists.device)
     for one in range(count):
         for other in range(one + 1, count):
-            both = (lists[:, one].unsqueeze(2) == lists[:, other].unsqueeze(1)).sum((1, 2)) / n
+            same = lists[:, one].unsqueeze(2) == lists[:, other].unsqueeze(1)
+            both = (same & (lists[:, one] > 0).unsqueeze(2)).sum((1, 2)) / n
             common += both * (own[:, one] & own[:, other])
     number = own.sum(1)
     return common / (number * (number - 1) / 2)

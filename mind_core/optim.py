@@ -8,10 +8,32 @@ drift; the bias correction therefore counts the row's own updates, not the run's
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from mind_core.distributed import sum_over_ranks
+
+
+def clip_factor(replicated: Iterable[Tensor], sharded: Iterable[Tensor], most: float) -> Tensor:
+    """Return what gradients must be multiplied by for their norm to be `most` at most: up to 1, alike on all ranks.
+
+    Parameters
+    ----------
+    replicated : gradients that every rank holds alike, once they are averaged.
+    sharded : gradients of which every rank holds a part.
+
+    Returns
+    -------
+    A float32 scalar; NaN or 0 where a gradient is not finite.
+    """
+    squares = [each.double().square().sum() for each in replicated]
+    parts = [each.double().square().sum() for each in sharded]
+    total = sum(squares) + (sum_over_ranks(torch.stack(parts).sum()) if parts else 0.0)
+    norm = torch.as_tensor(total, dtype=torch.float64).sqrt()
+    return (most / norm.clamp(min=most)).float()
 
 
 class RowOptimizer(Protocol):

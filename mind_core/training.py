@@ -26,7 +26,7 @@ from mind_core.features import Bags
 from mind_core.loss import OwnItems, label_attention_vector, own_vectors, sampled_softmax_loss
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
-from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer
+from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer, clip_factor
 from mind_core.profiling import StepTimes
 from mind_core.routing import products
 from mind_core.sequences import Histories, Packed, Samples, Sequences, ends_before, hide_behaviours, packed, windows
@@ -170,6 +170,7 @@ class Trainer:
             for name, table in (("items", model.item_table), ("profile", model.profile_table))
         }
         self.step = 0
+        self.rate_factor = 1.0  # of both rates, beside the schedule's: halved where a training was taken back
 
     def train_step(self, sequences: Sequences, samples: Samples, weight: float = 1.0) -> Tensor:
         """Run one step on this rank's `samples`, at least one.
@@ -193,14 +194,18 @@ class Trainer:
         with self._phase("backward"):
             self.dense.zero_grad(set_to_none=True)
             (loss if weight == 1 else weight * loss).backward()
-        factor = learning_rate_factor(self.step, self.total_steps, self.optim)
+        factor = self.rate_factor * learning_rate_factor(self.step, self.total_steps, self.optim)
         with self._phase("update"):
+            rows = {"items": self._exchanged(self.model.item_table, items.block, weight)}
+            if profile is not None:
+                rows["profile"] = self._exchanged(self.model.profile_table, profile.block, weight)
+            self._clip(rows)
             for group in self.dense.param_groups:
                 group["lr"] = factor * self.optim.learning_rate
             self.dense.step()
-            self._update("items", self.model.item_table, items.block, factor, weight)
-            if profile is not None:
-                self._update("profile", self.model.profile_table, profile.block, factor, weight)
+            for name, table in (("items", self.model.item_table), ("profile", self.model.profile_table)):
+                if name in rows:
+                    self.rows[name].update(table.weight, *rows[name], factor * self.optim.table_learning_rate)
         self.step += 1
         if self.times is not None:
             self.times.steps += 1
@@ -276,18 +281,29 @@ class Trainer:
             return gather_rows(table, items)  # an item is its own row
         return gather(table, self.item_bags.select(items))
 
-    def _update(self, name: str, table: EmbeddingTable, block: RowBlock, factor: float, weight: float) -> None:
+    def _exchanged(self, table: EmbeddingTable, block: RowBlock, weight: float) -> tuple[Tensor, Tensor]:
+        """Average the gradients of a step's rows over the ranks: (R,) rows that are updated here, and (R, d)."""
         assert block.values.grad is not None
         first = int(len(block.rows) > 0 and block.rows[0] == 0)  # sorted: only the first can be padding
         used = slice(first, None if weight else first)
         exchange = exchange_rows if table.shard.ranks == 1 else send_to_owners
         with self._phase("exchange"):
-            rows, grad = exchange(block.rows[used], block.values.grad[used])
-        self.rows[name].update(table.weight, rows, grad, factor * self.optim.table_learning_rate)
+            return exchange(block.rows[used], block.values.grad[used])
+
+    def _clip(self, rows: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Scale all gradients of the step, dense and rows together, to `clip_norm` at most."""
+        if self.optim.clip_norm is None:
+            return
+        dense = [each.grad for each in self.model.encoder.parameters() if each.grad is not None]
+        sharded = [rows["items"][1]] if self.model.item_table.shard.ranks > 1 else []
+        alike = [grad for name, (_, grad) in rows.items() if name != "items" or not sharded]
+        factor = clip_factor([*dense, *alike], sharded, self.optim.clip_norm)
+        for grad in (*dense, *alike, *sharded):
+            grad.mul_(factor)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Optimiser state as flat tensors (no pickle): dense Adam's moments, the rows' state, the step."""
-        state = {"step": torch.tensor(self.step)}
+        state = {"step": torch.tensor(self.step), "rate_factor": torch.tensor(self.rate_factor, dtype=torch.float64)}
         for index, moments in self.dense.state_dict()["state"].items():
             state |= {f"dense.{index}.{name}": value for name, value in moments.items()}
         for table, optimizer in self.rows.items():
@@ -296,6 +312,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.step = int(state["step"])
+        self.rate_factor = float(state["rate_factor"]) if "rate_factor" in state else 1.0
         dense = self.dense.state_dict()
         dense["state"] = {}
         for key, value in state.items():

@@ -1,9 +1,11 @@
-"""One look for every long step: a rich bar with an ETA on a terminal, a line at start and end in a log file."""
+"""One look for every long step: a rich bar with an ETA on a terminal; in a log file a line at start and end, and one a
+minute in between.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -14,9 +16,39 @@ console = Console(stderr=True)  # progress and remarks
 output = Console()  # results: what a user may pipe on
 
 
+LINE_EVERY_S = 60.0  # in a log file
+SPEED_OVER_S = 600.0  # what the ETA of a bar goes by: steps may be reported once in half a minute
+
+
 class Advance(Protocol):
-    def __call__(self, steps: int, total: int | None = None) -> None:
-        """Count `steps` more as done; `total` corrects how many are expected."""
+    def __call__(self, steps: int, total: int | None = None, what: str | None = None) -> None:
+        """Count `steps` more as done; `total` corrects how many are expected, `what` the description."""
+
+
+class _Lines:
+    """Progress in a log file.
+
+    clock : seconds from any start, for tests.
+    """
+
+    def __init__(self, description: str, total: int | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.description, self.total, self.clock, self.done = description, total, clock, 0
+        self.started = self.said = clock()
+
+    def __call__(self, steps: int, total: int | None = None, what: str | None = None) -> None:
+        self.done += steps
+        self.total, self.description = total or self.total, what or self.description
+        if (now := self.clock()) - self.said >= LINE_EVERY_S:
+            self.said = now
+            console.print(self.line(now - self.started))
+
+    def line(self, seconds: float) -> str:
+        """Say how much is done after so many seconds, and how long the rest takes at that rate."""
+        if not self.total or not self.done:
+            return f"{self.description} ... {self.done:,} done, {duration(seconds)}"
+        rest = seconds * max(0, self.total - self.done) / self.done
+        share = self.done / self.total
+        return f"{self.description} ... {self.done:,} of {self.total:,} ({share:.0%}), about {duration(rest)} left"
 
 
 @contextmanager
@@ -27,10 +59,10 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
     ...     advance(8)
     """
     if not console.is_terminal:
-        started = time.perf_counter()
+        lines = _Lines(description, total)
         console.print(f"{description} ...")
-        yield lambda steps, total=None: None
-        console.print(f"{description} done in {time.perf_counter() - started:.1f} s")
+        yield lines
+        console.print(f"{lines.description} done in {lines.clock() - lines.started:.1f} s")
         return
     columns = (
         TextColumn("{task.description}"),
@@ -40,9 +72,9 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, speed_estimate_period=SPEED_OVER_S) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda steps, total=None: bar.update(task, advance=steps, total=total)
+        yield lambda steps, total=None, what=None: bar.update(task, advance=steps, total=total, description=what)
 
 
 def duration(seconds: float) -> str:

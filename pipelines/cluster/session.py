@@ -17,6 +17,7 @@ import ray
 import ray.data
 import ray.exceptions
 
+from pipelines.cluster.local_start import start_here
 from pipelines.cluster.nodes import require_reach
 from pipelines.config.schema import RayConfig
 from pipelines.errors import UserError, user_error
@@ -77,8 +78,7 @@ def ray_session(
         # inherited by every process of the cluster; a runtime environment would make each worker start one of its own
         os.environ.update({name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()})
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-        ray.init(
-            address="local",
+        start_here(
             num_cpus=local_cpus(config, workers),
             include_dashboard=dashboard,
             logging_level=logging.WARNING,

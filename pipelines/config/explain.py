@@ -36,6 +36,7 @@ EXPECTED = {  # pydantic's error type -> what the reader may write
     "greater_than": "must be > {gt}",
     "less_than_equal": "must be <= {le}",
     "less_than": "must be < {lt}",
+    "string_too_short": "must not be empty",
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "must match {pattern}",
 }
@@ -169,11 +170,20 @@ def _all_keys(section: type, prefix: str = "") -> Iterator[str]:
 
 
 def _dotted(place: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in place)
+    return ".".join(shortened(str(part)) for part in place)
 
 
 def show(value: Any) -> str:
     """Write a value as the reader wrote it, shortened and without secrets."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
-    text = redact(repr(value)) if text is None else text
-    return text if len(text) <= 80 else text[:77] + "..."
+    return show_text(repr(value)) if text is None else text
+
+
+def show_text(text: str) -> str:
+    """Write text of the reader's, shortened and without secrets."""
+    return shortened(redact(text))
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Cut a text that is too long to be shown."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

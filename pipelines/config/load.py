@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipelines.config.explain import Layer, Values, explain, show
+from pipelines.config import yaml_text
+from pipelines.config.explain import Layer, Values, explain, show, show_text
 from pipelines.config.redact import redact
 from pipelines.config.schema import Config
+from pipelines.config.yaml_text import MAX_BYTES
 from pipelines.errors import UserError
+from pipelines.progress import console
 
 PRESETS = Path(__file__).parent / "presets"
 # Neither home, tracking nor ray, which say where a campaign runs: a move keeps the hash. Nor the preset's name, as its
@@ -42,6 +44,8 @@ UNHASHED = (
     ("evaluate", "top_n"),
     ("evaluate", "again"),
     ("evaluate", "new"),
+    ("evaluate", "category"),
+    ("evaluate", "diversity"),
 )
 
 
@@ -85,9 +89,31 @@ def load_config(
         merged = merge(merged, layer.values)
     merged["preset"] = chosen
     try:
-        return Config.model_validate(merged)
+        return with_interests_that_count(Config.model_validate(merged))
     except ValidationError as error:
         raise UserError(explain(error, merged, layers)) from None
+
+
+def most_interests(config: Config) -> int:
+    """Return the most interests that any user of the model has: more of them would change nothing."""
+    model = config.model
+    if model.encoder != "mind" or not model.adaptive_interests:
+        return model.interests
+    return max(1, model.max_history.bit_length() - 1)
+
+
+def with_interests_that_count(config: Config) -> Config:
+    """Lower `model.interests` to `most_interests`, and say so."""
+    most = most_interests(config)
+    if config.model.interests <= most:
+        return config
+    console.print(
+        f"model.interests={config.model.interests}: {most} are trained, as a user has at most floor(log2(max_history)) "
+        f"and model.max_history={config.model.max_history}; raise that, or set model.adaptive_interests=false",
+        markup=False,
+        soft_wrap=True,
+    )
+    return config.model_copy(update={"model": dataclasses.replace(config.model, interests=most)})
 
 
 def available_presets() -> list[str]:
@@ -129,33 +155,14 @@ def _plain(value: Any) -> Any:
     return redact(value) if isinstance(value, str) else value
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML; dates stay text (the log's time unit decides), ``1e-3`` is a number, a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} appears twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def read_yaml(path: Path) -> Values:
     """Read the mapping in a file; a UserError names the file and, where it is no YAML, the line."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{path}: more than {MAX_BYTES // 2**10} KiB, which no configuration needs")
+        values = yaml_text.parse(data.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except UnicodeDecodeError:
@@ -163,18 +170,12 @@ def read_yaml(path: Path) -> Values:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: {_yaml_problem(error)}") from None
+        raise UserError(f"{path}: {yaml_text.problem(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold `key: value` lines, found {show(values)}")
     return values
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: not valid YAML, {error.problem}"
-    return f"not valid YAML, {' '.join(str(error).split())}"
 
 
 def parse_sets(texts: Sequence[str]) -> Values:
@@ -189,11 +190,11 @@ def _parse_set(text: str) -> Values:
     key, equals, value_text = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"--set {redact(text)}: must be key=value, for example model.dim=32")
+        raise UserError(f"--set {show_text(text)}: must be key=value, for example model.dim=32")
     try:
-        value = yaml.load(value_text, _Loader)
+        value = yaml_text.parse(value_text)
     except yaml.YAMLError:
-        raise UserError(f"--set {redact(text)}: the value is not valid YAML; put it in quotes") from None
+        raise UserError(f"--set {show_text(text)}: the value is not valid YAML; put it in quotes") from None
     for part in reversed(parts):
         value = {part: value}
     assert isinstance(value, dict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-URI = re.compile(r"[\w+.-]*://\S+")
+URI = re.compile(r"(?<![\w+.-])[\w+.-]*://\S+")  # begins at a word's beginning: else the search is quadratic
+LONGEST = 2000  # of a URI that is looked into, as those patterns are quadratic; of a longer one all is hidden
 LOGIN = re.compile(
     r"(?:(?<=http://)|(?<=https://))[^/]*(?=@)"  # whatever stands before a web host
     r"|(?<=://)[^/]*:[^/]*(?=@)"
@@ -24,4 +25,10 @@ def redact(text: str) -> str:
     >>> redact("https://ann:secret@host/path?sig=abc&page=2")
     'https://***@host/path?sig=***&page=2'
     """
-    return URI.sub(lambda uri: SECRET_PARAMETER.sub(r"\1***", LOGIN.sub("***", uri[0])), text)
+    return URI.sub(_hidden, text)
+
+
+def _hidden(uri: re.Match[str]) -> str:
+    if len(uri[0]) > LONGEST:
+        return f"{uri[0].partition('://')[0]}://***"
+    return SECRET_PARAMETER.sub(r"\1***", LOGIN.sub("***", uri[0]))

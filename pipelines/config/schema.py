@@ -6,24 +6,33 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mind_core.config import LossConfig, ModelConfig, OptimConfig
+from mind_core.config import SEED_END, LossConfig, ModelConfig, OptimConfig
 from pipelines.config.home_location import home_folder
 from pipelines.config.names import FeatureName, Kind, Name, home_place
+from pipelines.config.where import parse_where
 
 Cutoff = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ShelfName = Literal["all", "again", "new"]  # mind_core.inference.Shelf, which brings torch
+Seed = Annotated[int, Field(ge=0, lt=SEED_END)]
 Quota = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# what pandas takes for missing, and MySQL's and Hive's \\N
+NULL_WORDS: tuple[str, ...] = (
+    "\\N", "NULL", "null", "None", "NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA",
+    "NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND",
+)  # fmt: skip
 
 
 class TableSource(Section):
@@ -38,6 +47,36 @@ class TableSource(Section):
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"
+    max_row_bytes: int = Field(2**20, ge=1)  # jsonl: a longer line is set aside as unreadable. No line of csv or
+    # sessions may be longer than 16 MiB
+    max_expansion: int = Field(200, ge=1)  # a compressed file of more than 64 MiB may hold so many times its bytes
+    quote: str = '"'  # csv; "" where a quote is a character like any other
+    null_values: list[str | int | float] = list(NULL_WORDS)  # what stands for a missing value, in any format, beside
+    # blanks; replaces the list of the usual words: [NA, -1], or [] for none
+
+    @field_validator("quote")
+    @classmethod
+    def quote_is_a_character(cls, value: str) -> str:
+        if len(value.encode()) > 1 or value in ("\n", "\r"):
+            raise ValueError(f"quote={value!r}: must be one character, or empty where nothing is quoted")
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def delimiter_splits_a_line(cls, value: str) -> str:
+        if not value or (len(value) == 1 and not value.isascii()) or set(value) & set('\0\n\r"'):
+            raise ValueError(f"delimiter={value!r}: must be one ASCII character or several of any kind, without line "
+                             "ends and quotes")  # fmt: skip
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def encoding_is_known(cls, value: str) -> str:
+        try:
+            "a".encode(value)
+        except (LookupError, ValueError):  # UnicodeError, or a NUL in the name
+            raise ValueError(f"encoding={value!r}: must be a text encoding of Python's, as utf-8 or latin-1") from None
+        return value
 
 
 class Exclusion(Section):
@@ -57,12 +96,14 @@ class Exclusion(Section):
 
 
 class EventSource(TableSource):
-    user: str = "user"
-    item: str = "item"
+    user: str = "user"  # the column of user ids
+    item: str = "item"  # the column of item ids
     time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
     time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
     # microseconds. None: numbers are a mere order, a fraction is cut off
-    tie_break: str | None = None  # orders events of equal time; what is still tied goes by item id
+    time_format: str | None = None  # of text that is not ISO, as strptime has it: "%d.%m.%Y %H:%M". None: the usual
+    # ones are tried, and what might be two of them is refused
+    tie_break: str | None = None  # orders events of equal time: numbers, times or text; what is still tied goes by item
     event_type: str | None = None
     keep_types: list[str] | None = None  # of event_type; None keeps all
     type_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of event_type, 1 for others; sequences get
@@ -70,6 +111,21 @@ class EventSource(TableSource):
     exclude: list[Exclusion] = []
     duplicates: Literal["drop", "keep"] = "drop"  # rows equal in user, item, time, tie_break and event type
     repeats: Literal["keep", "collapse"] = "keep"  # collapse: a run of one item in a row becomes its first event
+
+    @field_validator("time_format")
+    @classmethod
+    def time_format_reads_what_it_writes(cls, value: str | None) -> str | None:
+        if value is not None:
+            moment = datetime(2001, 2, 3, 4, 5, 6)
+            try:
+                if "%" not in value or datetime.strptime(moment.strftime(value), value).year != moment.year:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(
+                    f"time_format={value!r}: must say at least year, month and day as strptime has it, such as "
+                    "'%d.%m.%Y %H:%M'"
+                ) from None
+        return value
 
     @model_validator(mode="after")
     def types_need_a_column(self) -> EventSource:
@@ -82,15 +138,25 @@ class EventSource(TableSource):
 class Feature(Section):
     kind: Literal["categorical", "multi", "numeric", "bucket"] = "categorical"
     # numeric: standardised, then projected. bucket: quantile buckets, then categorical.
-    separator: str | None = None  # multi stored as text, e.g. "Action|Comedy"
+    separator: str | None = Field(None, min_length=1)  # multi stored as text, e.g. "Action|Comedy"
     min_count: int = Field(1, ge=1)  # rarer values share the unknown row
     buckets: int = Field(16, ge=2)  # of kind: bucket
+    null_values: list[str | int | float] = []  # what else stands for a missing value in this column, as 999 or 1e300
 
 
 class FeatureTable(TableSource):
     id: str  # the item's or user's column, of the same type as in the log
     features: dict[FeatureName, Feature] = {}  # by column name
     show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
+    duplicates: Literal["refuse", "first", "last", "newest"] = "refuse"  # which row of an id counts, if it has several,
+    # as where the table is the log itself: by the order of files and rows, or by `time`
+    time: str | None = None  # column that says which row is the newest
+
+    @model_validator(mode="after")
+    def newest_needs_a_time(self) -> FeatureTable:
+        if (self.duplicates == "newest") != (self.time is not None):
+            raise ValueError("duplicates: newest needs time:, a column, and time: belongs to it")
+        return self
 
 
 class ItemTable(FeatureTable):
@@ -109,7 +175,7 @@ class Split(Section):
     test_from: str | float | None = None  # ... and from here on test targets; in the log's own time unit, or ISO text
     held_out: Fraction = 0.1  # user_holdout: share of users for validation, and again for test
     observed: Fraction = 0.8  # user_holdout: share of a held-out user's events that infer; the rest is to be found
-    seed: int = 0  # user_holdout: of the hash that picks the users
+    seed: Seed = 0  # user_holdout: of the hash that picks the users
 
     @field_validator("validation_from", "test_from", mode="before")
     @classmethod
@@ -133,8 +199,8 @@ class DataConfig(Section):
     events: EventSource
     items: ItemTable | None = None
     profile: FeatureTable | None = None
-    min_user_events: int = Field(1, ge=1)
-    min_item_events: int = Field(1, ge=1)
+    min_user_events: int = Field(1, ge=1)  # users with fewer are left out; both minima hold together (k-core)
+    min_item_events: int = Field(1, ge=1)  # items with fewer are left out
     split: Split = Split()
     max_user_events: int | None = Field(None, ge=1)  # a user's newest that many events are kept; None: all
     session_gap: float | None = Field(None, gt=0)  # a behaviour after so many seconds (of the log's own unit, if its
@@ -175,8 +241,10 @@ class TrainConfig(Section):
     # CPUs
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
+    on_divergence: Literal["stop", "rollback"] = "stop"  # rollback: a training whose loss or weights are no longer
+    # finite goes on from its last checkpoint at half the rates, five times at most
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def samples_per_step(self) -> int:
@@ -185,13 +253,15 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    cutoffs: list[Cutoff] = [10, 20, 50]
+    cutoffs: list[Cutoff] = [10, 20, 50]  # the N of every metric@N
     seen: Literal["filter", "keep"] = "filter"  # items of the history in the candidate list
     top_n: int = Field(20, ge=1)  # of mind recommend
-    # quotas of mind recommend, in place of top_n: so many items of the user's history, and so many others.
-    # None: 0 if the other one is set
-    again: Quota | None = None
-    new: Quota | None = None
+    again: Quota | None = None  # in place of top_n: so many items of the user's history. None: 0 if `new` is set
+    new: Quota | None = None  # in place of top_n: so many items that the user never had. None: 0 if `again` is set
+    category: FeatureName | None = None  # an item feature: what varied lists cost is told by it. None: the first
+    # categorical one
+    diversity: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [0.003, 0.01, 0.03, 0.1, 0.3]  # lambdas of
+    # `lists.diversity` that are tried for it; []: none
 
     @model_validator(mode="after")
     def quotas_fill_a_list(self) -> EvaluateConfig:
@@ -210,6 +280,40 @@ class EvaluateConfig(Section):
         return {shelf: n for shelf, n in places.items() if n}
 
 
+class StockTable(TableSource):
+    """A table with a row an item, made after the model: what is in stock, today's prices."""
+
+    id: str | None = None  # its column of item ids; None: named as in data.items or data.events, or id, item, item_id
+
+
+class ListsConfig(Section):
+    """What lists hold, in `mind recommend`, `export` and `similar`: docs/lists.md."""
+
+    where: str | None = None  # items that may stand in a list, e.g. "department != 'FUEL' and price < 5"
+    allow: list[str] = []  # files of item ids; other items may not
+    deny: list[str] = []  # files of item ids; these may not
+    stock: StockTable | None = None  # whose columns `where`, `cap` and `category` may name, too
+    cap: dict[FeatureName, Annotated[int, Field(ge=1)]] = {}  # column -> so many items of one of its values at most
+    policy: Literal["best", "quota", "round_robin", "greedy"] = "best"  # mind_core.diversity.Policy
+    quota: int = Field(2, ge=1)  # policy: quota; places for each interest, the rest goes to the highest scores
+    diversity: float = Field(0.0, ge=0, allow_inf_nan=False)  # policy: greedy; lambda of ComiRec's eq. 8, in units of
+    # the score, for each item of another category in the list
+    category: FeatureName | None = None  # policy: greedy; a column. None: the first categorical item feature
+
+    @field_validator("where")
+    @classmethod
+    def where_can_be_read(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_where(value)
+        return value
+
+    @model_validator(mode="after")
+    def lambda_is_of_greedy(self) -> ListsConfig:
+        if self.diversity and self.policy != "greedy":
+            raise ValueError(f"diversity={self.diversity}: must be left out without policy: greedy")
+        return self
+
+
 class TrackingConfig(Section):
     uri: str | None = None  # any MLflow tracking URI; None: MLFLOW_TRACKING_URI, else sqlite in the home folder
     experiment: str | None = None  # None: the config's name
@@ -223,9 +327,34 @@ class RayConfig(Section):
     # it has now
 
 
+class ServeConfig(Section):
+    host: str = "127.0.0.1"  # 0.0.0.0 answers other machines too: put something before it that asks who they are
+    port: int = Field(8000, ge=1, le=65535)
+    replicas: int = Field(1, ge=1)  # processes that hold the model and answer
+    max_replicas: int | None = Field(None, ge=1)  # more of them while they are busy, up to so many; None: never
+    busy_requests: float = Field(8.0, gt=0)  # at a time and replica, beyond which there are more replicas
+    cpus: float = Field(1.0, gt=0)  # of a replica, and its threads
+    batch: int = Field(32, ge=1, le=128)  # requests that are answered together
+    batch_wait_ms: float = Field(2.0, ge=0, le=1000)  # for more of them
+    queue: int = Field(256, ge=1)  # requests that wait or are answered; beyond it the answer is 503
+    timeout_s: float = Field(30.0, gt=0)  # of a request
+    max_n: int = Field(1_000, ge=1, le=100_000)  # items of a list
+    max_history: int = Field(10_000, ge=1, le=1_000_000)  # ids of a history; of exclude and of only, too
+    max_body: int = Field(2**20, ge=1_000, le=2**28)  # bytes of a request
+    registered: str | None = None  # model of MLflow's registry whose alias is followed; None: the config's name
+    alias: str = "champion"
+    poll_s: float = Field(10.0, ge=0.1)  # between two looks at the alias
+
+    @model_validator(mode="after")
+    def scaled_between_bounds(self) -> ServeConfig:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas={self.max_replicas}: must be >= replicas, {self.replicas}")
+        return self
+
+
 class Config(Section):
-    name: Name
-    preset: str = "default"
+    name: Name  # of the dataset and of what is made of it: folders, runs, the registered model
+    preset: str = "default"  # what a setting is where this file does not say
     home: str = "mind_home"  # of datasets, models, run state and the MLflow store: a folder, which all nodes of a
     # cluster must share, or s3://bucket/prefix or gs://bucket/prefix; MIND_HOME overrides it
     data: DataConfig
@@ -234,8 +363,10 @@ class Config(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    lists: ListsConfig = ListsConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
+    serve: ServeConfig = ServeConfig()
 
     @field_validator("home")
     @classmethod

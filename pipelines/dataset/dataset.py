@@ -3,7 +3,10 @@
     manifest.json                      written last: a folder with a manifest is whole
     sequences/{train,validation,test}/part-NNNNN.parquet
                                        one row per user: user, items (oldest first), times, targets, profile_<feature>
-    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>
+    sequences/newcomers/part-NNNNN.parquet
+                                       users that no split has, as all of their events are held out: items is empty
+    items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>,
+                                       and raw_<name> of features that are not shown, as the item table has them
     vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
     vocabularies/{item_features,profile_features}/<feature>.parquet    index, value, count; file: config.names.file_name
     quarantine/part-NNNNN.parquet      rows of the log that are no good, as text: reason, columns, line, file
@@ -43,8 +46,11 @@ from pipelines.storage.publish import Mark
 from pipelines.storage.tables import read_arrow, read_table
 
 SCHEMA_VERSION = 2
+READING = 2  # of the rules by which values of a log are read: what is missing, which text is a number, what breaks ties
 MARK = Mark("manifest.json")
+RAW = "raw_"  # of a column's name
 Side = Literal["item", "profile"]
+NEWCOMERS = "newcomers"  # beside the splits
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class FeatureInfo:
     std: float | None = None
     edges: tuple[float, ...] | None = None
     separator: str | None = None
+    low: float | None = field(default=None, repr=False)  # numeric; not in the fingerprint, which has what they do
+    high: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,8 @@ class Manifest:
     bucket_runs: list[list[int]] = field(default_factory=list)
     appended: int = 0  # times that --append was run
     file_numbers: int = 0  # files of the log are numbered from 0; the next one's number
+    time_format: str | None = None  # of the times' text, if it is not ISO
+    reading: int = 1
     made_from: str = ""  # hash of the data settings and of the files as they were when preprocessing began
 
     @property
@@ -247,7 +257,16 @@ class Dataset:
 
     def items(self) -> pa.Table:
         """Read one row per item, by index from 2: item, id, count, train_count, feature_<name>, show_<column>."""
-        return read_table(self.layout.items)
+        names = pq.read_schema(fetch(self.layout.items)).names
+        return read_table(self.layout.items, [name for name in names if not name.startswith(RAW)])
+
+    def raw_items(self) -> pa.Table:
+        """Read what the item table says of each item: show_<column>, and raw_<name> of the other features.
+
+        Datasets of before have no raw_<name>.
+        """
+        names = pq.read_schema(fetch(self.layout.items)).names
+        return read_table(self.layout.items, [name for name in names if name.startswith((RAW, "show_"))])
 
     def vocabulary(self, name: str) -> pa.Table:
         """Read items, users, item_features/<name> or profile_features/<name>: index, id or value, count."""
@@ -272,6 +291,10 @@ class Dataset:
         """List the Parquet files of a split, for `part_files.read_part`; there is at least one, perhaps empty."""
         return list(map(str, listed(self.layout.sequences(split), "part-*.parquet")))
 
+    def newcomer_files(self) -> list[str]:
+        """List the files of users that no split has: user, items (empty), targets, profile_<feature>; perhaps none."""
+        return list(map(str, listed(self.layout.sequences(NEWCOMERS), "part-*.parquet")))
+
     def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the files of a split as Arrow tables; in user order unless something was appended."""
         return (read_part(file, columns) for file in self.split_files(split))
@@ -280,11 +303,11 @@ class Dataset:
         """Read a split as one Arrow table."""
         return pa.concat_tables(self.tables(split, columns)).combine_chunks()
 
-    def rows_of(self, split: SplitName, users: Sequence[int]) -> pa.Table:
-        """Read the rows of some users, by index; those that the split lacks are left out."""
+    def rows_of(self, files: Sequence[str], users: Sequence[int]) -> pa.Table:
+        """Read the rows of some users, by index, in files of a split; those that they lack are left out."""
         wanted = pa.array(users, pa.int64())
         found: list[pa.Table] = []
-        for file in self.split_files(split):
+        for file in files:
             here = pc.is_in(read_part(file, ["user"])["user"], value_set=wanted)
             if pc.any(here, min_count=0).as_py() or not found:
                 found.append(read_part(file).filter(here))
@@ -306,6 +329,8 @@ class Dataset:
                     mean=info.mean,
                     std=info.std,
                     edges=info.edges,
+                    low=info.low,
+                    high=info.high,
                 )
             )
         return encoders
@@ -314,5 +339,13 @@ class Dataset:
 def feature_info(encoder: FeatureEncoder) -> FeatureInfo:
     """Return what the manifest keeps of an encoder."""
     return FeatureInfo(
-        encoder.name, encoder.kind, encoder.size, encoder.mean, encoder.std, encoder.edges, encoder.separator
+        encoder.name,
+        encoder.kind,
+        encoder.size,
+        encoder.mean,
+        encoder.std,
+        encoder.edges,
+        encoder.separator,
+        encoder.low,
+        encoder.high,
     )

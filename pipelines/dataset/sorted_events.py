@@ -40,7 +40,7 @@ class SortedEvents:
     user: Int32s  # (E,) rows of `users`, ascending
     item: Int32s  # (E,) rows of `items`
     time: Int64s  # (E,)
-    tie: Int64s | None = None  # (E,) where the log has tie breaks
+    tie: pa.Array | None = None  # (E,) int64, float64 or text, where the log has tie breaks
     type: pa.Array | None = None  # (E,) text, where the log has event types
 
     def write(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class SortedEvents:
             "time": pa.array(self.time),
         }
         if self.tie is not None:
-            columns["tie"] = pa.array(self.tie)
+            columns["tie"] = self.tie
         if self.type is not None:
             columns["type"] = self.type.dictionary_encode()
         write_arrow(pa.table(columns), path)
@@ -69,7 +69,7 @@ class SortedEvents:
             user.indices.to_numpy(),
             item.indices.to_numpy(),
             table["time"].to_numpy(),
-            table["tie"].to_numpy() if "tie" in table.column_names else None,
+            as_array(table["tie"]) if "tie" in table.column_names else None,
             as_array(table["type"]) if "type" in table.column_names else None,
         )
 
@@ -81,7 +81,7 @@ class SortedEvents:
             "time": pa.array(self.time),
         }
         if self.tie is not None:
-            columns["tie"] = pa.array(self.tie)
+            columns["tie"] = self.tie
         if self.type is not None:
             columns["type"] = self.type
         return pa.table(columns)
@@ -100,7 +100,7 @@ class SortedEvents:
             new_user[self.user[kept]],
             self.item[kept],
             self.time[kept],
-            None if self.tie is None else self.tie[kept],
+            None if self.tie is None else self.tie.take(pa.array(kept)),
             None if self.type is None else self.type.take(pa.array(kept)),
         )
 
@@ -125,9 +125,11 @@ def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[SortedEvents, 
     user, users = rank(as_array(events["user"]))
     item, items = rank(as_array(events["item"]))
     time = events["time"].to_numpy()
-    tie = events["tie"].to_numpy() if "tie" in events.column_names else None
+    tie = as_array(events["tie"]) if "tie" in events.column_names else None
     kind = as_array(events["type"]) if "type" in events.column_names else None
-    minor: list[Any] = [item] if tie is None else [tie, item]
+    minor: list[Any] = [item]
+    if tie is not None:
+        minor.insert(0, rank(tie)[0] if pa.types.is_string(tie.type) else tie.to_numpy(zero_copy_only=False))
     if kind is not None:
         minor.append(rank(kind.fill_null("\0"))[0])
     order, run = _order(user, time, minor)
@@ -144,7 +146,7 @@ def sort_events(events: pa.Table, drop_duplicates: bool) -> tuple[SortedEvents, 
         user[order],
         item[order],
         time[order],
-        None if tie is None else tie[order],
+        None if tie is None else tie.take(pa.array(order)),
         None if kind is None else kind.take(pa.array(order)),
     )
     return histories, len(user) - len(order)

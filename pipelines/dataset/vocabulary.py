@@ -16,13 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mind_core.special_rows import FIRST_ITEM, FIRST_VALUE, MISSING, UNKNOWN
-from pipelines.config.schema import Feature
+from pipelines.config.schema import NULL_WORDS, Feature
 from pipelines.dataset.splits import first_occurrences
 from pipelines.errors import UserError
 from pipelines.log.ids import as_array
-from pipelines.log.normalise import text_numbers
+from pipelines.log.normalise import as_text, text_numbers
+from pipelines.log.null_words import without_nulls
 
 FeatureKind = Literal["categorical", "multi", "numeric", "bucket"]
+Floats = npt.NDArray[np.float64]
+
+FENCE = 100
+LARGEST = 8e307  # the difference of two such numbers is a number
+LARGEST_SCALED = 1e6  # standard deviations
+HOW_NUMBERS = "12.99, without sign or thousands, or set kind: categorical"
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class FeatureEncoder:
     mean: float | None = None  # numeric
     std: float | None = None  # numeric, of the population; 1 where all values are equal
     edges: tuple[float, ...] | None = None  # bucket: ascending; bucket i holds edges[i - 1] <= x < edges[i]
+    low: float | None = None  # numeric: what lies beyond counts as this, see `fences`; None: all values are near
+    high: float | None = None
 
     @property
     def size(self) -> int:
@@ -61,13 +70,16 @@ class FeatureEncoder:
             return self._encode_lists(array)
         if self.kind == "categorical":
             return self._rows(array)
-        numbers = _numbers(array, self.name)
+        numbers = numbers_of(array, self.name)
         present = ~np.isnan(numbers)
         if self.kind == "numeric":
             assert self.mean is not None, "a numeric feature has a mean"
             assert self.std is not None, "a numeric feature has a std"
-            scaled = (np.where(present, numbers, self.mean) - self.mean) / self.std
-            return pa.array(scaled.astype(np.float32), mask=~present)
+            if self.low is not None and self.high is not None:
+                numbers = numbers.clip(self.low, self.high)
+            with np.errstate(over="ignore"):
+                scaled = (np.where(present, numbers, self.mean) - self.mean) / self.std
+            return pa.array(scaled.clip(-LARGEST_SCALED, LARGEST_SCALED).astype(np.float32), mask=~present)
         rows = FIRST_VALUE + np.searchsorted(np.array(self.edges), numbers, side="right")
         return pa.array(np.where(present, rows, MISSING).astype(np.int32))
 
@@ -100,9 +112,9 @@ class FeatureEncoder:
 
     def _rows(self, array: pa.Array) -> pa.Array:
         assert self.values is not None, "a categorical or multi feature has values"
-        array, values = _blank_to_null(array), self.values
+        array, values = _plain(_blank_to_null(array)), self.values
         if array.type != values.type:  # a request may say 25 where the table said "25"
-            array, values = array.cast(pa.string()), values.cast(pa.string())
+            array, values = as_text(array), as_text(values)
         place = pc.add(pc.index_in(array, value_set=values), FIRST_VALUE)
         rows = pc.if_else(pc.is_null(array), MISSING, pc.fill_null(place, UNKNOWN))
         return as_array(rows.cast(pa.int32()))
@@ -129,11 +141,14 @@ def fit(name: str, feature: Feature, column: Any) -> FeatureEncoder:
     """
     array = as_array(column)
     if feature.kind in ("numeric", "bucket"):
-        numbers = np.sort(_numbers(array, name))
+        numbers = np.sort(numbers_of(array, name))
         numbers = numbers[~np.isnan(numbers)]
+        if not len(numbers) and (wrong := no_numbers(array)) is not None:
+            raise UserError(f"feature {name!r}: no value is a number, such as {wrong[1]!r}; write {HOW_NUMBERS}")
         if feature.kind == "numeric":
-            mean, std = (float(numbers.mean()), float(numbers.std())) if len(numbers) else (0.0, 0.0)
-            return FeatureEncoder(name, "numeric", mean=mean, std=std or 1.0)
+            low, high = fences(numbers) or (None, None)
+            mean, std = _scale(numbers if low is None else numbers.clip(low, high))
+            return FeatureEncoder(name, "numeric", mean=mean, std=std or 1.0, low=low, high=high)
         inner = np.linspace(0, 1, feature.buckets + 1)[1:-1]
         edges = np.unique(np.quantile(numbers, inner)) if len(numbers) else np.array([])
         counts = np.bincount(np.searchsorted(edges, numbers, side="right"), minlength=len(edges) + 1)
@@ -147,8 +162,9 @@ def fit(name: str, feature: Feature, column: Any) -> FeatureEncoder:
         codes = pa.ListArray.from_arrays(lists.offsets, encoded.indices)
         array = encoded.dictionary.take(first_occurrences(codes).values)  # a value counts once per item
     elif pa.types.is_nested(array.type):
+        _refuse_objects(array.type, name)
         raise UserError(f"feature {name!r}: kind categorical, but the column holds {array.type}; set kind: multi")
-    counted = _blank_to_null(array).drop_null().value_counts()
+    counted = _plain(_blank_to_null(array)).drop_null().value_counts()
     table = pa.table({"value": counted.field("values"), "count": counted.field("counts")})
     table = table.filter(pc.greater_equal(table["count"], feature.min_count))
     table = table.sort_by([("count", "descending"), ("value", "ascending")])
@@ -198,16 +214,64 @@ def encode_columns(encoders: list[FeatureEncoder], table: pa.Table, prefix: str)
     }
 
 
-def _numbers(array: pa.Array, name: str) -> npt.NDArray[np.float64]:
+def numbers_of(column: Any, name: str) -> Floats:
+    """Read values as float64, none beyond LARGEST; missing, infinite and unparseable ones are NaN."""
+    return all_numbers_of(column, name).clip(-LARGEST, LARGEST)
+
+
+def all_numbers_of(column: Any, name: str) -> Floats:
     """Read values as float64; missing, infinite and unparseable ones are NaN."""
+    array = as_array(column)
     if pa.types.is_string(array.type):
         array = text_numbers(array)
     try:
         numbers = np.array(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise UserError(f"feature {name!r}: type {array.type} is no number; set kind: categorical or multi") from None
+        _refuse_objects(array.type, name)
+        kind = "multi" if pa.types.is_nested(array.type) else "categorical"
+        raise UserError(f"feature {name!r}: type {array.type} is no number; set kind: {kind}") from None
     numbers[~np.isfinite(numbers)] = np.nan
     return numbers
+
+
+def no_numbers(column: Any) -> tuple[int, str] | None:
+    """Count the values of a text column that are given and no numbers, with one of them; None if there is none."""
+    array = as_array(column)
+    if not pa.types.is_string(array.type):
+        return None
+    given = without_nulls(array, NULL_WORDS)
+    wrong = given.filter(pc.and_(pc.is_null(text_numbers(given)), pc.is_valid(given)))
+    return (len(wrong), wrong[0].as_py()) if len(wrong) else None
+
+
+def fences(numbers: Floats) -> tuple[float, float] | None:
+    """Find how far values may lie out: FENCE times the middle half's width beyond it; None where none lies further.
+
+    A sentinel such as 1e300 would else set the scale, and all other values would be equal. Where half of the values or
+    more are equal, the distinct ones count.
+
+    numbers : ascending, finite.
+
+    >>> fences(np.array([1.0, 2.0, 3.0, 4.0, 1e300]))
+    (-198.0, 204.0)
+    """
+    for values in (numbers, np.unique(numbers)):
+        if len(values) < 4:
+            return None
+        low, high = np.quantile(values, 0.25, method="higher"), np.quantile(values, 0.75, method="lower")
+        if high > low:
+            first, last = float(low - FENCE * (high - low)), float(high + FENCE * (high - low))
+            return (first, last) if numbers[0] < first or numbers[-1] > last else None
+    return None
+
+
+def _scale(numbers: Floats) -> tuple[float, float]:
+    """Mean and standard deviation, (0, 0) of nothing; squares of any numbers fit."""
+    if not len(numbers):
+        return 0.0, 0.0
+    largest = float(np.abs(numbers).max())
+    unit = largest if largest > 1e150 else 1.0
+    return float((numbers / unit).mean() * unit), float((numbers / unit).std() * unit)
 
 
 def _present_lists(array: pa.Array, separator: str | None, name: str) -> pa.ListArray:
@@ -218,10 +282,16 @@ def _present_lists(array: pa.Array, separator: str | None, name: str) -> pa.List
         array = pc.split_pattern(array, separator)
     if pa.types.is_null(array.type):
         array = array.cast(pa.list_(pa.string()))
-    if not pa.types.is_list(array.type) and not pa.types.is_large_list(array.type):
+    _refuse_objects(array.type, name)
+    if not _is_list(array.type):
         raise UserError(f"feature {name!r}: kind multi, but the column holds {array.type}; set kind: categorical")
-    flat = array.flatten()
-    row = pc.list_parent_indices(array).to_numpy()
+    flat, row = array, np.arange(len(array))
+    while _is_list(flat.type):  # lists of lists too: all that is within is a value
+        row = row[pc.is_valid(flat).to_numpy(zero_copy_only=False)]
+        flat = _plain_lists(flat.drop_null())
+        row = row[pc.list_parent_indices(flat).to_numpy()]
+        flat = as_array(flat.flatten())
+    flat = _plain(flat)
     if pa.types.is_string(as_array(flat).type):
         flat = pc.utf8_trim_whitespace(as_array(flat))
     flat = _blank_to_null(as_array(flat))
@@ -229,6 +299,50 @@ def _present_lists(array: pa.Array, separator: str | None, name: str) -> pa.List
     length = np.bincount(row[present], minlength=len(array))
     offsets = np.concatenate([[0], np.cumsum(length)])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat.drop_null())
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+             pa.types.is_large_list_view, pa.types.is_map)  # fmt: skip
+    return any(test(kind) for test in tests)
+
+
+def _plain_lists(array: pa.Array) -> pa.Array:
+    """Lists of one layout, of lists without nulls; of a map, its entries as the text key=value."""
+    kind = array.type
+    if pa.types.is_map(kind):
+        array = pa.concat_arrays([array])
+        entries = [as_text(side) for side in (array.keys, array.items)]
+        texts = pc.binary_join_element_wise(*entries, "=", null_handling="replace", null_replacement="")
+        return pa.ListArray.from_arrays(array.offsets, texts)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return array
+    if pa.types.is_fixed_size_list(kind):
+        return array.cast(pa.list_(kind.value_type))
+    length = array.sizes.to_numpy().astype(np.int64)  # a view's cast has too few offsets, in Arrow 25
+    rows = np.repeat(array.offsets.to_numpy(), length) + _places(length)
+    offsets = np.concatenate([[0], np.cumsum(length)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), array.values.take(pa.array(rows)))
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Bring values to a type that Arrow counts and finds."""
+    if pa.types.is_float16(array.type):
+        return array.cast(pa.float32())
+    if pa.types.is_interval(array.type):
+        return as_text(array)
+    return array
+
+
+def _refuse_objects(kind: pa.DataType, name: str) -> None:
+    """Raise a UserError if there is an object in it, at any depth of lists."""
+    inner = kind
+    while _is_list(inner) and not pa.types.is_map(inner):
+        inner = inner.value_type
+    if pa.types.is_struct(inner):
+        names = [each.name for each in inner]
+        way = f"; take one of its values, such as {name}.{names[0]}" if inner == kind and names else ""
+        raise UserError(f"feature {name!r}: holds objects of {', '.join(names)}{way or '; write the values as a list'}")
 
 
 def _blank_to_null(array: pa.Array) -> pa.Array:

@@ -81,8 +81,8 @@ class FittedBaselines:
         return rules
 
 
-def fit_baselines(dataset: Dataset, config: Config) -> FittedBaselines:
-    """Fit all rules to the train split.
+def fit_baselines(dataset: Dataset, config: Config, *, item_knn: bool = True) -> FittedBaselines:
+    """Fit all rules to the train split; `item_knn` is the one that takes a while.
 
     Notes
     -----
@@ -103,7 +103,7 @@ def fit_baselines(dataset: Dataset, config: Config) -> FittedBaselines:
     if total > EVENTS:
         notes["recent_popularity"] += f", of users with {len(items):,} events"
         left_out.append(f"{LABELS['item_knn']} is left out: {total:,} train events, more than {EVENTS:,}")
-    else:
+    elif item_knn:
         found = nearest(users.numpy(), items.numpy(), len(counts))
         neighbours = Neighbours(*found, _best_decay(dataset, config, Neighbours(*found, DECAYS[0]), counts))
         notes["item_knn"] = f"{found[0].shape[1]} neighbours, decay {neighbours.decay:g} (chosen on validation users)"

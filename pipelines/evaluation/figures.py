@@ -19,7 +19,8 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mind_core.inference import MINDRetriever, search
+from mind_core.inference import MINDRetriever
+from mind_core.search import search
 from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.dataset.dataset import Dataset
@@ -150,7 +151,7 @@ def retrieved_figure(model: SavedModel, users: ShownUsers, dataset: Dataset, oth
         kept = int(users.own[row].sum())
         alone = users.vectors[row, :kept].unsqueeze(1)  # (kept, 1, d): each interest as if it were a user
         own = torch.ones(kept, 1, dtype=torch.bool)
-        items, _, _ = search(model.retriever.item_vectors, alone, own, RETRIEVED)
+        items, _, _ = search(model.retriever.catalogue, alone, own, RETRIEVED)
         for interest in range(kept):
             found = [i - FIRST_ITEM for i in items[interest].tolist() if i >= FIRST_ITEM]
             counts = Counter(value for item in found for value in _as_list(values[item]))

@@ -12,11 +12,13 @@ from torch.nn import functional
 
 from mind_core.diagnostics import coupling_entropy, moved_by_one_event, pairwise_cosine
 from mind_core.evaluation import Outcome
-from mind_core.inference import TILE_USERS, MINDRetriever, best_match, history_pairs
-from mind_core.interest_metrics import best_interest_recall, interest_lists, list_overlap
+from mind_core.inference import TILE_USERS, MINDRetriever
+from mind_core.interest_metrics import best_interest_recall, list_overlap
 from mind_core.metrics import user_metrics
+from mind_core.search import search
 from mind_core.sequences import Sequences as BehaviourSequences
 from mind_core.sequences import full_histories
+from mind_core.shelves import history_pairs
 from mind_core.special_rows import FIRST_ITEM
 
 SAMPLED_USERS = 8192  # about so many are looked at: each of their interests makes a list of its own
@@ -93,13 +95,16 @@ def _of_tile(
     histories = full_histories(sequences, users, retriever.view)
     vectors, own, weights = retriever.route(histories)
     mask = functional.pad(histories.mask, (0, weights.shape[2] - histories.mask.shape[1]))
-    by_interest = best_match(retriever.item_vectors, vectors, own).by_interest
-    assert by_interest is not None
+    count = own.shape[1]
+    seen = None
     if exclude_seen:
         row, item = history_pairs(sequences, users)
-        by_interest[row, :, item] = float("-inf")
-    depth = min(max(outcome.cutoffs), by_interest.shape[2] - FIRST_ITEM)
-    lists = interest_lists(by_interest, depth)
+        number = torch.arange(count)
+        seen = ((row.unsqueeze(1) * count + number).flatten(), item.repeat_interleave(count))
+    depth = min(max(outcome.cutoffs), len(retriever.catalogue) - FIRST_ITEM)
+    alone = vectors.flatten(0, 1).unsqueeze(1)  # each interest as if it were a user
+    found = search(retriever.catalogue, alone, own.flatten().unsqueeze(1), depth, seen)
+    lists = found.items.view(len(users), count, depth)
     place = torch.full((len(outcome.users),), -1)
     place[tile] = torch.arange(len(tile))
     kept = place[outcome.row] >= 0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mind_core.evaluation import Outcome
 from mind_core.features import Bags
-from mind_core.inference import TILE_USERS, history_pairs
+from mind_core.inference import TILE_USERS
 from mind_core.list_metrics import (
     calibration,
     category_shares,
@@ -30,6 +30,7 @@ from mind_core.list_metrics import (
     self_information,
 )
 from mind_core.sequences import Sequences as BehaviourSequences
+from mind_core.shelves import history_pairs
 from mind_core.special_rows import FIRST_ITEM, FIRST_VALUE
 from pipelines.dataset.dataset import Dataset, FeatureInfo
 

@@ -15,9 +15,8 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import POPULARITY, evaluate
 from pipelines.evaluation.report import Difference, Report
-from pipelines.models.artifact import load_card
+from pipelines.models.find import version_folder
 from pipelines.progress import output
-from pipelines.storage.home_files import exists
 from pipelines.tracking.registry import (
     CHALLENGER,
     CHAMPION,
@@ -124,10 +123,7 @@ def _check_datasets(config: Config, challenger: RegisteredVersion, champion: Reg
 
 def _place(version: RegisteredVersion) -> str:
     """Where `find_model` finds it: the folder it was trained into, if that still holds this model, else the store."""
-    folder = version.folder
-    if folder is not None and exists(folder / "config.json") and load_card(folder).run_id == version.run_id:
-        return str(folder)
-    return version.uri
+    return str(version_folder(version) or version.uri)
 
 
 def _record(config: Config, decision: Promotion, report: Report | None) -> None:

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from pipelines.config.home_location import shown
 from pipelines.evaluation.report import Band, Difference, ModelReport, Report
+from pipelines.evaluation.variety import PriceReport
+from pipelines.models.doubts import below_popularity, never_asked
 from pipelines.progress import output
 
 GROUPS = ("all", "again", "new")
@@ -38,8 +40,12 @@ def show_report(report: Report, folder: Path) -> None:
     output.print("", by_history, "", by_popularity, "", sep="\n")
     output.print(_lists(report), "", sep="\n")
     _say(list_line(report))
-    for line in interest_lines(model):
+    for line in [*interest_lines(model), *doubt_lines(report)]:
         _say(line)
+    if report.price is not None:
+        output.print("", _variety(report.price), "", sep="\n")
+        for line in variety_lines(report.price):
+            _say(line)
     if report.seen_targets:
         _say(f"{report.seen_targets:,} targets were already in the history and are not asked for "
              f"({report.users_left_out:,} users had no other)")  # fmt: skip
@@ -66,6 +72,17 @@ def interest_lines(model: ModelReport) -> list[str]:
         if told:
             lines.append(f"Behaviours that one more event moves to another interest: {', '.join(told)}")
     return lines
+
+
+def doubt_lines(report: Report) -> list[str]:
+    """Say what looks wrong in the first model, and what to do about it."""
+    model = report.models[0]
+    lines = [never_asked(model.interest_share)]
+    popularity = next((each for each in report.models[1:] if each.name == "popularity"), None)
+    if popularity is not None and model.name != popularity.name:
+        found, simple = (each.metrics[report.metric] for each in (model, popularity))
+        lines.append(below_popularity(found, simple, report.metric, f"{report.users:,} {report.split} users"))
+    return [f"[yellow]Look again:[/yellow] {line}" for line in lines if line is not None]
 
 
 def list_line(report: Report) -> str:
@@ -152,6 +169,41 @@ def _bands(title: str, report: Report, metric: str, unit: str) -> Table:
     for model, bands in zip(report.models, groups, strict=True):
         table.add_row(model.label, *(figure(band.metrics[metric]) for band in bands))
     return table
+
+
+def _variety(price: PriceReport) -> Table:
+    """Show what each policy finds, and how varied its lists are."""
+    headings = [
+        f"recall\n@{price.n}",
+        f"ndcg\n@{price.n}",
+        "cover-\nage",
+        "cate-\ngories",
+        "pairs\ndiffer",
+        "dis-\ntance",
+    ]
+    table = _table("list", *headings, "across\ninter.", "inter-\nests")
+    table.columns[0].no_wrap = True
+    for row in price.rows:
+        shares = [row.recall, row.ndcg, row.coverage]
+        measured = [row.category_diversity, row.intra_list, row.across_interests]
+        table.add_row(
+            row.label,
+            *map(figure, shares),
+            f"{row.categories:.2f}",
+            *("–" if value is None else figure(value) for value in measured),
+            f"{row.interests:.2f}",
+        )
+    return table
+
+
+def variety_lines(price: PriceReport) -> list[str]:
+    """Say what the columns of `_variety` are."""
+    return [
+        f"What varied lists cost, on {price.users:,} users, lists of {price.n}; categories: {price.category}. To "
+        "choose one: lists.policy and lists.diversity (λ), docs/lists.md",
+        "pairs differ: share of a list's pairs from two categories; distance: 1 - cosine of a pair's item vectors; "
+        "across: the same of pairs that two interests found; interests: how many found items of a list",
+    ]
 
 
 def _table(*headings: str, gap: int = 2) -> Table:

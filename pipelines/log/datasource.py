@@ -7,6 +7,7 @@ travels as it is, as Arrow IPC, with its place and with the lines in it that are
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -26,7 +27,7 @@ class LogDatasource(Datasource):
     """Pieces of a log, each read by one task.
 
     Rows: piece (its number), block (from 0 within the piece), last (whether it is the piece's last), table (Arrow IPC),
-    unreadable (list of lines).
+    unreadable (list of lines), notes (JSON).
     """
 
     def __init__(self, pieces: Mapping[int, Fragment], source: TableSource, columns: list[str]) -> None:
@@ -81,6 +82,7 @@ def _row(number: int, place: int, last: bool, block: Block) -> pa.Table:
             "last": [last],
             "table": pa.Array.from_buffers(BYTES, 1, [None, offsets, data]),
             "unreadable": pa.array([list(block.unreadable)], pa.list_(pa.string())),
+            "notes": [json.dumps(block.notes)],
         }
     )
 
@@ -89,6 +91,11 @@ def blocks_of(rows: pa.Table) -> Iterator[tuple[int, int, bool, Block]]:
     """Yield piece, block, last and the block itself of each row."""
     for batch in rows.to_batches():
         for place in range(batch.num_rows):
-            piece, block, last, table, unreadable = (batch[name][place] for name in batch.schema.names)
+            piece, block, last, table, unreadable, notes = (batch[name][place] for name in batch.schema.names)
             raw = pa.ipc.open_stream(table.as_buffer()).read_all()
-            yield piece.as_py(), block.as_py(), last.as_py(), Block(raw, tuple(unreadable.as_py()))
+            yield (
+                piece.as_py(),
+                block.as_py(),
+                last.as_py(),
+                Block(raw, tuple(unreadable.as_py()), tuple(map(tuple, json.loads(notes.as_py())))),
+            )

@@ -7,30 +7,33 @@ decides. No Ray.
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
-import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
-from pipelines.config.schema import TableSource
+from pipelines.config.schema import EventSource, TableSource
 from pipelines.errors import UserError
+from pipelines.log.csv_rows import NO_CHARACTER, Dialect, csv_rows
+from pipelines.log.csv_rows import column_names as csv_columns
+from pipelines.log.ids import as_array
+from pipelines.log.json_rows import MANY_KEYS, json_rows, keys_of
+from pipelines.log.null_words import without_nulls
+from pipelines.log.text_files import Read, open_bytes, open_text
 
 BLOCK_BYTES = 16 * 2**20  # of text per block
 BLOCK_ROWS = 2**20  # of Parquet per block
 BLANK_BYTES = 1024  # a compressed file of nothing is smaller: a header, at most with the file's name
 SESSION_COLUMNS = ("user", "item", "time")
-_NO_CHARACTER = "\x1f"  # ASCII unit separator: stands for a long delimiter, and splits nothing in a session line
-_NULLS = ["", "NULL", "null", "NaN", "nan"]
+INSIDE = "lines that look like rows, inside quoted values"
 _UNREADABLE = (pa.ArrowException, OSError, EOFError, UnicodeError, zlib.error)
 
 
@@ -54,12 +57,17 @@ class Fragment:
         return self.path if kind == "local" else f"{'gs' if kind == 'gcs' else kind}://{self.path}"
 
 
+Note = tuple[str, int, str]
+"""What a person should know of a block: what it is, how often it is found, an example."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Rows of a fragment, and the lines between them that are no rows at all."""
 
     table: pa.Table
     unreadable: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @contextmanager
@@ -71,6 +79,8 @@ def reading(path: str, file_format: str) -> Iterator[None]:
         raise UserError(f"{path}: not in the declared encoding ({error}); set encoding:, e.g. latin-1") from None
     except _UNREADABLE as error:
         text = str(error).strip() or type(error).__name__
+        if "straddl" in text:  # a line that no block holds
+            text = f"a line of more than {BLOCK_BYTES // 2**20} MiB; is a quote never closed?"
         hint = "; set encoding:, e.g. latin-1" if "UTF8" in text else ""
         raise UserError(f"{path}: cannot be read as {file_format}: {text.splitlines()[0]}{hint}") from None
 
@@ -79,16 +89,15 @@ def is_blank(fragment: Fragment) -> bool:
     """Say whether a text file holds not a byte, once decompressed."""
     if fragment.size_bytes > BLANK_BYTES:
         return False
-    with reading(fragment.shown, fragment.format), _stream(fragment) as raw:
+    with (
+        reading(fragment.shown, fragment.format),
+        open_bytes(fragment.filesystem, fragment.path, fragment.shown) as raw,
+    ):
         return not raw.read(1)
 
 
-def column_names(fragment: Fragment, source: TableSource) -> list[str]:
-    """List the columns of the fragment's file and of its path; not of JSON lines, where each line has its own."""
-    return list(dict.fromkeys([*_columns_inside(fragment, source), *dict(fragment.partition)]))
-
-
-def _columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
+def columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
+    """List the columns of the fragment's file, each as often as it is there; not of JSON, where rows have their own."""
     if fragment.format == "sessions":
         return list(SESSION_COLUMNS)
     if fragment.format == "csv" and source.columns is not None:
@@ -96,8 +105,8 @@ def _columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
     with reading(fragment.shown, fragment.format):
         if fragment.format == "parquet":
             return list(pq.read_schema(fragment.path, filesystem=fragment.filesystem).names)
-        with _stream(fragment) as raw:
-            return list(_open_csv(raw, source, None, []).schema.names)
+        with _text(fragment, source) as read:
+            return csv_columns(read, _dialect(fragment, source), BLOCK_BYTES)
 
 
 def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
@@ -112,17 +121,18 @@ def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> 
     """
     given = dict(fragment.partition)
     if fragment.format == "jsonl":  # a line may leave out a key: that is a missing value, not a missing column
-        with reading(fragment.shown, fragment.format):
-            for block in _json_blocks(fragment):
-                yield Block(_with_columns(block.table, columns, given), block.unreadable)
+        yield from _json_blocks(fragment, source, columns, given)
         return
-    inside = _columns_inside(fragment, source)
-    require_columns(fragment.shown, [*inside, *given], columns)
+    inside = columns_inside(fragment, source)
+    require_columns(fragment.shown, inside, columns, given)
     # CSV: no column at all would mean all of them
-    wanted = [name for name in columns if name in inside] or inside[:1]
+    wanted = list(dict.fromkeys(top for name in columns if (top := _top(name, inside)) in inside)) or inside[:1]
     with reading(fragment.shown, fragment.format):
         for block in _table_blocks(fragment, source, wanted):
-            yield Block(_with_columns(block.table, columns, given), block.unreadable)
+            if lacks := [name for name in columns if name not in given and not has_column(block.table, name)]:
+                listed = ", ".join(keys_of(block.table.schema))
+                raise UserError(f"{fragment.shown}: no column {', '.join(map(repr, lacks))}; there is {listed}")
+            yield Block(_with_columns(block.table, columns, given, source), block.unreadable, block.notes)
 
 
 def _table_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
@@ -131,85 +141,102 @@ def _table_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -
     elif fragment.format == "sessions":
         yield from _session_blocks(fragment, source, columns)
     else:
-        with _stream(fragment) as raw:
-            yield from _csv_blocks(raw, source, columns)
+        yield from _csv_blocks(fragment, source, columns)
 
 
-def require_columns(path: str, present: list[str], wanted: list[str]) -> None:
-    """Raise a UserError naming the columns that the file lacks, and those that it has."""
-    missing = [name for name in wanted if name not in present]
+def require_columns(path: str, inside: Sequence[str], wanted: Sequence[str], given: Collection[str] = ()) -> None:
+    """Raise a UserError naming the columns that the file lacks, or has twice.
+
+    inside : the columns of the file. given : those that its path has.
+    """
+    tops = [_top(name, inside) for name in wanted]
+    missing = [name for name, top in zip(wanted, tops, strict=True) if top not in inside and name not in given]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; the file has {', '.join(present)}")
+        listed = ", ".join(dict.fromkeys([*inside, *given]))
+        raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; the file has {listed}{_hint(inside)}")
+    if twice := [top for top in dict.fromkeys(tops) if inside.count(top) > 1]:
+        raise UserError(
+            f"{path}: column {twice[0]!r} stands {inside.count(twice[0])} times in the file; rename all but one of them"
+        )
+
+
+def _top(name: str, inside: Sequence[str]) -> str:
+    """Find the file's own column that holds the named one: itself, or what stands before a dot."""
+    outer = name
+    while outer not in inside and "." in outer:
+        outer = outer.rpartition(".")[0]
+    return outer if outer in inside else name
+
+
+def _hint(inside: Sequence[str]) -> str:
+    """Say what a header of one name suggests."""
+    found = [mark for mark in (";", "\t", "|") if len(inside) == 1 and mark in inside[0]]
+    return f"; is it a file with delimiter: {json.dumps(found[0])}?" if found else ""
 
 
 def _parquet_blocks(fragment: Fragment, columns: list[str]) -> Iterator[Block]:
     with fragment.filesystem.open_input_file(fragment.path) as raw:
         file = pq.ParquetFile(raw)
         for batch in file.iter_batches(BLOCK_ROWS, row_groups=list(fragment.row_groups), columns=columns):
-            yield Block(pa.Table.from_batches([batch]).select(columns))
+            yield Block(pa.Table.from_batches([batch]))
 
 
-@contextmanager
-def _stream(fragment: Fragment) -> Iterator[BinaryIO]:
-    """Open the file's bytes, decompressed by its suffix (.gz, .zst, .bz2, .lz4)."""
-    with fragment.filesystem.open_input_stream(fragment.path, compression="detect") as raw:
-        yield raw
+def _csv_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
+    with _text(fragment, source) as read:
+        for rows in csv_rows(read, _dialect(fragment, source), columns, BLOCK_BYTES):
+            yield Block(rows.table, rows.lines, ((INSIDE, len(rows.inside), rows.inside[0]),) if rows.inside else ())
 
 
-def _csv_blocks(raw: Any, source: TableSource, columns: list[str]) -> Iterator[Block]:
-    bad: list[str] = []  # lines of the wrong number of fields
-    reader = _open_csv(raw, source, columns, bad)
-    for batch in reader:
-        yield Block(pa.Table.from_batches([batch]), tuple(bad))
-        bad.clear()
-    if bad:
-        yield Block(reader.schema.empty_table(), tuple(bad))
-
-
-def _open_csv(raw: Any, source: TableSource, columns: list[str] | None, bad: list[str]) -> Any:
-    long_delimiter = len(source.delimiter) > 1
-
-    def skip(row: Any) -> str:
-        bad.append(row.text)
-        return "skip"
-
-    return csv.open_csv(
-        pa.PythonFile(_Replaced(raw, source.delimiter.encode(source.encoding)), mode="r") if long_delimiter else raw,
-        csv.ReadOptions(
-            column_names=source.columns, encoding=source.encoding, block_size=BLOCK_BYTES, use_threads=False
-        ),
-        csv.ParseOptions(
-            delimiter=_NO_CHARACTER if long_delimiter else source.delimiter,
-            quote_char=False if long_delimiter else '"',  # formats with long delimiters do not quote
-            newlines_in_values=not long_delimiter,
-            invalid_row_handler=skip,
-        ),
-        csv.ConvertOptions(
-            include_columns=columns,
-            column_types=dict.fromkeys(columns or source.columns or [], pa.string()),
-            null_values=_NULLS,
-            strings_can_be_null=True,
-        ),
+def _text(fragment: Fragment, source: TableSource) -> AbstractContextManager[Read]:
+    return open_text(
+        fragment.filesystem, fragment.path, fragment.shown, source.encoding, expansion=source.max_expansion
     )
 
 
-class _Replaced(io.RawIOBase):
-    """A byte stream with a long delimiter replaced by one character, as Arrow's CSV reader takes single bytes only."""
+def _dialect(fragment: Fragment, source: TableSource) -> Dialect:
+    return Dialect(fragment.shown, source.delimiter, source.quote or None, source.columns)
 
-    def __init__(self, raw: Any, delimiter: bytes) -> None:
-        super().__init__()
-        self._raw = raw
-        self._delimiter = delimiter
 
-    def readable(self) -> bool:
-        return True
+def _json_blocks(
+    fragment: Fragment, source: TableSource, columns: list[str], given: dict[str, str | None]
+) -> Iterator[Block]:
+    times = source.time if isinstance(source, EventSource) else None
+    with (
+        reading(fragment.shown, fragment.format),
+        _text(fragment, source) as read,
+    ):
+        for rows in json_rows(read, fragment.shown, columns, times, BLOCK_BYTES, source.max_row_bytes):
+            table = rows.table
+            keys = list(keys_of(table.schema))
+            listed = ", ".join(keys[:MANY_KEYS]) + (", ..." if len(keys) > MANY_KEYS else "")
+            absent = [name for name in columns if name not in given and not has_column(table, name)]
+            notes = tuple((absent_note(name), table.num_rows, listed) for name in absent if table.num_rows)
+            yield Block(_with_columns(table, columns, given, source), rows.lines, notes)
 
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._raw.read(size)
-        prefixes = tuple(self._delimiter[:n] for n in range(1, len(self._delimiter)))
-        while data.endswith(prefixes) and (more := self._raw.read(1)):  # never cut inside a delimiter
-            data += more
-        return data.replace(self._delimiter, _NO_CHARACTER.encode())
+
+def absent_note(column: str) -> str:
+    """Name the note of a block of JSON in which no object has the key."""
+    return f"no key {column!r}"
+
+
+def has_column(table: pa.Table, name: str) -> bool:
+    """Say whether there is a column of that name, or outer.inner is a value within the objects of another."""
+    kind: Any = table.schema
+    while name not in kind.names:
+        outer, dot, name = name.partition(".")
+        if not dot or outer not in kind.names or not pa.types.is_struct(kind.field(outer).type):
+            return False
+        kind = pa.schema(list(kind.field(outer).type))
+    return True
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    """Take a column that `has_column` finds."""
+    while name not in table.column_names:
+        outer, _, name = name.partition(".")
+        column = as_array(table[outer])
+        table = pa.table({each.name: pc.struct_field(column, each.name) for each in column.type})
+    return table[name]
 
 
 def _session_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
@@ -217,10 +244,10 @@ def _session_blocks(fragment: Fragment, source: TableSource, columns: list[str])
     options = csv.ReadOptions(
         column_names=["line"], encoding=source.encoding, block_size=BLOCK_BYTES, use_threads=False
     )
-    parse = csv.ParseOptions(delimiter=_NO_CHARACTER, quote_char=False, ignore_empty_lines=False)
+    parse = csv.ParseOptions(delimiter=NO_CHARACTER, quote_char=False, ignore_empty_lines=False)
     convert = csv.ConvertOptions(column_types={"line": pa.string()})
     first = 1 + (fragment.number << 40)  # lines of several files are different users
-    with _stream(fragment) as raw:
+    with open_bytes(fragment.filesystem, fragment.path, fragment.shown, source.max_expansion) as raw:
         for batch in csv.open_csv(raw, options, parse, convert):
             items = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(batch["line"]))
             length = pc.list_value_length(items).to_numpy()
@@ -238,59 +265,22 @@ def _session_blocks(fragment: Fragment, source: TableSource, columns: list[str])
             first += len(length)
 
 
-def _json_blocks(fragment: Fragment) -> Iterator[Block]:
-    """Each block infers its own types, so that a key first seen, or null, late in the file is no error."""
-    with _stream(fragment) as raw:
-        rest = b""
-        while chunk := raw.read(BLOCK_BYTES):
-            lines, newline, rest = (rest + chunk).rpartition(b"\n")
-            if newline:
-                yield _json_block(lines)
-        if rest.strip():
-            yield _json_block(rest)
-
-
-def _json_block(data: bytes) -> Block:
-    try:
-        return Block(_parse_json(data))
-    except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line
-        lines = [line for line in data.split(b"\n") if line.strip()]
-        is_good = [_is_json_object(line) for line in lines]
-        if all(is_good):
-            raise
-        bad = tuple(line.decode(errors="replace") for line, good in zip(lines, is_good, strict=True) if not good)
-        return Block(_parse_json(b"\n".join(line for line, good in zip(lines, is_good, strict=True) if good)), bad)
-
-
-def _parse_json(data: bytes) -> pa.Table:
-    if not data.strip():
-        return pa.table({})
-    return pa_json.read_json(pa.BufferReader(data), pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1))
-
-
-def _is_json_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _with_columns(table: pa.Table, columns: list[str], given: dict[str, str | None]) -> pa.Table:
+def _with_columns(table: pa.Table, columns: list[str], given: dict[str, str | None], source: TableSource) -> pa.Table:
     """These columns in this order; `given` are those of the path."""
-    present = set(table.column_names)
 
     def column(name: str) -> Any:
         value = given.get(name)
-        if name in present:
-            return _filled(table[name], value)
+        if has_column(table, name):
+            found = _column(table, name)
+            return found if value is None else _filled(without_nulls(found, source.null_values), value)
         return pa.nulls(table.num_rows) if value is None else pa.repeat(pa.scalar(value), table.num_rows)
 
     return pa.table({name: column(name) for name in columns})
 
 
-def _filled(column: Any, value: str | None) -> Any:
+def _filled(column: pa.Array, value: str) -> pa.Array:
     """Nulls replaced by the path's value, as a number where the column holds numbers."""
-    if value is None or not column.null_count:
+    if not column.null_count:
         return column
     try:
         return column.fill_null(pa.scalar(value).cast(column.type))

@@ -21,6 +21,9 @@ Int64s = npt.NDArray[np.int64]
 
 # Text that means a number and nothing else: no leading zeros or plus, so that "007" and "7" stay two ids.
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
+# The same with a fraction of nothing: what pandas makes of integers in a column where some are missing.
+WHOLE_DECIMAL = r"^(0|-?[1-9][0-9]{0,17})(\.0*)?$"
+EXACT_BITS = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}  # whole numbers below 2^bits have a value each
 
 
 def as_array(column: Any) -> pa.Array:
@@ -54,7 +57,8 @@ def canonical(column: Any, where: str) -> pa.Array:
     Raises
     ------
     UserError
-        For any other type, for numbers with a fraction or above 2^63, or for bytes that are no text.
+        For any other type, for numbers with a fraction or above 2^63, for floating-point numbers so large that several
+        integers share one, or for bytes that are no text.
     """
     array = as_array(column)
     kind = array.type
@@ -77,8 +81,13 @@ def canonical(column: Any, where: str) -> pa.Array:
     if pa.types.is_floating(kind):  # integers with gaps, as pandas writes them
         array = array.cast(pa.float64())
         array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, pa.float64()))
-        if pc.any(pc.greater(pc.abs(array), 2.0**53), min_count=0).as_py():
-            raise UserError(f"{where}: floating-point ids above 2^53 are not exact; write them as integers or text")
+        limit = 2 ** EXACT_BITS[kind]
+        largest = pc.max(pc.abs(array)).as_py() or 0
+        if largest >= limit:
+            raise UserError(
+                f"{where}: holds {largest:.0f} as {kind}, in which ids from {limit:,} on are not exact: several become "
+                "one; write ids as integers or text"
+            )
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         try:
             return array.cast(pa.int64())
@@ -107,9 +116,28 @@ def _uuid_text(array: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_valid(array), values, pa.scalar(None, pa.string()))
 
 
-def is_whole_numbers(text: pa.Array) -> bool:
-    """Say whether every value of a text column is the plain decimal form of an integer."""
-    return bool(pc.all(pc.match_substring_regex(text, WHOLE_NUMBER), min_count=0).as_py())
+def is_whole_numbers(text: pa.Array, pattern: str = WHOLE_NUMBER) -> bool:
+    """Say whether every value of a text column is the plain decimal form of an integer.
+
+    pattern : WHOLE_DECIMAL takes 7.0 for one.
+    """
+    first = text.slice(0, 1000)  # most columns that hold other values begin with one
+    return all(
+        pc.all(pc.match_substring_regex(values, pattern), min_count=0).as_py() for values in (first, text.slice(1000))
+    )
+
+
+def whole(text: Any) -> pa.Array:
+    """Read text of which `is_whole_numbers` is true, by either pattern, as int64."""
+    return as_array(pc.replace_substring_regex(text, r"\.0*$", "")).cast(pa.int64())
+
+
+def as_kind(ids: Any, kind: pa.DataType) -> pa.Array:
+    """Bring ids of one canonical type to another, which holds them."""
+    array = as_array(ids)
+    if pa.types.is_string(array.type) and pa.types.is_integer(kind):
+        return whole(array).cast(kind)
+    return array.cast(kind)
 
 
 def common_type(types: set[pa.DataType]) -> pa.DataType:

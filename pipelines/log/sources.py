@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,21 @@ import pyarrow.parquet as pq
 from pipelines.config.redact import redact
 from pipelines.config.schema import TableSource
 from pipelines.errors import UserError
-from pipelines.log.formats import Fragment, column_names, is_blank, read_blocks, reading, require_columns
-from pipelines.log.ids import as_array, is_whole_numbers
+from pipelines.log.formats import (
+    Fragment,
+    absent_note,
+    columns_inside,
+    is_blank,
+    read_blocks,
+    reading,
+    require_columns,
+)
+from pipelines.log.ids import WHOLE_DECIMAL, WHOLE_NUMBER, as_array, is_whole_numbers, whole
+from pipelines.log.null_words import without_nulls
 from pipelines.storage.at_once import at_once
 from pipelines.storage.filesystems import hint, open_filesystem, reason
 
+ROWS_AT_ONCE = 2**20  # of a table that is reduced while it is read
 FRAGMENT_BYTES = 128 * 2**20  # of uncompressed row groups per Parquet fragment
 TEXT_FORMATS = ("csv", "sessions")  # their values carry no type
 _SUFFIXES = {
@@ -67,7 +77,7 @@ def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
     if not pieces:
         raise UserError(f"{redact(source.path)}: empty, no data in {len(infos)} file(s)")
     if pieces[0].format == "csv":  # the others are checked where they are read
-        require_columns(pieces[0].shown, column_names(pieces[0], source), columns)
+        require_columns(pieces[0].shown, columns_inside(pieces[0], source), columns, dict(pieces[0].partition))
     return pieces
 
 
@@ -84,31 +94,70 @@ def partition(path: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((key, None if value == _HIVE_NULL else value) for key, value in pairs)
 
 
-def read_source(source: TableSource, columns: list[str]) -> tuple[pa.Table, list[dict[str, Any]]]:
+def read_source(
+    source: TableSource,
+    columns: list[str],
+    as_they_are: Collection[str] = (),
+    id_column: str | None = None,
+    reduced: Callable[[pa.Table], pa.Table] | None = None,
+) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Read a whole table, `columns` only, and say what was read (see `lineage`).
 
-    Text columns of a CSV in which every value is an integer become int64.
+    What stands for a missing value is null, but in the columns `as_they_are`. Text columns of a CSV in which every
+    value is an integer become int64; `id_column` also if some are written as 7.0.
+
+    Parameters
+    ----------
+    reduced
+        Gives a part of the rows; from time to time it is given all that were read, so that they never fill the memory.
     """
     pieces = fragments(source, columns)
-    tables = []
-    rows: Counter[int] = Counter()
-    schema = pa.schema([(name, pa.null()) for name in columns])
+    tables: list[pa.Table] = []
+    left = 0  # rows after they were last reduced
+    rows, unreadable, absent = Counter[int](), dict[int, list[str]](), Counter[str]()
+    schema, keys = pa.schema([(name, pa.null()) for name in columns]), dict[str, str]()
     for piece in pieces:
         for block in read_blocks(piece, source, columns):
-            table = pa.table({name: as_array(block.table[name]) for name in columns})
+            found = {name: as_array(block.table[name]) for name in columns}
+            found |= {n: without_nulls(found[n], source.null_values) for n in columns if n not in as_they_are}
+            table = pa.table(found)
             schema = _widened(schema, table.schema, piece.shown)
             tables.append(table)
+            if reduced is not None and sum(each.num_rows for each in tables) > ROWS_AT_ONCE + 2 * left:
+                tables = [reduced(_joined(schema, tables, source))]
+                left = tables[0].num_rows
             rows[piece.number] += table.num_rows
-    try:
-        table = pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive").combine_chunks()
-    except pa.ArrowException as error:  # a number that the common type cannot hold
-        raise UserError(f"{redact(source.path)}: files disagree on a column's type: {reason(error)}") from None
+            if block.unreadable:
+                unreadable.setdefault(piece.number, []).extend(block.unreadable)
+            absent.update({note: count for note, count, _ in block.notes})
+            keys |= {note: example for note, _, example in block.notes}
+    for name in columns:
+        if rows.total() and absent[absent_note(name)] == rows.total():
+            raise UserError(no_such_key(redact(source.path), name, keys[absent_note(name)]))
+    table = _joined(schema, tables, source)
     if pieces[0].format in TEXT_FORMATS:
         for place, name in enumerate(table.column_names):
             column = table[name]
-            if pa.types.is_string(column.type) and column.null_count < len(column) and is_whole_numbers(column):
-                table = table.set_column(place, name, column.cast(pa.int64()))
-    return table, lineage(pieces, rows)
+            pattern = WHOLE_DECIMAL if name == id_column else WHOLE_NUMBER
+            if (
+                pa.types.is_string(column.type)
+                and column.null_count < len(column)
+                and is_whole_numbers(column, pattern)
+            ):
+                table = table.set_column(place, name, whole(column))
+    return table, lineage(pieces, rows, unreadable)
+
+
+def _joined(schema: pa.Schema, tables: list[pa.Table], source: TableSource) -> pa.Table:
+    try:
+        return pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive").combine_chunks()
+    except pa.ArrowException as error:  # a number that the common type cannot hold
+        raise UserError(f"{redact(source.path)}: files disagree on a column's type: {reason(error)}") from None
+
+
+def no_such_key(path: str, name: str, keys: str) -> str:
+    """Word the error of JSON in which no object has a key."""
+    return f"{path}: no line has the key {name!r}; the keys are {keys}"
 
 
 def _widened(schema: pa.Schema, other: pa.Schema, path: str) -> pa.Schema:
@@ -136,9 +185,14 @@ def size_of(pieces: list[Fragment]) -> int:
     return sum({piece.number: piece.size_bytes for piece in pieces}.values())
 
 
-def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, Any]]:
-    """List the files that were read: path (no credentials), bytes, and rows by file number."""
-    files = {}
+def lineage(
+    pieces: list[Fragment], rows: Mapping[int, int], unreadable: Mapping[int, Sequence[str]] | None = None
+) -> list[dict[str, Any]]:
+    """List the files that were read: path (no credentials), bytes, and rows by file number.
+
+    unreadable : lines that are no rows, by file number; a file that has any says how many, and the first.
+    """
+    files: dict[int, dict[str, Any]] = {}
     for piece in pieces:
         files[piece.number] = {
             "path": piece.shown,
@@ -146,6 +200,8 @@ def lineage(pieces: list[Fragment], rows: Mapping[int, int]) -> list[dict[str, A
             "modified_ns": piece.modified_ns,
             "rows": rows[piece.number],
         }
+        if lines := (unreadable or {}).get(piece.number):
+            files[piece.number] |= {"unreadable": len(lines), "first_unreadable": lines[0][:200]}
     return list(files.values())
 
 
@@ -202,7 +258,7 @@ def _pieces(file: Fragment, columns: list[str]) -> list[Fragment]:
 def _row_group_runs(piece: Fragment, columns: list[str]) -> list[Fragment]:
     with reading(piece.shown, "parquet"), piece.filesystem.open_input_file(piece.path) as raw:
         file = pq.ParquetFile(raw)
-        require_columns(piece.shown, [*file.schema_arrow.names, *dict(piece.partition)], columns)
+        require_columns(piece.shown, file.schema_arrow.names, columns, dict(piece.partition))
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     runs: list[list[int]] = []
     filled = FRAGMENT_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.config.home_location import shown
 from pipelines.config.load import available_presets
@@ -20,6 +21,9 @@ from pipelines.storage.home_files import changed_at, exists, names
 from pipelines.storage.publish import Mark, published
 from pipelines.storage.tables import write_text
 from pipelines.tracking.store import store_of
+
+if TYPE_CHECKING:  # imports MLflow
+    from pipelines.tracking.registry import RegisteredVersion
 
 
 def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Path:
@@ -54,6 +58,25 @@ def find_model(config: Config, dataset: Dataset, given: str | None = None) -> Pa
         raise UserError(f"{given}: trained on another dataset ({_differs(card, dataset)}): its item indices mean other "
                         f"items; train again with: {_train_command(config, config.preset)}")  # fmt: skip
     return folder
+
+
+def find_version(config: Config, version: RegisteredVersion) -> Path:
+    """Find the folder of a registered version: where it was trained, if that still holds it, else a download.
+
+    Raises
+    ------
+    UserError
+        If it cannot be fetched.
+    """
+    return version_folder(version) or _downloaded(config, version.uri)
+
+
+def version_folder(version: RegisteredVersion) -> Path | None:
+    """Find the folder that a registered version was trained into; None if that does not hold this model any more."""
+    folder = version.folder
+    if folder is not None and exists(folder / "config.json") and load_card(folder).run_id == version.run_id:
+        return folder
+    return None
 
 
 def _newest(config: Config, dataset: Dataset, preset: str) -> Path:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pipelines.config.numbers import show_bytes, show_seconds
 from pipelines.plan import plan as names
 from pipelines.plan.constants import BUCKETS
 from pipelines.plan.memory import RANKED, TRAIN_SPLIT, training_worker
-from pipelines.plan.numbers import show_bytes, show_seconds
 from pipelines.plan.plan import Plan, Process, Stage
 from pipelines.plan.training import compute_seconds, network_seconds
 from pipelines.plan.workload import Workload
 
 LONG_S = 24 * 3600  # a stage beyond that is a bottleneck
 NOT_BUILT = "(not built)"
-TILES = f"score a tile of items at a time, or ask an approximate index {NOT_BUILT}"
+TILES = f"keep item vectors on several nodes, each searching its own {NOT_BUILT}"
 KINDS = {"start": "driver", "reports": "driver", "validation": "compute"}  # of a stage's seconds, where not their name
 
 
@@ -55,7 +55,7 @@ def _memory(plan: Plan, process: Process) -> Bottleneck:
 def _memory_change(plan: Plan, process: str, part: str) -> str:
     if process == names.WORKER:
         if part == RANKED:
-            return f"every worker holds all items' vectors and 128 users' scores of them at a validation: {TILES}"
+            return f"every worker holds all items' vectors at a validation: {TILES}"
         return "train.input=stream" if part == TRAIN_SPLIT else _table_change(plan)
     return {
         names.TRAIN_DRIVER: f"a larger node for the head; or save the artifact by shards and {TILES}",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from pipelines.config.numbers import parse_number
 from pipelines.errors import UserError
-from pipelines.plan.numbers import parse_number
 
 
 def figure(default: float, what: str) -> float:
@@ -34,10 +34,10 @@ class Machine:
     step: float = figure(2.5e-3, "s of any training step, whatever its size")
     thread: float = figure(0.6, "what a second thread of a worker adds, of a first one")
     exchange: float = figure(4.9e9, "bit/s that one worker's collective gets through, whatever the network allows")
-    score: float = figure(390e6, "scores (user x item x interest) a second and core: masked, compared")
-    rank: float = figure(225e6, "user x item a second and core: the best interest, the top N")
+    score: float = figure(1e9, "scores (user x item x interest) a second and core: looked through")
+    rank: float = figure(225e6, "user x item a second and core: a rule's top N of all scores")
     product: float = figure(84e9, "FLOP/s of a core in the products of ranking")
-    user: float = figure(4e-5, "s of a ranked user and core beside the scores")
+    user: float = figure(2e-4, "s of a ranked user and core beside the scores")
     clean: float = figure(0.5e6, "events a second and core, all passes of preprocessing")
     group: float = figure(9e6, "rows of item counts that the driver adds in a second")
     report: float = figure(0.43, "s that a report, every 50 steps, holds up a training")

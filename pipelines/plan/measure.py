@@ -25,10 +25,12 @@ from torch.multiprocessing.spawn import spawn
 from mind_core.config import LossConfig, ModelConfig
 from mind_core.evaluation import Targets, evaluate
 from mind_core.features import item_bags
-from mind_core.inference import MINDRetriever, search
+from mind_core.inference import MINDRetriever
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
+from mind_core.search import Catalogue, search
 from mind_core.sequences import Samples, Sequences
+from mind_core.shelves import top_lists
 from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 from pipelines.cluster.session import cores, ray_session
@@ -163,16 +165,18 @@ def _trainer(config: Config, sequences: Sequences, items: int) -> Trainer:
 
 
 def _ranking(machine: Machine, config: Config) -> Machine:
-    """score, product and rank from searches; user from a small catalogue, where the search is next to nothing."""
+    """score and product from searches, rank from lists; user from a catalogue so small that its search is nothing."""
     terms, seconds = [], []
     for items, interests, dim in SEARCHES:
         vectors, user = torch.randn(items, dim), torch.randn(TILE, interests, dim)
         own = torch.ones(TILE, interests, dtype=torch.bool)
-        each = _least_seconds(lambda v=vectors, u=user, o=own: search(v, u, o, 51)) / TILE  # type: ignore[misc]
-        terms.append([items * interests * (interests > 1), items * interests * 2 * dim, items])
+        each = _least_seconds(lambda v=vectors, u=user, o=own: search(Catalogue(v), u, o, 51)) / TILE  # type: ignore[misc]
+        terms.append([items * interests, items * interests * 2 * dim])
         seconds.append(each)
-    score, product, rank = (1 / cost for cost in _fitted(terms, seconds))
-    found = replace(machine, score=score, product=product, rank=rank)
+    score, product = (1 / cost for cost in _fitted(terms, seconds))
+    dense, nobody = torch.randn(TILE, SEARCHES[0][0]), torch.zeros(0, dtype=torch.int64)
+    listed = _least_seconds(lambda: top_lists(dense, (nobody, nobody), {"all": 51}))
+    found = replace(machine, score=score, product=product, rank=dense.numel() / listed)
     return replace(found, user=_user_seconds(config, found))
 
 

@@ -14,6 +14,8 @@ from pipelines.plan.constants import (
     MEMORY_SHARE,
     PROFILE_BYTES,
     REPEATS_BYTES,
+    SEARCH_EXACT,
+    SEARCH_SCORES,
     TILE_SCORES,
     TILE_USERS,
     USER_BYTES,
@@ -28,7 +30,7 @@ EMPTY = "the process itself"
 TRAIN_SPLIT, STREAMED = "train split", "train split, two windows"
 TABLE = "item table"
 FITTED_EVENTS = 20_000_000  # at most; pipelines.evaluation.baselines
-RANKED = "validation: item vectors, scores of 128 users"
+RANKED = "validation: item vectors, and a search's block"
 
 STREAM_BYTES = 100  # of an event of `shuffle_events`: two windows of them (docs/design.md, measured)
 STEP_COPIES = 6  # of a step's (B, L, d) and (R, d) floats: values, gradients, what autograd keeps, moments in flight
@@ -92,21 +94,29 @@ def step_bytes(workload: Workload) -> float:
     return 4 * workload.config.model.dim * STEP_COPIES * floats + 5 * 4 * TILE_SCORES
 
 
-def ranking_bytes(workload: Workload) -> float:
-    """Count the bytes of the scores of a tile of users by all interests, and their best: 4 x 128 (K + 1) V.
+def search_bytes() -> float:
+    """Count the bytes of a search, whatever it searches: a block's products, and thrice what is summed in order.
 
-    Source: mind_core.inference.search.
+    Source: mind_core.search.
     """
-    return 4 * TILE_USERS * (workload.config.model.interests + 1) * workload.items
+    return 4 * (SEARCH_SCORES + 3 * SEARCH_EXACT)
+
+
+def rule_bytes(workload: Workload) -> float:
+    """Count the bytes of the scores that a rule gives 128 users, twice: 2 x 4 x 128 V.
+
+    Source: mind_core.baselines, mind_core.shelves.
+    """
+    return 2 * 4 * TILE_USERS * workload.items
 
 
 def validation_bytes(workload: Workload) -> float:
-    """Count all item vectors before and, if normalised, after (4 d V each), and `ranking_bytes`.
+    """Count all item vectors before and, if normalised, after (4 d V each), and `search_bytes`.
 
     Held by every worker, sharded table or not.  Source: mind_core.embeddings.pool_all, mind_core.inference.
     """
     model = workload.config.model
-    return (8 if model.normalize_items else 4) * model.dim * workload.items + ranking_bytes(workload)
+    return (8 if model.normalize_items else 4) * model.dim * workload.items + search_bytes()
 
 
 def training_worker(workload: Workload, machine: Machine) -> Parts:
@@ -132,13 +142,13 @@ def training_worker(workload: Workload, machine: Machine) -> Parts:
 def train_driver(workload: Workload, machine: Machine) -> Parts:
     """Add up the driver at its end: it loads the best model, saves it, loads it again, and lets MLflow try an example.
 
-    Table, behaviour and item vectors (4 d V each) twice, and a tile's scores.
+    Table, behaviour and item vectors (4 d V each) twice, and a search.
     Source: pipelines.training.train._publish, pipelines.models.artifact.
     """
     return {
         EMPTY: machine.driver,
         "best model and item vectors, twice": 2 * model_bytes(workload),
-        "scores of the example": ranking_bytes(workload),
+        "search of the example": search_bytes(),
     }
 
 
@@ -192,11 +202,11 @@ def preprocess_node(workload: Workload, machine: Machine) -> float:
 
 
 def evaluation_actor(workload: Workload, machine: Machine) -> Parts:
-    """Add up the memory of an actor of `mind evaluate` and `mind export`: the model, and a tile's scores."""
+    """Add up the memory of an actor of `mind evaluate`: the model, a rule's scores; `mind export` needs less."""
     return {
         EMPTY: machine.worker,
         "table, behaviour and item vectors": model_bytes(workload),
-        "scores of 128 users": ranking_bytes(workload),
+        "scores of 128 users by a rule": max(search_bytes(), rule_bytes(workload)),
     }
 
 

@@ -22,12 +22,8 @@ def user_seconds(workload: Workload, machine: Machine) -> float:
 
 
 def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> float:
-    """Estimate a user's search on a core: V (K / score + 2 K d / product + 1 / rank); one interest needs no mask.
-
-    Source: mind_core.inference.search.
-    """
-    masked = interests if interests > 1 else 0
-    return items * (masked / machine.score + interests * 2 * dim / machine.product + 1 / machine.rank)
+    """Estimate a user's search on a core: V K (1 / score + 2 d / product).  Source: mind_core.search."""
+    return items * interests * (1 / machine.score + 2 * dim / machine.product)
 
 
 def ranking_actors(workload: Workload, cores: float) -> float:
@@ -36,15 +32,13 @@ def ranking_actors(workload: Workload, cores: float) -> float:
 
 
 def evaluation_seconds(workload: Workload, machine: Machine, cores: float) -> float:
-    """Estimate `mind evaluate` without its start: all test users, by the model and four baselines (as of K = d = 1).
+    """Estimate `mind evaluate` without its start: all test users, by the model and four baselines.
 
-    Where seen items are kept each of them makes three lists of a user: V / rank for each beyond the first.
+    A baseline scores all items, and makes three lists of a user where seen items are kept: V / rank each.
     """
-    more_lists = 2 * workload.items / machine.rank if workload.config.evaluate.seen == "keep" else 0.0
-    baselines = BASELINES * (search_seconds(workload.items, 1, 1, machine) + more_lists)
-    return (
-        workload.held_out * (user_seconds(workload, machine) + more_lists + baselines) / ranking_actors(workload, cores)
-    )
+    lists = 3 if workload.config.evaluate.seen == "keep" else 1
+    baselines = BASELINES * lists * workload.items / machine.rank
+    return workload.held_out * (user_seconds(workload, machine) + baselines) / ranking_actors(workload, cores)
 
 
 def export_seconds(workload: Workload, machine: Machine, cores: float) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from pipelines.config.numbers import show_bytes, show_count, show_seconds
 from pipelines.plan import memory, network, preprocessing, ranking, training
 from pipelines.plan.bottlenecks import bottlenecks, part_of_node_memory
 from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.machine import Machine, described
 from pipelines.plan.memory import Parts
-from pipelines.plan.numbers import show_bytes, show_count, show_seconds
 from pipelines.plan.plan import DRIVERS, EPOCH, Plan
 from pipelines.progress import output
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
+from mind_core.sizes import dense_parameters, mlp_widths
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
-from pipelines.plan.constants import MEMORY_HIDDEN, TRAITS
 
 LONGEST = 2_000  # lengths above are taken for this one where targets are drawn per user
 
@@ -162,21 +161,9 @@ class Workload:
     @property
     def mlp_widths(self) -> list[int]:
         """Widths of [u ; p], the hidden layers, and an interest."""
-        model = self.config.model
-        return [model.dim + self.profile_features * model.profile_dim, *model.hidden, model.dim]
+        return mlp_widths(self.config.model, self.profile_features)
 
     @property
     def parameters(self) -> int:
-        """P, dense ones: S (d x d), recency (L), the MLP over [u ; p], and those of the memory and the context encoder.
-
-        Source: mind_core.model.UserEncoder, mind_core.memory.RepeatMemory, mind_core.context.ContextEncoder.
-        """
-        model = self.config.model
-        mlp = sum(a * b + b for a, b in pairwise(self.mlp_widths))
-        routing = model.dim**2 + (model.interests if model.shared else 0) if model.encoder == "mind" else 0
-        weights = (model.max_history if model.recency else 0) + (TRAITS if model.history == "distinct" else 0)
-        hidden = (TRAITS + 1) * MEMORY_HIDDEN + MEMORY_HIDDEN
-        memory = TRAITS + 1 + hidden + model.dim if model.repeat == "memory" else 0
-        block = 12 * model.dim**2 + 13 * model.dim
-        context = model.context_layers * block + 5 * model.dim if model.context == "transformer" else 0
-        return mlp + routing + weights + memory + context
+        """P, dense ones, of all layers beside the tables.  Source: mind_core.sizes.dense_parameters."""
+        return dense_parameters(self.config.model, self.profile_features)

@@ -28,9 +28,9 @@ from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import origin
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config, DataConfig
-from pipelines.dataset.dataset import Dataset, Layout, Manifest, SplitCounts, feature_info
+from pipelines.dataset.dataset import READING, Dataset, Layout, Manifest, Side, SplitCounts, feature_info
 from pipelines.dataset.feature_rows import FeatureRows
-from pipelines.dataset.sorted_events import DUPLICATE, SETTLED
+from pipelines.dataset.sorted_events import DUPLICATE, SETTLED, SortedEvents
 from pipelines.dataset.split_rows import COUNTED
 from pipelines.dataset.splits import SPLITS
 from pipelines.dataset.vocabulary import grow_items
@@ -38,11 +38,12 @@ from pipelines.errors import UserError
 from pipelines.log.formats import Fragment
 from pipelines.log.ids import Int64s, Lookup, as_array
 from pipelines.log.normalise import needed_columns
+from pipelines.log.order_keys import NUMBER, TEXT, TIME, WHOLE
 from pipelines.log.sources import fragments, identity, lineage
 from pipelines.preprocess.append_parts import Change, Touched, part_of, rewrite_part, touch_part, write_segment
-from pipelines.preprocess.clean_log import CleanLog, log_time_unit, read_log
+from pipelines.preprocess.clean_log import CleanLog, Kinds, log_times, read_log
 from pipelines.preprocess.core_items import find_core, has_minimum, total
-from pipelines.preprocess.preprocess import UNCOUNTED, cutoffs_of, described
+from pipelines.preprocess.preprocess import UNCOUNTED, cutoffs_of, described, with_time_format
 from pipelines.preprocess.sort_parts import Part, for_each_part
 from pipelines.preprocess.workspace import Workspace, claimed, workspace
 from pipelines.preprocess.write_parts import Shared, add_occurrences, cold_items, item_table, write_items
@@ -58,6 +59,7 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file sy
 
 Tables = dict[str, FeatureRows | None]
 """The item and the profile table: "item", "user"."""
+SIDES: dict[str, Side] = {"item": "item", "user": "profile"}
 
 
 def append(config: Config, path: str) -> Dataset:
@@ -98,13 +100,18 @@ def append(config: Config, path: str) -> Dataset:
 def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: Tables, work: Workspace) -> None:
     """Bring the linked copy of a dataset to its new state. What was is read from the dataset itself."""
     manifest, layout = dataset.manifest, Layout(work.folder)
-    unit = log_time_unit(data.events, pieces)
+    if data.events.time_format is None:  # a day alone may not tell days from months
+        data = with_time_format(data, manifest.time_format)
+    unit, form = log_times(data.events, pieces)
+    data = with_time_format(data, form)
     if unit != manifest.time_unit:
         raise UserError(f"{data.events.path}: its times are of another kind than the dataset's; make the dataset anew")
     generation, runs = manifest.appended + 1, [(first, stop) for first, stop in manifest.bucket_runs]
     log = read_log(data, pieces, unit, work, layout.quarantine, f"{generation:03d}-")
     old = dataset.vocabulary("items")
-    kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": old["id"].type})
+    kinds: Kinds = _types(log, data, pieces, {"user": dataset.user_type(), "item": old["id"].type})
+    if log.tie is not None:
+        kinds |= {"tie": _tie_kind(log.tie, dataset, data)}
     task = partial(write_segment, layout, generation, data)
     segments = for_each_part("segments", task, log, runs, kinds, work, "Sorting the new events")
     parts = [part_of(number, layout, data) for number in range(len(runs))]
@@ -156,7 +163,11 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
     )
     before = json.loads(fetch(dataset.layout.stats).read_text("utf-8"))
     gone, come = [without(each.stats) for each in found], [each["stats"] for each in written]
-    write_quality(layout, after, merge_stats([before, *gone, *come]), test_count, dataset.path)
+    notes = [
+        note for side, rows in tables.items() if rows is not None for note in rows.notes(dataset.encoders(SIDES[side]))
+    ]
+    stats = merge_stats([before, *gone, *come])
+    write_quality(layout, after, stats, test_count, dataset.path, [*log.notes, *notes])
     write_text(after.to_json(), layout.manifest)
 
 
@@ -252,6 +263,11 @@ def _require_same_settings(config: Config, dataset: Dataset) -> None:
         kept = {name: value for name, value in data.items() if name not in UNCOUNTED}
         return kept | {"events": {name: value for name, value in kept["events"].items() if name != "path"}}
 
+    if dataset.manifest.reading != READING:
+        raise UserError(
+            f"{dataset}: was made by a version of this program that read some values otherwise, such as 'NA'; make it "
+            "anew without --append"
+        )
     made = settings(dataset.config.model_dump(mode="json"))  # with defaults for settings that are newer than it
     given = settings(DataConfig.model_validate(resolved(config)["data"]).model_dump(mode="json"))
     others = [name for name in given if given[name] != made.get(name)]
@@ -270,6 +286,23 @@ def _require_new(dataset: Dataset, pieces: list[Fragment]) -> None:
             raise UserError(
                 f"{source['path']}: is part of the dataset {dataset} already{changed}; append files of new rows"
             )
+
+
+def _tie_kind(new: str, dataset: Dataset, data: DataConfig) -> str:
+    """Return what breaks ties in the dataset, to which the log's tie breaks can be brought."""
+    (segment, *_) = part_of(0, dataset.layout, data).segments
+    tie = SortedEvents.read(Path(segment)).tie
+    assert tie is not None, "the settings are the same"
+    if pa.types.is_string(tie.type):
+        return TEXT
+    if pa.types.is_floating(tie.type) and new in (WHOLE, NUMBER):
+        return NUMBER
+    if pa.types.is_int64(tie.type) and new in (WHOLE, TIME):
+        return new
+    raise UserError(
+        f"{data.events.path}: {data.events.tie_break!r} holds {new}, the dataset's is {tie.type}; make the dataset "
+        "anew of all logs"
+    )
 
 
 def _types(

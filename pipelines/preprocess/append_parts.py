@@ -24,7 +24,7 @@ from pipelines.dataset.part_files import supersede
 from pipelines.dataset.sorted_events import SortedEvents, item_counts, sort_events
 from pipelines.dataset.split_rows import item_occurrences, split_rows, stretches
 from pipelines.log.ids import Int64s, Lookup, UInt64s, as_array, hash64
-from pipelines.log.normalise import TimeUnit
+from pipelines.log.times import TimeUnit
 from pipelines.preprocess.core_items import settled
 from pipelines.preprocess.sort_parts import Part, segment_name
 from pipelines.preprocess.write_parts import Shared, write_sequences

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.log.ids import WHOLE_NUMBER, Int64s, UInt64s, hash64
+from pipelines.log.ids import WHOLE_DECIMAL, Int64s, UInt64s, hash64, whole
 
 BUCKETS = 1024  # by the hash's highest ten bits
 LONG = 10**18  # the first whole number that ids.WHOLE_NUMBER does not match
@@ -22,7 +22,7 @@ Run = tuple[int, int]  # of buckets: the first, and the last + 1
 
 
 def bucket_of(users: pa.Array) -> npt.NDArray[np.uint16]:
-    """Find each id's bucket, (n,); the same for 7 and "7", as a text file's ids have no type until all are read."""
+    """Find each id's bucket, (n,); the same for 7, "7" and "7.0", as text has no type until all is read."""
     return (_hash(users) >> np.uint64(54)).astype(np.uint16)
 
 
@@ -30,9 +30,9 @@ def _hash(ids: pa.Array) -> UInt64s:
     """Hash a whole number as such, of at most 18 digits; every other id as its text."""
     hashes = hash64(ids)
     if pa.types.is_string(ids.type):
-        whole = pc.match_substring_regex(ids, WHOLE_NUMBER)
-        if pc.any(whole, min_count=0).as_py():
-            hashes[whole.to_numpy(zero_copy_only=False)] = hash64(ids.filter(whole).cast(pa.int64()))
+        numbers = pc.match_substring_regex(ids, WHOLE_DECIMAL)
+        if pc.any(numbers, min_count=0).as_py():
+            hashes[numbers.to_numpy(zero_copy_only=False)] = hash64(whole(ids.filter(numbers)))
         return hashes
     long = pc.greater_equal(ids, pa.scalar(LONG, ids.type))
     if pa.types.is_int64(ids.type):

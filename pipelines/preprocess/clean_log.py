@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,32 @@ import pyarrow as pa
 import ray.data
 
 from pipelines.cluster.ray_data import Json, mapped, records
+from pipelines.config.redact import redact
 from pipelines.config.schema import DataConfig, EventSource
 from pipelines.errors import UserError
 from pipelines.log.datasource import LogDatasource, blocks_of
-from pipelines.log.formats import Block, Fragment, read_blocks
-from pipelines.log.ids import Int64s, as_array, common_type, is_whole_numbers
-from pipelines.log.normalise import MALFORMED, UNREADABLE, TimeUnit, needed_columns, normalise, time_unit
-from pipelines.log.sources import TEXT_FORMATS
+from pipelines.log.formats import Block, Fragment, Note, absent_note, read_blocks
+from pipelines.log.ids import WHOLE_DECIMAL, Int64s, as_array, as_kind, common_type, is_whole_numbers
+from pipelines.log.normalise import (
+    BAD_TIME,
+    LONGEST_EXAMPLE,
+    MALFORMED,
+    UNREADABLE,
+    needed_columns,
+    normalise,
+    numbers_note,
+)
+from pipelines.log.null_words import without_nulls
+from pipelines.log.order_keys import as_tie, common_tie, tie_kind
+from pipelines.log.sources import TEXT_FORMATS, no_such_key
+from pipelines.log.times import ACCEPTED, TimeUnit, time_format, time_unit
 from pipelines.preprocess.buckets import BUCKETS, bucket_of
 from pipelines.preprocess.workspace import Workspace, key_of, recording
 from pipelines.storage.tables import write_scratch, write_table
 
 STAGE = "read"
+Kinds = dict[str, "pa.DataType | str"]
+"""By column: the type of ids, and what tie breaks are."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class CleanFile:
     events: int
     user_type: str
     item_type: str
+    tie_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,14 @@ class CleanLog:
     bucket_counts: Int64s  # (BUCKETS,) events in all files
     user_type: pa.DataType
     item_type: pa.DataType
+    tie: str | None  # pipelines.log.order_keys
+    notes: tuple[Note, ...]
+
+    @property
+    def kinds(self) -> Kinds:
+        """What the columns of all files are brought to."""
+        ids: Kinds = {"user": self.user_type, "item": self.item_type}
+        return ids if self.tie is None else ids | {"tie": self.tie}
 
     @property
     def events(self) -> int:
@@ -54,15 +78,31 @@ class CleanLog:
         return int(self.bucket_counts.sum())
 
 
-def log_time_unit(source: EventSource, pieces: list[Fragment]) -> TimeUnit:
-    """Take the time unit from the settings, else from the first block with a time in it."""
-    if source.time_unit is not None:
-        return "us"
+BLOCKS_FOR_FORMAT = 20  # that are read to tell days from months
+
+
+def log_times(source: EventSource, pieces: list[Fragment]) -> tuple[TimeUnit, str | None]:
+    """Take the unit of times, and the form of their text, from the settings, else from the first blocks with times."""
+    if source.time_unit is not None or source.time_format is not None:
+        return "us", source.time_format
+    blocks = _times(source, pieces)
+    where, first = next(blocks, ("", None))
+    if first is None:
+        return "number", None
+    unit = time_unit(first, where)
+    if unit == "number" or not pa.types.is_string(first.type):
+        return unit, None
+    texts = (times for _, times in islice(blocks, BLOCKS_FOR_FORMAT) if pa.types.is_string(times.type))
+    return unit, time_format(chain([first], texts), where)
+
+
+def _times(source: EventSource, pieces: list[Fragment]) -> Iterator[tuple[str, pa.Array]]:
+    """Yield the time column of each block that has a time, and name it."""
     for piece in pieces:
         for block in read_blocks(piece, source, [source.time]):
-            if block.table[source.time].null_count < block.table.num_rows:
-                return time_unit(block.table[source.time], f"{piece.shown}: time column {source.time!r}")
-    return "number"
+            times = without_nulls(block.table[source.time], source.null_values)
+            if times.null_count < len(times):
+                yield f"{piece.shown}: time column {source.time!r}", times
 
 
 def read_log(
@@ -86,14 +126,22 @@ def read_log(
         )
         done |= work.execute(STAGE, mapped(rows, cleaner, "Clean the log"), "Reading the log", None)
     blocks = [done[key] for key in sorted(done)]
-    rows_by_file, set_aside = Counter[int](), Counter[str]()
+    rows_by_file, set_aside, examples = Counter[int](), Counter[str](), dict[str, str]()
+    notes: dict[str, Note] = {}
     for block in blocks:
         rows_by_file[pieces[block["piece"]].number] += block["rows_read"]
         set_aside.update(block["set_aside"])
-    _stop_if_bad(data, rows_by_file.total(), set_aside, quarantine)
+        examples = block["examples"] | examples
+        for name, count, example in block["notes"]:
+            before = notes.get(name, (name, 0, example))
+            notes[name] = (name, before[1] + count, before[2] or example)
+    _stop_if_column_says_nothing(data.events, rows_by_file.total() - set_aside[UNREADABLE], notes)
+    _stop_if_bad(data, rows_by_file.total(), set_aside, examples, quarantine)
+    as_they_should = {numbers_note(rule, True) for rule in data.events.exclude}
     kept = [block for block in blocks if block["file"] is not None]
+    tie_break = data.events.tie_break
     if not kept:
-        listed = ", ".join(f"{count:,} {reason}" for reason, count in set_aside.items())
+        listed = _listed(set_aside, examples)
         raise UserError(f"{data.events.path}: no row is left of {rows_by_file.total():,} read ({listed})")
     return CleanLog(
         rows_by_file.total(),
@@ -103,6 +151,10 @@ def read_log(
         np.sum([block["bucket_counts"] for block in kept], axis=0),
         _common([block["own_types"][0] for block in kept]),
         _common([block["own_types"][1] for block in kept]),
+        None
+        if tie_break is None
+        else common_tie({block["tie"] for block in kept}, f"{data.events.path}: {tie_break!r}"),
+        tuple(note for name, note in sorted(notes.items()) if name not in as_they_should),
     )
 
 
@@ -117,7 +169,11 @@ def _is_whole(piece: int, done: dict[str, Json]) -> bool:
 
 
 def _common(names: Sequence[str]) -> pa.DataType:
-    return common_type({pa.type_for_alias(name) for name in names})
+    """Find the one type of ids: that of `_own_type` of all blocks. Text of numbers is numbers beside numbers."""
+    kinds = set(names)
+    if DECIMALS in kinds and "int64" in kinds and kinds <= {DECIMALS, WHOLES, "int64"}:
+        return pa.int64()
+    return common_type({pa.string() if name in (DECIMALS, WHOLES) else pa.type_for_alias(name) for name in kinds})
 
 
 @dataclass(frozen=True)
@@ -153,6 +209,10 @@ class Cleaner:
             "last": last,
             "rows_read": block.table.num_rows + len(block.unreadable),
             "set_aside": dict(+set_aside),
+            "examples": found.examples | {UNREADABLE: block.unreadable[0][:LONGEST_EXAMPLE]}
+            if block.unreadable
+            else found.examples,
+            "notes": [*block.notes, *found.notes],
             "file": None,
         }
         if events.num_rows:
@@ -165,7 +225,10 @@ class Cleaner:
                 "user_type": str(sides[0].type),
                 "item_type": str(sides[1].type),
             }
-            result["own_types"] = [str(_own_type(ids, piece.format)) for ids in sides]
+            if "tie" in events.column_names:
+                result["tie"] = tie_kind(as_array(events["tie"]))
+                result["file"]["tie_type"] = str(events["tie"].type)
+            result["own_types"] = [_own_type(ids, piece.format) for ids in sides]
             buckets = bucket_of(as_array(events["user"]))
             result["bucket_counts"] = np.bincount(buckets, minlength=BUCKETS).tolist()
         return result
@@ -176,26 +239,60 @@ def _lines(unreadable: tuple[str, ...]) -> pa.Table:
     return pa.table({"reason": pa.array([UNREADABLE] * len(unreadable), pa.string()), "line": text})
 
 
-def with_types(events: pa.Table, kinds: dict[str, pa.DataType]) -> pa.Table:
-    """Cast the events' ids to the given types."""
+def with_types(events: pa.Table, kinds: Kinds) -> pa.Table:
+    """Bring the events' ids and tie breaks to the given types."""
     for side, kind in kinds.items():
-        if events[side].type != kind:
-            events = events.set_column(events.column_names.index(side), side, events[side].cast(kind))
+        column = events[side]
+        if isinstance(kind, str):
+            events = events.set_column(events.column_names.index(side), side, as_tie(column, kind))
+        elif column.type != kind:
+            events = events.set_column(events.column_names.index(side), side, as_kind(column, kind))
     return events
 
 
-def _own_type(ids: pa.ChunkedArray, file_format: str) -> pa.DataType:
-    """Find the ids' type; a text file's are integers if all of them are (over the whole log: see `common_type`)."""
-    whole = file_format in TEXT_FORMATS and pa.types.is_string(ids.type) and is_whole_numbers(ids)
-    return pa.int64() if whole else ids.type
+WHOLES, DECIMALS = "text of integers", "text of integers, some as 7.0"
 
 
-def _stop_if_bad(data: DataConfig, rows_read: int, set_aside: Counter[str], quarantine: Path) -> None:
+def _own_type(ids: pa.ChunkedArray, file_format: str) -> str:
+    """Find the ids' type; a text file's are integers if all of them are, over the whole log: see `_common`."""
+    if not pa.types.is_string(ids.type) or not is_whole_numbers(ids, WHOLE_DECIMAL):
+        return str(ids.type)
+    if file_format in TEXT_FORMATS:
+        return "int64"
+    return WHOLES if is_whole_numbers(ids) else DECIMALS
+
+
+def _listed(set_aside: Mapping[str, int], examples: Mapping[str, str]) -> str:
+    """Say how many rows were set aside for what, each with an example, and what would not have been."""
+    found = []
+    for reason, count in set_aside.items():
+        found.append(f"{count:,} {reason}" + (f" such as {examples[reason]}" if reason in examples else ""))
+    return ", ".join(found) + (f"; accepted times are {ACCEPTED}" if BAD_TIME in set_aside else "")
+
+
+def _stop_if_column_says_nothing(source: EventSource, rows: int, notes: Mapping[str, Note]) -> None:
+    """Refuse a log of JSON in which no object has a key that is asked for, and numbers of which none is one."""
+    for name in needed_columns(source):
+        _, count, keys = notes.get(absent_note(name), ("", 0, ""))
+        if rows and count == rows:
+            raise UserError(no_such_key(redact(source.path), name, keys))
+    for rule in source.exclude:
+        _, _, example = wrong = notes.get(numbers_note(rule, False), ("", 0, ""))
+        if wrong[1] and numbers_note(rule, True) not in notes:
+            raise UserError(
+                f"{redact(source.path)}: exclusion {rule.reason!r} is by number, but no value of {rule.column!r} is "
+                f"one, such as {example!r}; use prefix or values"
+            )
+
+
+def _stop_if_bad(
+    data: DataConfig, rows_read: int, set_aside: Counter[str], examples: Mapping[str, str], quarantine: Path
+) -> None:
     if rows_read == 0:
         raise UserError(f"{data.events.path}: empty log, it has no row")
     bad = {reason: set_aside[reason] for reason in MALFORMED if set_aside[reason]}
     if sum(bad.values()) > data.max_bad_fraction * rows_read:
-        listed = ", ".join(f"{count:,} {reason}" for reason, count in bad.items())
+        listed = _listed(bad, examples)
         raise UserError(
             f"{data.events.path}: {sum(bad.values()):,} of {rows_read:,} rows cannot be used ({listed}), more "
             f"than data.max_bad_fraction={data.max_bad_fraction}; look at them in {quarantine}, then mend the log or "

@@ -16,7 +16,7 @@ import ray.data
 from pipelines.cluster.ray_data import mapped
 from pipelines.log.ids import as_array
 from pipelines.preprocess.buckets import Run, part_of_users
-from pipelines.preprocess.clean_log import CleanFile, CleanLog, with_types
+from pipelines.preprocess.clean_log import CleanFile, CleanLog, Kinds, with_types
 from pipelines.storage.home_files import located
 
 KEY = "part"
@@ -26,15 +26,13 @@ ON_DISK = 1 / 8  # of the cluster's object store: an exchange of more goes throu
 EXCHANGED_AT_ONCE = 64 * 2**20  # bytes that a task of the exchange takes in
 
 
-def events_by_part(
-    log: CleanLog, runs: Sequence[Run], wanted: Sequence[int], kinds: dict[str, pa.DataType]
-) -> ray.data.Dataset:
+def events_by_part(log: CleanLog, runs: Sequence[Run], wanted: Sequence[int], kinds: Kinds) -> ray.data.Dataset:
     """Bring the clean events of the parts `wanted` together, every part whole within one block; see `parts_in`.
 
     Parameters
     ----------
     runs : of buckets, one for each part.
-    kinds : types that the ids of "user" and "item" are brought to.
+    kinds : what the columns are brought to.
     """
     keep = np.zeros(len(runs), bool)
     keep[list(wanted)] = True
@@ -65,8 +63,8 @@ def parts_in(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
         yield number, events if len(numbers) == 1 else events.filter(pa.array(part == number))
 
 
-def _types(file: CleanFile) -> tuple[str, str]:
-    return file.user_type, file.item_type
+def _types(file: CleanFile) -> tuple[str, str, str]:
+    return file.user_type, file.item_type, file.tie_type
 
 
 def _read(files: list[str]) -> ray.data.Dataset:

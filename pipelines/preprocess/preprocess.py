@@ -23,6 +23,7 @@ from pipelines.cluster.session import ray_session
 from pipelines.config.load import UNHASHED, resolved
 from pipelines.config.schema import Config, DataConfig, EventSource
 from pipelines.dataset.dataset import (
+    READING,
     SCHEMA_VERSION,
     Dataset,
     Layout,
@@ -31,10 +32,11 @@ from pipelines.dataset.dataset import (
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.errors import UserError
 from pipelines.log.formats import Fragment
-from pipelines.log.normalise import TimeUnit, needed_columns, parse_times
+from pipelines.log.normalise import needed_columns
 from pipelines.log.sources import TEXT_FORMATS, fragments, identity, lineage
+from pipelines.log.times import TimeUnit, parse_times
 from pipelines.preprocess.buckets import group
-from pipelines.preprocess.clean_log import log_time_unit, read_log
+from pipelines.preprocess.clean_log import log_times, read_log
 from pipelines.preprocess.core_items import find_core
 from pipelines.preprocess.sort_parts import EVENTS_PER_PART, sort_parts
 from pipelines.preprocess.workspace import Workspace, claimed, workspace
@@ -63,7 +65,7 @@ def preprocess(config: Config, source: Source | None = None) -> Dataset:
     """
     source = source or Source.read(config.data)
     events = config.data.events.path
-    cutoffs = cutoffs_of(config.data, source.unit)
+    cutoffs = cutoffs_of(with_time_format(config.data, source.time_format), source.unit)
     with (
         claimed(config.dataset_path),
         workspace(config.dataset_path, source.key(config)) as work,
@@ -101,6 +103,7 @@ class Source:
 
     pieces: list[Fragment]
     unit: TimeUnit
+    time_format: str | None
     item_rows: FeatureRows | None
     profile_rows: FeatureRows | None
 
@@ -110,7 +113,7 @@ class Source:
         pieces = fragments(data.events, needed_columns(data.events))
         return cls(
             pieces,
-            log_time_unit(data.events, pieces),
+            *log_times(data.events, pieces),
             None if data.items is None else FeatureRows.read(data.items),
             None if data.profile is None else FeatureRows.read(data.profile),
         )
@@ -119,7 +122,13 @@ class Source:
         """Return what unfinished work must have been begun with to be gone on with."""
         settings = {name: value for name, value in resolved(config)["data"].items() if name not in UNCOUNTED}
         tables = [file for rows in (self.item_rows, self.profile_rows) if rows is not None for file in rows.files]
-        return {"schema": SCHEMA_VERSION, "settings": settings, "files": identity(self.pieces), "tables": tables}
+        return {
+            "schema": SCHEMA_VERSION,
+            "reading": READING,
+            "settings": settings,
+            "files": identity(self.pieces),
+            "tables": tables,
+        }
 
     def made_from(self, config: Config) -> str:
         """Return a digest of the key, for the manifest."""
@@ -128,7 +137,7 @@ class Source:
 
 def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work: Workspace) -> None:
     """All four passes, and the manifest."""
-    data, layout = config.data, Layout(work.folder)
+    data, layout = with_time_format(config.data, source.time_format), Layout(work.folder)
     pieces, unit, item_rows, profile_rows = source.pieces, source.unit, source.item_rows, source.profile_rows
     layout.create()
     log = read_log(data, pieces, unit, work, layout.quarantine)
@@ -167,9 +176,18 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         bucket_runs=[list(run) for run in runs],
         file_numbers=1 + max(piece.number for piece in pieces),
         made_from=source.made_from(config),
+        time_format=data.events.time_format,
+        reading=READING,
     )
-    write_quality(layout, manifest, content.stats, content.test_count, current(config.dataset_path))
+    write_quality(
+        layout, manifest, content.stats, content.test_count, current(config.dataset_path), [*log.notes, *content.notes]
+    )
     write_text(manifest.to_json(), layout.manifest)
+
+
+def with_time_format(data: DataConfig, form: str | None) -> DataConfig:
+    """Return the settings with the form of times that the log turned out to have."""
+    return data.model_copy(update={"events": data.events.model_copy(update={"time_format": form})})
 
 
 def described(source: EventSource, column: str, pieces: list[Fragment]) -> tuple[str, bool]:
@@ -184,10 +202,14 @@ def cutoffs_of(data: DataConfig, unit: TimeUnit) -> tuple[int, int] | None:
         return None
     dates = (split.validation_from, split.test_from)
     texts = [f"{date:.0f}" if isinstance(date, float) else date for date in dates]
-    first, second = parse_times(pa.array(texts), unit, "split").to_pylist()
+    first, second = parse_times(
+        pa.array(texts), unit, "split", data.events.time_unit, data.events.time_format
+    ).to_pylist()
     for key, text, value in zip(("validation_from", "test_from"), texts, (first, second), strict=True):
         if value is None:
-            allowed = "a date or ISO text" if unit == "us" else "a number, as the log's times are"
+            allowed = "a number, as the log's times are"
+            if unit == "us":
+                allowed = "a date or ISO text, or as the log's times are"
             raise UserError(f"data.split.{key}={text!r}: must be {allowed}")
     if first >= second:
         raise UserError(f"data.split: validation_from={texts[0]} must be before test_from={texts[1]}")

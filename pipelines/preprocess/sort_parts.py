@@ -19,8 +19,9 @@ from pipelines.cluster.ray_data import Json, mapped, records
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.sorted_events import DUPLICATE, SortedEvents, item_counts, sort_events
 from pipelines.preprocess.buckets import Run
-from pipelines.preprocess.clean_log import CleanLog, with_types
+from pipelines.preprocess.clean_log import CleanLog, Kinds, with_types
 from pipelines.preprocess.exchange import events_by_part, parts_in
+from pipelines.preprocess.heavy_users import heaviest, require_room_to_sort, warn_of_heaviest
 from pipelines.preprocess.workspace import Workspace, key_of, recording
 from pipelines.storage.home_files import fetch
 from pipelines.storage.tables import read_arrow, write_arrow
@@ -69,14 +70,15 @@ def sort_parts(
     set_aside
         The duplicates dropped.
     """
+    require_room_to_sort(data, log.bucket_counts, runs)
     counts = work.root / "sort"
-    kinds = {"user": log.user_type, "item": log.item_type}
     drop = data.events.duplicates == "drop"
     parts = [
         Part(number, (str(folder / segment_name(number, 0)),), drop, str(counts / f"counts-{number:05d}.arrow"))
         for number in range(len(runs))
     ]
-    found = for_each_part("sort", partial(_sort_part, parts), log, runs, kinds, work, "Sorting by user and time")
+    found = for_each_part("sort", partial(_sort_part, parts), log, runs, log.kinds, work, "Sorting by user and time")
+    warn_of_heaviest(data, [each["heaviest"] for each in found])
     parts = [replace(part, users=each["users"]) for part, each in zip(parts, found, strict=True)]
     return parts, +Counter({DUPLICATE: sum(each["duplicates"] for each in found)})
 
@@ -86,7 +88,7 @@ def for_each_part(
     task: Callable[[int, pa.Table], Json],
     log: CleanLog,
     runs: list[Run],
-    kinds: dict[str, pa.DataType],
+    kinds: Kinds,
     work: Workspace,
     what: str,
 ) -> list[Json]:
@@ -110,7 +112,7 @@ def for_each_part(
     return [done[key_of(number)] for number in range(len(runs))]
 
 
-def no_events(log: CleanLog, kinds: dict[str, pa.DataType]) -> pa.Table:
+def no_events(log: CleanLog, kinds: Kinds) -> pa.Table:
     """Make a table of none, with the columns of the others."""
     return with_types(pq.read_schema(fetch(log.files[0].path)).empty_table(), kinds)
 
@@ -126,4 +128,4 @@ def _sort_part(parts: list[Part], number: int, events: pa.Table) -> Json:
     sorted_events, duplicates = sort_events(events, part.drop)
     sorted_events.write(Path(part.segments[0]))
     write_arrow(item_counts(sorted_events), Path(part.counts))
-    return {"duplicates": duplicates, "users": len(sorted_events.users)}
+    return {"duplicates": duplicates, "users": len(sorted_events.users), "heaviest": heaviest(sorted_events)}

@@ -18,7 +18,9 @@ from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import (
+    NEWCOMERS,
     NOTHING,
+    RAW,
     SCHEMA_VERSION,
     FeatureInfo,
     Layout,
@@ -28,12 +30,12 @@ from pipelines.dataset.dataset import (
 )
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.dataset.sorted_events import SortedEvents
-from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, split_rows, stretches
+from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, newcomers, split_rows, stretches
 from pipelines.dataset.splits import SPLITS
 from pipelines.dataset.vocabulary import FeatureEncoder, build_items, encode_columns
-from pipelines.errors import UserError
+from pipelines.log.formats import Note
 from pipelines.log.ids import Int64s, Lookup, as_array
-from pipelines.log.normalise import TimeUnit
+from pipelines.log.times import TimeUnit
 from pipelines.preprocess.core_items import Core, settled
 from pipelines.preprocess.sort_parts import Part
 from pipelines.preprocess.workspace import Workspace
@@ -58,6 +60,7 @@ class Content:
     fingerprint: str
     stats: Stats  # of all parts
     test_count: Int64s  # (items,) how often each is a test target
+    notes: list[Note]  # of the item and the profile table
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def write_parts(
     }
     digests = [
         SCHEMA_VERSION,
-        table_digest(items),
+        table_digest(items.drop_columns([name for name in items.column_names if name.startswith(RAW)])),
         repr(features),
         *(each for part in written for each in part["digests"]),
     ]
@@ -130,6 +133,10 @@ def write_parts(
         joint_digest(digests),
         merge_stats([part["stats"] for part in written]),
         test_count,
+        [
+            *(item_rows.notes(item_encoders) if item_rows else ()),
+            *(profile_rows.notes(profile_encoders) if profile_rows else ()),
+        ],
     )
 
 
@@ -156,7 +163,7 @@ def _fit_profile(
     for block in run(mapped(pieces(range(len(parts))), find_rows, what), what, None, work.report):
         used[block["row"].to_numpy()] = True
     if not used.any():
-        raise UserError(f"{rows.source.path}: no value of {rows.source.id!r} is a user of {data.events.path}")
+        raise rows.nothing_in_common(f"a user of {data.events.path}", parts[0].read().users)
     return rows.fit(used)
 
 
@@ -187,7 +194,7 @@ def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
 def write_sequences(
     histories: SortedEvents, index: Int64s, number: int, shared: Shared
 ) -> tuple[dict[str, SplitRows], list[str]]:
-    """Write the users' rows as part `number` of every split.
+    """Write the users' rows as part `number` of every split, and of the newcomers if there are any.
 
     Parameters
     ----------
@@ -203,7 +210,8 @@ def write_sequences(
         profile = encode_columns(shared.profile_encoders, shared.profile.look_up(histories.users), "profile")
     splits = split_rows(histories, items, index, shared.data, shared.unit, shared.cutoffs)
     digests = []
-    for split, rows in splits.items():
+    others = newcomers(histories, items, index, splits)
+    for split, rows in {**splits, **({NEWCOMERS: others} if others.table.num_rows else {})}.items():
         table = rows.table
         for name, column in profile.items():
             table = table.append_column(name, column.take(pa.array(rows.cut.user)))
@@ -252,10 +260,12 @@ def item_table(
     used = np.zeros(len(rows.ids), bool)
     used[rows.find(columns["id"]).drop_null().to_numpy()] = True
     if not used.any():
-        raise UserError(f"{rows.source.path}: no value of {rows.source.id!r} is an item of the log")
+        raise rows.nothing_in_common("an item of the log", columns["id"])
     encoders = rows.fit(used)
     encoders = [encoder.after(old) for encoder, old in zip(encoders, older, strict=True)] if older else encoders
     raw = rows.look_up(columns["id"])
     columns |= encode_columns(encoders, raw, "feature")
     columns |= {f"show_{name}": as_array(raw[name]) for name in rows.source.show}
+    features = [name for name in rows.source.features if name not in rows.source.show]  # for filters of lists
+    columns |= {f"{RAW}{name}": as_array(raw[name]) for name in features}
     return pa.table(columns), encoders

@@ -18,7 +18,7 @@ from pipelines.dataset.behaviours import elapsed, gap_buckets
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches
 from pipelines.log.ids import Int64s
-from pipelines.log.normalise import TimeUnit
+from pipelines.log.times import TimeUnit
 
 Stats = dict[str, Any]
 Range = tuple[Int64s, Int64s]  # (U,) first event row and last + 1 of each user; equal where there is none

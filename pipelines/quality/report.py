@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.dataset.dataset import Layout, Manifest
+from pipelines.log.formats import Note
 from pipelines.log.ids import Int64s
 from pipelines.log.normalise import MALFORMED
 from pipelines.quality.drift import Check, drift, level, octaves
@@ -101,6 +102,7 @@ def assemble(
     item_counts: Int64s,
     test_items: dict[str, int],
     previous: dict[str, Any] | None = None,
+    notes: Sequence[Note] = (),
 ) -> Quality:
     """Put the report together.
 
@@ -109,6 +111,7 @@ def assemble(
     stats : merged.
     item_counts : (items,) events of each item.
     previous : quality.json of the version before.
+    notes : of what was odd in the log and the tables.
     """
     protocol = str(manifest.config["split"]["protocol"])
     lengths, gaps = stats["lengths"], stats["gaps"]
@@ -133,7 +136,7 @@ def assemble(
         popularity=popularity(item_counts),
         gaps=gaps,
         time=stats["time"],
-        checks=tuple(_row_checks(manifest, gaps)),
+        checks=(*_row_checks(manifest, gaps), *_split_checks(manifest, stats["time"]), *_note_checks(notes)),
         leakage=tuple(_leak_checks(stats, test_items, protocol)),
         drift=None,
     )
@@ -215,6 +218,36 @@ def _row_checks(manifest: Manifest, gaps: Stats) -> Iterator[Check]:
     mended = not same or manifest.config["events"].get("tie_break")
     note = "" if mended else "Their order is by item id: events.tie_break would mend it."
     yield Check("Events at the time of the user's event before", f"{same:.1%}", level(same, SAME_TIME), note, same)
+
+
+def _split_checks(manifest: Manifest, time: Stats) -> Iterator[Check]:
+    """Yield an alarm for each split that has no user, and what the log would have had to hold."""
+    split = manifest.config["split"]
+    for name, counts in manifest.splits.items():
+        if counts.users or not manifest.users:
+            continue
+        span = " to ".join(_moment(time[end], manifest.time_unit) for end in ("first", "last"))
+        note = {
+            "leave_one_out": "No user has three events, the least that it takes.",
+            "temporal": f"The log runs from {span}; validation_from is {split.get('validation_from')}, test_from "
+            f"{split.get('test_from')}.",
+            "user_holdout": f"Of {manifest.users:,} users none was drawn, or none has an event to be found.",
+        }[split["protocol"]]
+        yield Check(f"Users of the {name} split", f"none: {note}", "alarm", value=0)
+
+
+def _moment(time: int | None, unit: str) -> str:
+    """Write a time of the dataset as a person does."""
+    if time is None or unit != "us":
+        return f"{time}"
+    moment = np.datetime64(time, "us").astype("datetime64[s]")
+    return str(moment).replace("T", " ")
+
+
+def _note_checks(notes: Sequence[Note]) -> Iterator[Check]:
+    for name, count, example in notes:
+        found = f"{count:,}" + (f", such as {example!r}" if example else "")
+        yield Check(name[:1].upper() + name[1:], found, "watch", value=count)
 
 
 def _leak_checks(stats: Stats, test_items: dict[str, int], protocol: str) -> Iterator[Check]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.dataset.dataset import Layout, Manifest
+from pipelines.log.formats import Note
 from pipelines.log.ids import Int64s
 from pipelines.quality.page import page
 from pipelines.quality.part_stats import Stats
@@ -15,7 +17,14 @@ from pipelines.quality.report import Quality, assemble, raw_report, unknown_test
 from pipelines.storage.tables import read_table, write_arrow, write_text
 
 
-def write_quality(layout: Layout, manifest: Manifest, stats: Stats, test_count: Int64s, previous: Path) -> Quality:
+def write_quality(
+    layout: Layout,
+    manifest: Manifest,
+    stats: Stats,
+    test_count: Int64s,
+    previous: Path,
+    notes: Sequence[Note] = (),
+) -> Quality:
     """Write quality.json and quality.html into a dataset's folder, and what `--append` must know to write the next.
 
     Parameters
@@ -30,10 +39,13 @@ def write_quality(layout: Layout, manifest: Manifest, stats: Stats, test_count: 
         (items,) how often each is a test target.
     previous
         Folder of the dataset that it replaces, if there is one.
+    notes
+        Of what was odd in the log and the tables.
     """
     items = read_table(layout.items, ["count", "train_count"])
     test_items = unknown_test_items(items["train_count"].to_numpy(), test_count)
-    quality = assemble(manifest, stats, items["count"].to_numpy(), test_items, raw_report(Layout(previous).quality))
+    before = raw_report(Layout(previous).quality)
+    quality = assemble(manifest, stats, items["count"].to_numpy(), test_items, before, notes)
     write_text(quality.to_json(), layout.quality)
     write_text(page(quality), layout.quality_page)
     write_text(json.dumps(stats), layout.stats)

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from mind_core.inference import MINDRetriever
 from mind_core.sequences import Sequences, full_histories
+from mind_core.special_rows import UNKNOWN
 from pipelines.evaluation.figures import item_names
+from pipelines.log.ids import as_array
 from pipelines.models.artifact import SavedModel
 from pipelines.progress import output
 
@@ -29,6 +31,7 @@ def show_lists(
     users: list[str],
     targets: list[list[int]],
     shelves: bool = False,
+    why: bool = False,
 ) -> None:
     """Print the lists of a few users.
 
@@ -38,16 +41,16 @@ def show_lists(
     lists : as `SavedModel.recommend_shelves` gives them.
     targets : held-out items of each user, perhaps none; they are marked where the list has them.
     shelves : items of the history and others are lists of their own, each ranked from 1.
+    why : `lists` have the columns of `with_reasons`; each interest says what it comes from.
     """
     names = {index: escape(name) for index, name in item_names(model).items()}  # a title may hold [brackets]
     indices = model.encode_items(lists["id"].combine_chunks()).to_pylist()
     rows = [{**entry, "index": index} for entry, index in zip(lists.to_pylist(), indices, strict=True)]
+    name_of_id = _names_of(model, lists, names) if why else {}
     for user, (name, held_out) in enumerate(zip(users, targets, strict=True)):
         history = sequences.items[sequences.offsets[user] : sequences.offsets[user + 1]].tolist()
-        recent = ", ".join(names[item] for item in reversed(history[-RECENT:]))
-        output.print(
-            f"\n[bold]User {escape(name)}[/bold]: {len(history):,} behaviours, lately {recent}", highlight=False
-        )
+        lately = ", lately " + ", ".join(names[item] for item in reversed(history[-RECENT:])) if history else ""
+        output.print(f"\n[bold]User {escape(name)}[/bold]: {len(history):,} behaviours{lately}", highlight=False)
         mine = [row for row in rows if row["user"] == user]
         headings = _headings(model, sequences, user, names)
         for shelf, theirs in _shelves(mine, shelves):
@@ -55,10 +58,27 @@ def show_lists(
                 output.print(f"\n[bold]{shelf}[/bold]", highlight=False)
             for interest in sorted({row["interest"] for row in theirs}):
                 output.print(f"\n[bold cyan]{headings[interest]}[/bold cyan]" if headings else "", highlight=False)
-                output.print(_table([row for row in theirs if row["interest"] == interest], mine, set(held_out)))
+                found = [row for row in theirs if row["interest"] == interest]
+                if why and found[0]["share"] is not None:
+                    output.print(_reason(found[0], name_of_id), highlight=False)
+                output.print(_table(found, mine, set(held_out)))
         if held_out:
             hits = sum(row["index"] in held_out for row in mine)
             output.print(f"[green]✓[/green] held out from the model: {hits} of {len(held_out)} are in the list")
+
+
+def _names_of(model: SavedModel, lists: pa.Table, names: dict[int, str]) -> dict[Any, str]:
+    """Names of the items that are reasons, by raw id."""
+    ids = as_array(lists["because"]).flatten().unique()
+    return {None: names[UNKNOWN]} | {
+        item: names[index] for item, index in zip(ids.to_pylist(), model.encode_items(ids).to_pylist(), strict=True)
+    }
+
+
+def _reason(row: dict[str, Any], names: dict[Any, str]) -> str:
+    """Say what the interest that found an item comes from."""
+    most = [f"{names[item]} ({weight:.2f})" for item, weight in zip(row["because"], row["coupling"], strict=True)]
+    return f"[dim]{row['share']:.0%} of the history; most of it from {', '.join(most)}[/dim]"
 
 
 def _shelves(rows: list[dict[str, Any]], apart: bool) -> list[tuple[str | None, list[dict[str, Any]]]]:
@@ -73,14 +93,21 @@ def _table(rows: list[dict[str, Any]], of: list[dict[str, Any]], held_out: set[i
     """One interest's items; columns are as wide as the whole list `of` needs, so that a user's tables line up."""
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
     known = any(row["again"] for row in of)  # where seen items are filtered, a column of "new" says nothing
-    narrow = {"rank": 4, "": 1, "score": 6, **({"again": 5} if known else {})}
+    remembered = any(row.get("remembered") for row in of)
+    narrow = {
+        "rank": 4,
+        "": 1,
+        "score": 6,
+        **({"again": 5} if known else {}),
+        **({"memory": 6} if remembered else {}),
+    }
     for title, width in narrow.items():
         table.add_column(title, justify="right", width=width)
     shown = [name for name in rows[0] if name.startswith("show_")]
     widest = {}
     for name in ["id", *shown]:
         title = name.removeprefix("show_")
-        widest[name] = min(LONGEST, max(len(title), *(len(_text(row[name])) for row in of)))
+        widest[name] = min(LONGEST, max(len(title), *(len(cell(row[name])) for row in of)))
     gaps = GAP * (len(narrow) + len(shown))
     room = output.width - sum(narrow.values()) - gaps - widest["id"]
     widths = {**fitting({name: widest[name] for name in shown}, room), "id": widest["id"]}
@@ -89,7 +116,8 @@ def _table(rows: list[dict[str, Any]], of: list[dict[str, Any]], held_out: set[i
     for row in rows:
         mark = "[green]✓[/green]" if row["index"] in held_out else ""
         before = [f"{row['again']}×" if row["again"] else "new"] if known else []
-        table.add_row(str(row["rank"]), mark, f"{row['score']:.3f}", *before, *(_text(row[name]) for name in widths))
+        before += [f"{row['remembered']:+.3f}" if row["remembered"] else ""] if remembered else []
+        table.add_row(str(row["rank"]), mark, f"{row['score']:.3f}", *before, *(cell(row[name]) for name in widths))
     return table
 
 
@@ -107,7 +135,8 @@ def fitting(widths: dict[str, int], room: int) -> dict[str, int]:
     return widths
 
 
-def _text(value: object) -> str:
+def cell(value: object) -> str:
+    """Write a value into a cell of a table."""
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     return "" if value is None else escape(str(value))

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.config.home_location import home_folder
 from pipelines.errors import UserError
-from pipelines.tracking.run import first_line, global_uri, store_client, unusable
+from pipelines.tracking.client import first_line, global_uri, store_client, unusable
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 

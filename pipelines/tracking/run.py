@@ -4,8 +4,9 @@ models that outlive their runs are in pipelines.tracking.registry.
 Runs are addressed by id through MlflowClient, never through MLflow's thread-local "active run": a training has its
 driver, Ray's controller and worker callbacks in different processes. A `Tracker` is therefore an address that pickles.
 
-At its start a run needs the store, and says so in one line. Later on the store may fail: what could not be written is
-counted and warned about, and the training goes on.
+At its start a run needs the store, and says so in one line. Later on the store may fail: the training goes on, and what
+could not be written is kept in the home and delivered at the run's end or, if the store is away then too, by the next
+command (pipelines.tracking.outbox).
 """
 
 from __future__ import annotations
@@ -15,20 +16,17 @@ import json
 import logging
 import os
 import re
-import textwrap
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import mlflow
 import mlflow.artifacts
-import mlflow.pyfunc
 import yaml
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -38,6 +36,11 @@ from pipelines.config.load import HASHED, config_hash, resolved
 from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
+from pipelines.progress import console
+from pipelines.tracking.client import first_line, global_uri, store_client, unusable
+from pipelines.tracking.delivery import is_pointless, model_item, told
+from pipelines.tracking.outbox import Item, Outbox, outbox_of, outboxes
+from pipelines.tracking.processes import is_dead, this_process
 from pipelines.tracking.store import artifact_root, is_server, store_of
 from pipelines.tracking.versions import git_state, versions
 
@@ -48,17 +51,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-PACKAGES = Path(__file__).parents[2]
 MAX_PARAM_LENGTH = 6000  # these limits are MLflow's
 MAX_PARAM_NAME = 250
-MAX_TAG_LENGTH = 8000
 MAX_PARAMS = 100
-MAX_METRICS = 1000
 MAX_DIGEST_LENGTH = 36
+PROCESS = "mind.process"  # tag of a run: which process writes it
 SYSTEM_METRICS_INTERVAL_S = 5  # MLflow's own 10 s leave a run of half a minute with one or two points
 PAUSE_S = 30  # without a try after a failed one: each may cost the time-outs below
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # MLflow's own: minutes
-QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # a bar a file, among our own
 
 logger = logging.getLogger(__name__)
 
@@ -72,22 +71,30 @@ class Tracker:
         Of the store.
     run_id : str
         Of an existing run.
+    outbox : Outbox, optional
+        Keeps what the store does not take. Without it that is lost.
+
+    Attributes
+    ----------
+    lost, kept : int
+        Calls that the store did not take; that are in the outbox.
 
     Notes
     -----
-    It pickles as these two, so it can be sent to Ray's processes. Only the process that opened the run ends it.
+    It pickles as these three, so it can be sent to Ray's processes. Only the process that opened the run ends it.
     """
 
-    def __init__(self, uri: str, run_id: str) -> None:
+    def __init__(self, uri: str, run_id: str, outbox: Outbox | None = None) -> None:
         self.uri = uri
         self.run_id = run_id
-        self.lost = 0  # calls that the store did not take
+        self.outbox = outbox
+        self.lost = self.kept = 0
         self._client = store_client(uri)
         self._silent_until = 0.0
         self._system: SystemMetricsMonitor | None = None
 
-    def __reduce__(self) -> tuple[type[Tracker], tuple[str, str]]:
-        return Tracker, (self.uri, self.run_id)
+    def __reduce__(self) -> tuple[type[Tracker], tuple[str, str, Outbox | None]]:
+        return Tracker, (self.uri, self.run_id, self.outbox)
 
     def __enter__(self) -> Tracker:
         return self
@@ -95,7 +102,7 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None:
             self.finish()
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt | SystemExit):
             self.finish("KILLED")
         else:
             self.fail(f"{type(error).__name__}: {error}")
@@ -103,10 +110,8 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record numbers at a step; ``hitrate@20`` is named ``hitrate_at_20``, as MLflow takes no ``@``."""
         now = int(time.time() * 1000)
-        entities = [Metric(metric_name(name), float(value), now, step) for name, value in metrics.items()]
-        for start in range(0, len(entities), MAX_METRICS):
-            chunk = entities[start : start + MAX_METRICS]
-            self._try(self._client.log_batch, self.run_id, metrics=chunk)
+        points = [[metric_name(name), float(value), now, step] for name, value in metrics.items()]
+        self._tell({"kind": "metrics", "metrics": points})
 
     def last_step(self, metric: str) -> int:
         """Find the last step at which `metric` was logged, -1 if never: where a resumed run goes on."""
@@ -114,7 +119,7 @@ class Tracker:
 
     def tag(self, key: str) -> str | None:
         """Return the value of a tag; None without it."""
-        run = self._try(self._client.get_run, self.run_id)
+        run = self._ask(self._client.get_run, self.run_id)
         return None if run is None else run.data.tags.get(key)
 
     def steps(self, metric: str) -> set[int]:
@@ -123,13 +128,12 @@ class Tracker:
 
     def history(self, metric: str) -> dict[int, float]:
         """Return what was logged of `metric`, by step; of a step that was logged twice, the last."""
-        history = self._try(self._client.get_metric_history, self.run_id, metric_name(metric))
+        history = self._ask(self._client.get_metric_history, self.run_id, metric_name(metric))
         return {point.step: point.value for point in history or ()}
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; later values replace earlier ones."""
-        entities = [RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in tags.items()]
-        self._try(self._client.log_batch, self.run_id, tags=entities)
+        self._tell({"kind": "tags", "tags": dict(tags)})
 
     def log_dataset(
         self, name: str, fingerprint: str, source: str, context: str, counts: Mapping[str, int] | None = None
@@ -147,33 +151,34 @@ class Tracker:
         counts : mapping of str to int, optional
             Users, items, events, ...: shown beside it.
         """
-        dataset = Dataset(
-            name=name,
-            digest=fingerprint[:MAX_DIGEST_LENGTH],
-            source_type="local" if "://" not in source else source.split("://")[0],
-            source=json.dumps({"uri": redact(source)}),
-            profile=json.dumps(dict(counts or {})),
-        )
-        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-        self._try(self._client.log_inputs, self.run_id, inputs)
+        dataset = {
+            "name": name,
+            "digest": fingerprint[:MAX_DIGEST_LENGTH],
+            "source_type": "local" if "://" not in source else source.split("://")[0],
+            "source": json.dumps({"uri": redact(source)}),
+            "profile": json.dumps(dict(counts or {})),
+        }
+        self._tell({"kind": "dataset", "dataset": dataset, "context": context})
         self.log_tags({"mind.dataset": fingerprint})
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
         """Store a table as ``file`` (.json), which the dashboard shows; a second call appends rows."""
-        self._try(self._client.log_table, self.run_id, {key: list(col) for key, col in columns.items()}, file)
+        self._tell({"kind": "table", "columns": {key: list(col) for key, col in columns.items()}, "file": file})
 
     def log_figure(self, figure: Figure, file: str) -> None:
         """Store a Matplotlib figure as ``file`` (.png, .svg)."""
-        self._try(self._client.log_figure, self.run_id, figure, file)
+        folder, _, name = file.rpartition("/")
+        with tempfile.TemporaryDirectory() as scratch:
+            figure.savefig(Path(scratch, name))
+            self._tell({"kind": "files", "folder": folder or None}, Path(scratch, name))
 
     def log_text(self, text: str, file: str) -> None:
         """Store text as ``file``, replacing what was there."""
-        self._try(self._client.log_text, self.run_id, text, file)
+        self._tell({"kind": "text", "text": text, "file": file})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a local file, or all that is in a local folder, under ``folder`` of the run."""
-        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        self._try(log, self.run_id, str(path), folder)
+        self._tell({"kind": "files", "folder": folder}, path)
 
     def log_model(
         self,
@@ -205,33 +210,9 @@ class Tracker:
         Returns
         -------
         str or None
-            ``models:/m-...``, or None if the store did not take it.
+            ``models:/m-...``, which the run's tag ``mind.model_uri`` says too; None if the store did not take it.
         """
-
-        def log() -> str:
-            run = self._client.get_run(self.run_id)
-            model = self._client.create_logged_model(
-                run.info.experiment_id, name, source_run_id=self.run_id, params=run.data.params
-            )
-            with global_uri(self.uri):
-                info = Model.log(
-                    artifact_path=None,
-                    name=name,
-                    flavor=mlflow.pyfunc,
-                    flavor_name="python_function",
-                    run_id=self.run_id,
-                    model_id=model.model_id,
-                    step=step,
-                    python_model=str(code),
-                    artifacts={"model": str(folder)},
-                    code_paths=[str(PACKAGES / "mind_core"), str(PACKAGES / "pipelines")],
-                    signature=signature,
-                    input_example=input_example,
-                    pip_requirements=[_pinned(requirement) for requirement in requirements],
-                )
-            return str(info.model_uri)
-
-        return self._try(log)
+        return self._tell(model_item(name, folder, code, signature, input_example, requirements, step))
 
     def finish(self, status: Status = "FINISHED") -> None:
         """End the run."""
@@ -239,7 +220,10 @@ class Tracker:
             self._system.finish()
             self._system = None
         self._silent_until = 0.0  # the last chance
-        self._try(self._client.set_terminated, self.run_id, status)
+        self._tell({"kind": "end", "status": status, "at": int(time.time() * 1000)})
+        if self.outbox is not None and (waiting := self.outbox.waiting()):
+            console.print(f"MLflow did not take {len(waiting)} of the run's records; they are kept in "
+                          f"{self.outbox.folder}, and the next command delivers them")  # fmt: skip
         if self.lost:
             logger.warning("MLflow: %d calls were lost; the run %s is incomplete", self.lost, self.run_id)
 
@@ -248,19 +232,66 @@ class Tracker:
         self.log_tags({"mind.failure": redact(reason)})
         self.finish("FAILED")
 
-    def _try(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Call, or count what is lost: nothing that happens to a dashboard may end a training."""
-        if time.monotonic() < self._silent_until:
-            self.lost += 1
-            return None
+    def _tell(self, item: Item, files: Path | None = None) -> str | None:
+        """Tell the store, after what it did not take before; or keep it: no dashboard may end a training."""
+        if time.monotonic() >= self._silent_until:
+            try:
+                if self.outbox is not None:
+                    deliver(self._client, self.uri, self.outbox)
+                return told(self._client, self.uri, self.run_id, item, files)
+            except Exception as error:
+                self._failed(error)
+        self._keep(item, files)
+        return None
+
+    def _keep(self, item: Item, files: Path | None) -> None:
         try:
-            return call(*args, **kwargs)
+            if self.outbox is not None:
+                self.outbox.keep(item, files)
+                self.kept += 1
+                return
+        except OSError as error:
+            logger.warning("MLflow: nor can it be kept in the home (%s)", first_line(error))
+        self.lost += 1
+
+    def _failed(self, error: Exception) -> None:
+        """Take in that the store does not answer: say it once, and leave it in peace for a while."""
+        if not self.lost and not self.kept:
+            logger.warning("MLflow: %s; the run goes on without it", first_line(error))
+        self._silent_until = time.monotonic() + PAUSE_S
+
+    def _ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Ask the store; None if it does not answer."""
+        if time.monotonic() >= self._silent_until:
+            try:
+                return call(*args, **kwargs)
+            except Exception as error:
+                self._failed(error)
+        return None
+
+
+def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox) -> int:
+    """Tell the store what is in an outbox, in order; how much that was.
+
+    Raises
+    ------
+    Exception
+        What MLflow raised at the first item that it did not take and may take later; that one and the rest are kept.
+    """
+    if not (waiting := outbox.waiting()):
+        return 0
+    for kept, item in waiting:
+        found = kept / "files"
+        files = None if not found.is_dir() else next(found.iterdir()) if item.get("one") else found
+        try:
+            told(client, uri, outbox.run_id, item, files)
         except Exception as error:
-            if not self.lost:
-                logger.warning("MLflow: %s; the run goes on without it", first_line(error))
-            self.lost += 1
-            self._silent_until = time.monotonic() + PAUSE_S
-            return None
+            if not is_pointless(error):
+                raise
+            logger.warning("MLflow: a record of run %s is dropped (%s)", outbox.run_id, first_line(error))
+        outbox.delivered(kept)
+    outbox.close()
+    return len(waiting)
 
 
 def open_run(
@@ -271,6 +302,7 @@ def open_run(
     parent: str | None = None,
     without: Sequence[str] = (),
     tags: Mapping[str, str] | None = None,
+    keep: bool = True,
 ) -> Tracker:
     """Start a run, or go on with one.
 
@@ -290,6 +322,9 @@ def open_run(
         Sections of `config` that are not recorded, as they did not shape this run.
     tags : mapping of str to str, optional
         To tell a new run by.
+    keep : bool
+        Keep what the store does not take, and see to what earlier commands have left, see `catch_up`. For a run whose
+        caller knows what is missing and says it again, False.
 
     Raises
     ------
@@ -302,7 +337,11 @@ def open_run(
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         digest = config_hash(config, [section for section in HASHED if section not in without])
-        tracker = Tracker(uri, _run(store_client(uri), config, digest, stage, name, run_id, parent, tags or {}))
+        client = store_client(uri)
+        if keep:
+            catch_up(client, config, run_id)
+        own = _run(client, config, digest, stage, name, run_id, parent, tags or {})
+        tracker = Tracker(uri, own, outbox_of(config.home_path, uri, own) if keep else None)
         _log_params(tracker, settings)
     except Exception as error:
         raise unusable(uri, error) from error
@@ -312,11 +351,36 @@ def open_run(
     return tracker
 
 
+def catch_up(client: mlflow.MlflowClient, config: Config, own: str | None = None) -> None:
+    """Deliver what earlier commands of this home could not, and end the runs of processes that were killed.
+
+    Parameters
+    ----------
+    own : id of a run that the caller is about to go on with.
+
+    Raises
+    ------
+    Exception
+        Whatever MLflow raises.
+    """
+    uri = store_of(config)
+    if count := sum(deliver(client, uri, each) for each in outboxes(config.home_path, uri)):
+        console.print(f"MLflow: delivered {count} records that earlier commands could not")
+    known = client.get_experiment_by_name(config.tracking.experiment or config.name)
+    running = [] if known is None else client.search_runs([known.experiment_id], "attributes.status = 'RUNNING'")
+    for run in running:
+        if run.info.run_id != own and is_dead(run.data.tags.get(PROCESS)):
+            client.set_tag(run.info.run_id, "mind.failure", "its process was killed")
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
 def known_run(config: Config, run_id: str | None) -> Tracker | None:
     """Open a run of this store to write to beside its owner, or None if the store does not have it."""
     uri = store_of(config)
     try:
-        return Tracker(uri, run_id) if run_id is not None and _is_alive(store_client(uri), run_id) else None
+        if run_id is None or not _is_alive(store_client(uri), run_id):
+            return None
+        return Tracker(uri, run_id, outbox_of(config.home_path, uri, run_id))
     except Exception:  # a store that cannot be used: `open_run`, which every stage calls, says so in one line
         return None
 
@@ -407,6 +471,7 @@ def _run(
     """Id of the run to write to."""
     if run_id is not None and _is_alive(client, run_id):
         client.update_run(run_id, status="RUNNING")
+        client.set_tag(run_id, PROCESS, this_process())
         return run_id
     tags = {
         "mind.stage": stage,
@@ -414,6 +479,7 @@ def _run(
         "mind.config": digest,
         "mlflow.source.name": f"mind {stage}",
         "mlflow.user": _user(),
+        PROCESS: this_process(),
         **{f"version.{package}": number for package, number in versions().items()},
         **more_tags,
     }
@@ -486,43 +552,3 @@ def _system_metrics(tracker: Tracker, resume: bool) -> SystemMetricsMonitor:
     )
     monitor.start()
     return monitor
-
-
-def store_client(uri: str) -> mlflow.MlflowClient:
-    """Make a client of the store and of its registry that says little and gives up soon."""
-    for name, value in {**PATIENCE, **QUIET}.items():
-        os.environ.setdefault(name, value)
-    for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-@contextmanager
-def global_uri(uri: str) -> Iterator[None]:
-    """Point MLflow's process-wide store at `uri`: storing a model offers no other way."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which also removes the variable
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def unusable(uri: str, error: Exception) -> UserError:
-    """Make the error to raise when the store failed at the start."""
-    return UserError(
-        f"MLflow's store {redact(uri)} cannot be used ({first_line(error)}): "
-        "start it, or set tracking.uri, or leave tracking.uri out for a database in the home folder"
-    )
-
-
-def _pinned(distribution: str) -> str:
-    return f"{distribution}=={version(distribution).split('+')[0]}"
-
-
-def first_line(error: Exception) -> str:
-    """Say what an exception says, for a message of one line: short and without secrets."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return textwrap.shorten(redact(lines[0]), 200, placeholder=" ...")

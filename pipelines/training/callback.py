@@ -21,6 +21,7 @@ from pipelines.tracking.run import Tracker
 logger = logging.getLogger(__name__)
 POLL_S = 0.2
 DIVERGED = "diverged"  # in a run's last report: why it has stopped
+TAKEN_BACK = "taken back"  # in a report: why it goes on from its last checkpoint
 
 
 class ReportCallback(UserCallback):
@@ -45,7 +46,7 @@ class ReportCallback(UserCallback):
         try:
             report = metrics[0]
             self._write(report)
-            if DIVERGED in report:
+            if DIVERGED in report or TAKEN_BACK in report:
                 return
             step = int(report["step"])
             if step > self.logged_until or step in self.missing:
@@ -70,7 +71,7 @@ def progress_board(board: Path, metric: str) -> Iterator[None]:
     """Show a bar over the steps that follows the reports in `board`, until the block ends; then what was lost."""
     board.touch()
     done = threading.Event()
-    with progress("Training", total=None) as advance:
+    with progress("Starting workers", total=None) as advance:
         watcher = threading.Thread(target=_follow, args=(board, advance, metric, done), daemon=True)
         watcher.start()
         try:
@@ -89,10 +90,15 @@ def _follow(board: Path, advance: Advance, metric: str, done: threading.Event) -
                 report = json.loads(line)
                 if DIVERGED in report:
                     continue
+                if TAKEN_BACK in report:
+                    console.print(report[TAKEN_BACK], markup=False, soft_wrap=True)
+                    continue
                 if "lost" in report:
                     lost = report["lost"]
                     continue
-                advance(int(report["step"]) - shown, int(report["total_steps"]))
+                rate = report.get("train/samples_per_second")
+                what = "Training" if rate is None else f"Training, {rate:,.0f} samples/s"
+                advance(int(report["step"]) - shown, int(report["total_steps"]), what)
                 shown = int(report["step"])
                 if f"validation/{metric}" in report:
                     _announce(report, metric)

@@ -16,7 +16,8 @@ from mind_core.evaluation import Targets
 from mind_core.features import Bags, item_bags
 from mind_core.model import MIND
 from mind_core.sequences import Sequences
-from pipelines.config.schema import TrainConfig
+from mind_core.sizes import model_parts, training_parts
+from pipelines.config.schema import Config, TrainConfig
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import (
     cold_mask,
@@ -28,6 +29,7 @@ from pipelines.dataset.tensors import (
     with_held_out,
 )
 from pipelines.log.ids import as_array, hash64
+from pipelines.models.room import require_room
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,22 @@ def build_model(config: ModelConfig, dataset: Dataset, seed: int, shard: Shard =
     manifest = dataset.manifest
     specs = feature_specs(manifest.item_features), feature_specs(manifest.profile_features)
     return MIND(config, manifest.item_rows, *specs, seed, shard)
+
+
+def require_room_to_train(config: Config, dataset: Dataset) -> None:
+    """Refuse settings of a model that no memory of this machine could hold.
+
+    Raises
+    ------
+    UserError
+        With the bytes that they would take.
+    """
+    manifest, train = dataset.manifest, config.train
+    specs = feature_specs(manifest.item_features), feature_specs(manifest.profile_features)
+    parts = model_parts(config.model, manifest.item_rows, *specs)
+    ranks = train.workers if train.shard_items else 1
+    optimizer = config.optim.table_optimizer
+    require_room(config.name, training_parts(config.model, config.loss, parts, optimizer=optimizer, ranks=ranks))
 
 
 def horizon_of(config: TrainConfig, dataset: Dataset) -> int:

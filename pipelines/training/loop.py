@@ -29,7 +29,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import CALMER, DivergedError
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
-from pipelines.training.data import TrainData, build_model, horizon_of
+from pipelines.training.data import TrainData, build_model, horizon_of, require_room_to_train
 from pipelines.training.memory_input import Step, TrainInput
 from pipelines.training.step_profile import profile_metrics
 
@@ -89,6 +89,7 @@ def build_trainer(
     config: Config, dataset: Dataset, data: TrainData, given: TrainInput, device: torch.device, rank: int, ranks: int
 ) -> Trainer:
     """Build a fresh model with its optimisers and negatives, the same on every rank."""
+    require_room_to_train(config, dataset)
     labels = given.label_counts(len(data.counts)) if config.loss.in_batch else None
     shard = Shard(rank, ranks) if config.train.shard_items else WHOLE
     return Trainer(

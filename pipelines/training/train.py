@@ -24,7 +24,7 @@ from ray.train import FailureConfig, RunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.table import Table
 
-from mind_core.inference import MINDRetriever, PopularityRetriever
+from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever
 from mind_core.model import MIND
 from pipelines.cluster.nodes import free_resources
 from pipelines.cluster.session import WORKER_ENVIRONMENT, cluster_address, interruptible, ray_session
@@ -43,9 +43,11 @@ from pipelines.tracking.run import Tracker, open_run
 from pipelines.tracking.versions import versions
 from pipelines.training.callback import DIVERGED, ReportCallback, progress_board
 from pipelines.training.checkpoints import load_weights
-from pipelines.training.data import build_model, load_data, load_items, validation_rows
+from pipelines.training.data import build_model, load_data, load_items, require_room_to_train, validation_rows
+from pipelines.training.doubts import SAMPLED_USERS, doubts
 from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
+from pipelines.training.precision import slow_precision
 from pipelines.training.scaling import scaling_of
 from pipelines.training.startup import Timeline
 from pipelines.training.step_profile import phases, profile_columns, profile_figure, profile_table
@@ -61,11 +63,13 @@ class TrainOutcome:
     """What a training made.
 
     model : the artifact's folder.  run_id : of the MLflow run.  metrics : of the best validation.
+    doubts : what looks wrong, a line each.
     """
 
     model: Path
     run_id: str
     metrics: dict[str, float]
+    doubts: Sequence[str] = ()
 
 
 def train(config: Config) -> TrainOutcome:
@@ -101,20 +105,24 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
         manifest = dataset.manifest
         source = manifest.sources["events"][0]["path"]
         tracker.log_dataset(manifest.name, manifest.fingerprint, source, "training", _counts(dataset))
+        validated: list[float] = []
         if config.model.encoder == "popularity":
             model, metrics = None, _popularity_metrics(config, dataset)
             tracker.log_metrics(metrics, 0)
         else:
             timeline.mark("tracking")
-            model, metrics = _fit(config, dataset, state, tracker, timeline)
-        folder = _publish(config, dataset, state, tracker, model, metrics)
+            model, metrics, validated = _fit(config, dataset, state, tracker, timeline)
+        retriever = _retriever(config, dataset, model)
+        folder = _publish(config, dataset, state, tracker, model, retriever, metrics)
+        lines = [] if model is None else _doubts(config, dataset, retriever, validated)
+        tracker.log_tags({"mind.doubts": "\n".join(lines)} if lines else {})
         tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()}, int(metrics.get("step", 0)))
     write_state(config, replace(state, mlflow_run_id=tracker.run_id, finished=True))
-    return TrainOutcome(folder, tracker.run_id, metrics)
+    return TrainOutcome(folder, tracker.run_id, metrics, lines)
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
-    """Refuse a dataset that nothing can be learned from.
+    """Refuse a dataset that nothing can be learned from, and a model that no memory here could hold.
 
     Raises
     ------
@@ -128,6 +136,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
     if splits["train"].events <= splits["train"].users:
         raise UserError(f"{dataset}: no train user has a second event to predict; "
                         "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml")  # fmt: skip
+    require_room_to_train(config, dataset)
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:
@@ -137,14 +146,16 @@ def _counts(dataset: Dataset) -> dict[str, int]:
 
 def _fit(
     config: Config, dataset: Dataset, state: RunState, tracker: Tracker, timeline: Timeline
-) -> tuple[MIND, dict[str, float]]:
-    """Run the workers; the model of the best checkpoint and its metrics."""
+) -> tuple[MIND, dict[str, float], list[float]]:
+    """Run the workers; the model of the best checkpoint, its metrics and the metric of every validation."""
     all_of_it = config.train.include_validation
     with (
         ray_session(config.ray, workers=config.train.workers, home=config.home_path),
         tempfile.TemporaryDirectory() as scratch,
     ):
         scaling = scaling_of(config, free_resources())
+        if (warning := slow_precision(config.train, scaling.use_gpu)) is not None:
+            console.print(warning)
         board = Path(scratch) / "reports.jsonl"
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)
@@ -189,7 +200,16 @@ def _fit(
     with checkpoint.as_directory() as saved:
         load_weights(Path(saved), model)
     wanted = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-    return model, {name: float(value) for name, value in wanted.items() if not name.startswith(OF_THE_RUN)}
+    best = {name: float(value) for name, value in wanted.items() if not name.startswith(OF_THE_RUN)}
+    # an earlier start of this run has validated before: what is here does not begin at the beginning
+    resumed = state.mlflow_run_id is not None
+    return model, best, [] if resumed else _validated(reports, f"validation/{config.train.metric}")
+
+
+def _validated(reports: Sequence[Mapping[str, float]], metric: str) -> list[float]:
+    """Return the metric of each validation by its step: a worker's restart repeats some."""
+    by_step = {report["step"]: report[metric] for report in reports if metric in report}
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def _record_profile(tracker: Tracker, reports: Sequence[Mapping[str, float]]) -> None:
@@ -214,6 +234,15 @@ def _input(config: Config, dataset: Dataset, folder: Path) -> str:
     return chosen.read_text("utf-8")
 
 
+def _doubts(config: Config, dataset: Dataset, retriever: Retriever, validated: Sequence[float]) -> list[str]:
+    """Doubt the model by what it does on some of the validation users; one that was trained on these cannot be."""
+    if config.train.include_validation:
+        return []
+    data = load_data(dataset, None, validation_rows(dataset.tables("validation"), SAMPLED_USERS, config.train.seed))
+    exclude_seen, interests = config.evaluate.seen == "filter", config.model.interests
+    return doubts(retriever, data, validated, config.train.metric, interests=interests, exclude_seen=exclude_seen)
+
+
 def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
     validation = dataset.tables("validation")
     data = load_data(dataset, None, validation_rows(validation, config.train.validation_users, config.train.seed))
@@ -223,15 +252,23 @@ def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
     return {f"validation/{name}": value for name, value in found.items()}
 
 
+def _retriever(config: Config, dataset: Dataset, model: MIND | None) -> Retriever:
+    """Compute the item vectors; without a model they are the items' counts."""
+    bags, counts, _ = load_items(dataset, config.train.include_validation)
+    return PopularityRetriever(counts, config.model.max_history) if model is None else MINDRetriever.of(model, bags)
+
+
 def _publish(
-    config: Config, dataset: Dataset, state: RunState, tracker: Tracker, model: MIND | None, metrics: dict[str, float]
+    config: Config,
+    dataset: Dataset,
+    state: RunState,
+    tracker: Tracker,
+    model: MIND | None,
+    retriever: Retriever,
+    metrics: dict[str, float],
 ) -> Path:
     """Write the artifact and log it as an MLflow model."""
     manifest = dataset.manifest
-    bags, counts, _ = load_items(dataset, config.train.include_validation)
-    retriever = (
-        PopularityRetriever(counts, config.model.max_history) if model is None else MINDRetriever.of(model, bags)
-    )
     card = ModelCard(
         format_version=FORMAT_VERSION,
         name=state.name,
@@ -252,9 +289,7 @@ def _publish(
 
     saved = load_model(folder)
     step = int(metrics.get("step", 0))
-    uri = tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
-    if uri is not None:
-        tracker.log_tags({"mind.model_uri": uri})
+    tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
     tracker.log_tags({"mind.model": shown(folder)})
     return folder
 
@@ -272,4 +307,6 @@ def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> Non
         cosine = outcome.metrics["routing/interest_cosine"]
         output.print(f"Interest collapse: mean cosine {cosine:.2f} between a user's interests; K vectors act as one. "
                       "Try a larger model.routing_scale or model.init_std.")  # fmt: skip
+    for line in outcome.doubts:
+        output.print(f"[yellow]Look again:[/yellow] {line}", highlight=False)
     output.print(f"Model:  {shown(outcome.model)}\nRun:    {outcome.run_id} (mind ui)", soft_wrap=True)

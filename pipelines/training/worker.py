@@ -8,12 +8,14 @@ from pathlib import Path
 import ray.train
 import ray.train.torch
 import torch
+import torch.distributed as dist
 
+from mind_core.training import Trainer
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs
 from pipelines.errors import DivergedError
-from pipelines.training.callback import DIVERGED
+from pipelines.training.callback import DIVERGED, TAKEN_BACK
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData, columns_to_train, read_data
 from pipelines.training.loop import Metrics, Validation, build_trainer, validations
@@ -21,6 +23,7 @@ from pipelines.training.memory_input import MemoryInput, TrainInput
 from pipelines.training.startup import Timeline
 from pipelines.training.stream_input import RayReader, StreamInput
 
+MOST_HALVINGS = 5  # of the rates, between two checkpoints
 REPORT_EVERY_STEPS = 50  # of the loss; a report is a barrier over the workers
 
 
@@ -68,15 +71,40 @@ def train_loop(settings: dict[str, object]) -> None:
     trainer = build_trainer(config, dataset, data, given, device, rank, ranks)
     stopping = EarlyStopping(config.train.patience)
     timeline.mark("model")
-    if (checkpoint := ray.train.get_checkpoint()) is not None:
+    _restore(ray.train.get_checkpoint(), trainer, stopping)
+    reporter = RayReporter(timeline)
+    halvings = 0  # since the last checkpoint
+    while True:
+        try:
+            for validation in validations(config, data, given, trainer, stopping, rank, ranks, reporter):
+                reporter.validated(validation)
+                halvings = 0
+            return
+        except DivergedError as error:  # on all ranks. No crash, which Ray would answer by training the same again
+            if config.train.on_divergence == "stop" or halvings == MOST_HALVINGS:
+                ray.train.report({DIVERGED: str(error)})
+                return
+            halvings += 1
+            trainer = build_trainer(config, dataset, data, given, device, rank, ranks)
+            stopping = EarlyStopping(config.train.patience)
+            _restore(_last_checkpoint(rank, ranks), trainer, stopping)
+            trainer.rate_factor *= 0.5**halvings
+            what = f"{error}; back to step {trainer.step}, at {trainer.rate_factor:g} of the rates"
+            ray.train.report({TAKEN_BACK: what})
+
+
+def _restore(checkpoint: ray.train.Checkpoint | None, trainer: Trainer, stopping: EarlyStopping) -> None:
+    if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             load_checkpoint(Path(folder), trainer, stopping)
-    reporter = RayReporter(timeline)
-    try:
-        for validation in validations(config, data, given, trainer, stopping, rank, ranks, reporter):
-            reporter.validated(validation)
-    except DivergedError as error:  # on all ranks. No crash, which Ray would answer by training the same again
-        ray.train.report({DIVERGED: str(error)})
+
+
+def _last_checkpoint(rank: int, ranks: int) -> ray.train.Checkpoint | None:
+    """Find the newest checkpoint of this run: rank 0, which reports all of them, tells the others."""
+    box = [ray.train.get_checkpoint() if rank == 0 else None]
+    if ranks > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
 
 
 def _input(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config.explain import show
+from pipelines.config.load import most_interests
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.tuning.config import Campaign, Domain
@@ -164,9 +165,15 @@ def _check_values(space: Space, base: Config, source: str) -> None:
 
 def _refusal(base: Config, point: Point) -> str | None:
     try:
-        trial_config(base, point)
+        config = trial_config(base, point)
     except UserError as error:
         return str(error)
+    most, interests = most_interests(config), config.model.interests
+    if interests > most:
+        return (
+            f"model.interests={interests}: must be <= {most} with model.max_history={config.model.max_history}, as a "
+            "user has at most floor(log2(max_history)) interests; more make the same model"
+        )
     return None
 
 

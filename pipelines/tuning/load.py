@@ -27,6 +27,7 @@ from pipelines.tuning.check_space import check_space
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.space import allows
 
+READY = Path(__file__).parent / "ready"  # campaigns that want nothing but a configuration
 EXTENSIBLE = ("trials", "finalists")  # of `search`: a campaign may be continued with another value
 
 
@@ -56,7 +57,12 @@ class Loaded:
         return self.base.model_copy(update={"train": self.base.train.model_copy(update=change), "tracking": tracking})
 
 
-def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None) -> Loaded:
+def ready_campaigns() -> list[str]:
+    """List the names that ``mind tune --preset`` accepts, sorted."""
+    return sorted(file.stem for file in READY.glob("*.yaml"))
+
+
+def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None, ready: str | None = None) -> Loaded:
     """Read, merge and validate a campaign.
 
     Parameters
@@ -64,16 +70,18 @@ def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None)
     path : the YAML file.
     sets : ``key.subkey=value`` each, e.g. ``search.trials=40`` or ``settings.train.epochs=8``.
     home : in place of the base's.
+    ready : one of `ready_campaigns`; `path` is then a configuration of data and model, and the campaign's base.
 
     Raises
     ------
     UserError
         One line, for the first mistake.
     """
-    values = read_yaml(path)
+    values = read_yaml(path) if ready is None else _ready(path, ready)
     if "data" in values:
-        raise UserError(f"{path}: a configuration of data and model, not a campaign; write one with "
-                        f"`base: {path.name}` and a `space`, as conf/beauty-tune.yaml does")  # fmt: skip
+        raise UserError(f"{path}: a configuration of data and model, not a campaign; search what matters most with "
+                        f"`mind tune {path} --preset quick`, or write a campaign with `base: {path.name}` and a "
+                        "`space`, as conf/beauty-tune.yaml does")  # fmt: skip
     campaign = _validated(str(path), values, sets)
     if "preset" in campaign.settings:
         raise UserError(f"{path}: settings.preset: is ignored within settings; give the campaign itself `preset`")
@@ -88,6 +96,20 @@ def load_campaign(path: Path, sets: Sequence[str] = (), home: str | None = None)
     home_set = [] if home is None else [f"home={json.dumps(home)}"]
     base = load_config(base_path, home_set, campaign.preset, over)
     return _checked(Loaded(campaign, base, str(path)))
+
+
+def _ready(path: Path, name: str) -> dict[str, Any]:
+    """Make the campaign `name` for the configuration at `path`: without several interests where its encoder has one."""
+    if name not in ready_campaigns():
+        raise UserError(f"--preset {show(name)}: must be one of {', '.join(ready_campaigns())}")
+    if "data" not in read_yaml(path):
+        raise UserError(f"{path}: a campaign of its own; leave out --preset {name}, or give the configuration that "
+                        "it varies")  # fmt: skip
+    base = load_config(path)
+    values: dict[str, Any] = read_yaml(READY / f"{name}.yaml")
+    if base.model.encoder != "mind":
+        del values["space"]["model.interests"], values["finish"]
+    return {"campaign": f"{base.name}-{name}", "base": path.name, **values}
 
 
 def stored_campaign(name: str, home: Path, sets: Sequence[str] = ()) -> Loaded:

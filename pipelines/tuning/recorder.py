@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.config.schema import Config
 from pipelines.progress import console
-from pipelines.tracking.run import PAUSE_S, Status, Tracker, find_child, first_line, open_run
+from pipelines.tracking.client import first_line
+from pipelines.tracking.run import PAUSE_S, Status, Tracker, find_child, open_run
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.space import trial_config
 
@@ -100,6 +101,7 @@ class Recorder:
                 run_id=find_child(self.parent, NUMBER, number),
                 parent=self.parent.run_id,
                 tags={NUMBER: number, "mind.point": str(record.point)},
+                keep=False,  # the ledger knows what is missing
             )
             self._runs[record.number] = tracker
             self._logged[record.number] = tracker.steps(f"validation/{self.metric}")

@@ -14,14 +14,20 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
 
 from jobs.secrets import SECRET_VALUE, is_secret_name
+from pipelines.endpoint.replica import build
 from tests.jobs.manifests import check, containers, documents
 
 ROOT = Path(__file__).parents[2]
 LAUNCHED = [ROOT / "ray_cluster.yaml", ROOT / "jobs/clusters/aws.yaml"]
 MANIFESTS = sorted((ROOT / "jobs/kuberay").glob("*.yaml"))
-FILES = [*LAUNCHED, *sorted(path for name in ("clusters", "kuberay") for path in (ROOT / "jobs" / name).iterdir())]
+FILES = [
+    *LAUNCHED,
+    ROOT / "Dockerfile",
+    *sorted(path for name in ("clusters", "kuberay") for path in (ROOT / "jobs" / name).iterdir()),
+]
 FILES = list(dict.fromkeys(path for path in FILES if path.is_file()))
 CLUSTER, JOB = ROOT / "jobs/kuberay/cluster.yaml", ROOT / "jobs/kuberay/job.yaml"
 RESOURCES = [pytest.param(each, id=f"{path.name}-{each['kind']}-{each['metadata']['name']}")
@@ -193,6 +199,9 @@ MISTAKES: list[tuple[str, str, Callable[[dict[str, Any]], None]]] = [
     ("job.yaml", "RayJob", lambda m: set_at(m, "spec", "submissionMode", value="Http")),
     ("job.yaml", "RayJob", lambda m: set_at(m, "spec", "backoffLimit", value="two")),
     ("job.yaml", "RayJob", lambda m: set_at(m, "spec", "retries", value=2)),
+    ("service.yaml", "RayService", lambda m: set_at(m, "spec", "rayClusterSpec", value={})),
+    ("service.yaml", "RayService", lambda m: set_at(m, "spec", "serveConfigV2", value={})),
+    ("service.yaml", "RayService", lambda m: set_at(m, "spec", "upgradeStrategy", value={"type": "Rolling"})),
     ("nightly.yaml", "CronJob", lambda m: set_at(m, "spec", "concurrency", value="Forbid")),
     ("nightly.yaml", "CronJob", lambda m: m["spec"].pop("schedule")),
     ("mlflow.yaml", "Deployment", lambda m: set_at(m, "spec", "replicas", value="1")),
@@ -254,6 +263,25 @@ def test_a_nightly_run_may_touch_rayjobs_only_and_never_overlaps_with_the_last()
     assert documents(JOB)[0]["metadata"]["name"] == "mind-nightly"  # which the run clears, creates and waits for
 
 
+def test_the_service_runs_what_mind_serve_runs_on_the_clusters_own_head_and_image() -> None:
+    (service,) = documents(ROOT / "jobs/kuberay/service.yaml")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert set(application.args) == {"conf"}
+    cluster, other = service["spec"]["rayClusterConfig"], ray_spec()
+    assert cluster["headGroupSpec"] == other["headGroupSpec"]
+    assert {key for key in cluster if cluster[key] == other[key]} >= {"rayVersion", "authOptions", "autoscalerOptions"}
+    images = [{each["image"] for each in containers(spec["headGroupSpec"])} for spec in (cluster, other)]
+    assert images[0] == images[1] == {each["image"] for each in containers(cluster)}
+    (port,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["ports"]
+    assert port == {"containerPort": config.http_options.port, "name": "serve"}
+
+
+def test_the_image_has_what_the_service_needs() -> None:
+    assert "'ray[serve]'" in (ROOT / "Dockerfile").read_text()
+
+
 @pytest.mark.parametrize("manifest", RESOURCES)
 def test_containers_have_pinned_images_memory_limits_and_no_privileges(manifest: dict[str, Any]) -> None:
     for each in containers(manifest):
@@ -265,7 +293,8 @@ def test_containers_have_pinned_images_memory_limits_and_no_privileges(manifest:
 
 
 def test_images_of_the_dockerfile_are_pinned() -> None:
-    froms = re.findall(r"^FROM (\S+)", (ROOT / "jobs/kuberay/Dockerfile").read_text(), re.MULTILINE)
+    stages = re.findall(r"^FROM (\S+) AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    froms = {image for image, _ in stages} - {name for _, name in stages}
     assert froms
     assert all(re.search(r":\d+\.\d+\.\d+-", each) for each in froms)
 

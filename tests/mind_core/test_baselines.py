@@ -93,7 +93,7 @@ def test_item_knn_by_hand() -> None:
     # given 2 ~ 3 (.5) and 4 ~ 5 (.25), and a user who did 2, 4, 4 in this order
     near = torch.tensor([[0], [0], [3], [2], [5], [4], [0]])
     similarity = torch.tensor([[0.0], [0.0], [0.5], [0.5], [0.25], [0.25], [0.0]])
-    values = ItemKNN(near, similarity, COUNTS, decay=0.5).score(sequences_of([[2, 4, 4]]), torch.tensor([0])).values
+    values = ItemKNN(near, similarity, COUNTS, decay=0.5).score(sequences_of([[2, 4, 4]]), torch.tensor([0]))
     # then 4 counts 1 + .5, 2 counts .25, and each its neighbour by so much
     assert values[0, 2:6].tolist() == pytest.approx([0.25, 0.125, 1.5, 0.375])
     assert values[0, 6] < 0, "what nobody says anything of"
@@ -107,7 +107,7 @@ def test_item_knn_equals_a_dense_loop_in_float64(decay: float) -> None:
     items, lists = 40, random_sequences(30, 40, 60, shortest=0)
     near, similarity = neighbourhood(items, 6, 1)
     counts = torch.arange(items)
-    found = ItemKNN(near, similarity, counts, decay).score(sequences_of(lists), torch.arange(30)).values
+    found = ItemKNN(near, similarity, counts, decay).score(sequences_of(lists), torch.arange(30))
     dense = np.eye(items)
     for item in range(items):
         for place, other in enumerate(near[item].tolist()):
@@ -124,7 +124,7 @@ def test_item_knn_equals_a_dense_loop_in_float64(decay: float) -> None:
 def test_a_behaviour_of_negligible_weight_counts_for_its_own_item_alone() -> None:
     near = torch.tensor([[0], [0], [3], [2], [5], [4], [0]])
     rule = ItemKNN(near, torch.full((7, 1), 0.5), COUNTS, decay=0.1)
-    values = rule.score(sequences_of([[2, *[4] * 7]]), torch.tensor([0])).values[0]
+    values = rule.score(sequences_of([[2, *[4] * 7]]), torch.tensor([0]))[0]
     assert values[2].item() == pytest.approx(1e-7)
     assert values[3] < 0
     assert values[2] > values[6], "it still comes before what nothing is known of"
@@ -137,8 +137,8 @@ def test_a_users_scores_are_bit_identical_in_any_company(rule: str) -> None:
     counts = torch.arange(40)
     scorer: Scorer = PersonalFrequency(counts) if rule == "personal" else ItemKNN(*neighbourhood(40, 6, 2), counts, 0.8)
     sequences = sequences_of(lists)
-    together = scorer.score(sequences, torch.arange(TILE_USERS)).values
+    together = scorer.score(sequences, torch.arange(TILE_USERS))
     order = torch.randperm(TILE_USERS, generator=generator(3))
-    assert torch.equal(scorer.score(sequences, order).values, together[order])
+    assert torch.equal(scorer.score(sequences, order), together[order])
     for user in (0, 5, 127):
-        assert torch.equal(scorer.score(sequences, torch.tensor([user])).values[0], together[user])
+        assert torch.equal(scorer.score(sequences, torch.tensor([user]))[0], together[user])

@@ -13,157 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mind_core.config import ModelConfig
-from mind_core.inference import (
-    MINDRetriever,
-    PopularityRetriever,
-    Scores,
-    merge_interests,
-    recommend,
-    recommend_shelves,
-    search,
-    top_lists,
-)
+from mind_core.inference import MINDRetriever, PopularityRetriever, recommend, recommend_shelves
 from mind_core.sequences import Sequences, full_histories
+from mind_core.shelves import top_lists
 from tests.mind_core import reference
-from tests.mind_core.given import World, generator, own_mask, random_sequences, sequences_of, world
-
-# four real items on a plane; rows 0 (padding) and 1 (unknown) would win every search
-ITEMS = torch.tensor([[9.0, 9.0], [9.0, 9.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.6], [-1.0, -1.0]])
-INTERESTS = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
-
-
-# --- search ---
-
-
-def test_the_score_is_the_best_match_over_interests() -> None:
-    items, scores, interest = search(ITEMS, INTERESTS, torch.tensor([[True, True]]), 3)
-    assert items.tolist() == [[3, 4, 2]]
-    assert scores[0].tolist() == pytest.approx([2.0, 1.2, 1.0])
-    assert interest.tolist() == [[1, 1, 0]]
-
-
-def test_interests_that_are_not_the_users_find_nothing() -> None:
-    items, scores, interest = search(ITEMS, INTERESTS, torch.tensor([[True, False]]), 3)
-    assert items.tolist() == [[2, 4, 3]]
-    assert scores[0].tolist() == pytest.approx([1.0, 0.6, 0.0])
-    assert interest.tolist() == [[0, 0, 0]]
-
-
-def test_padding_and_unknown_are_never_found_and_a_small_catalogue_runs_out() -> None:
-    items, scores, _ = search(ITEMS, INTERESTS, torch.tensor([[True, True]]), 9)
-    assert items.tolist() == [[3, 4, 2, 5, 0, 0, 0, 0, 0]]
-    assert scores[0, 4:].tolist() == [-math.inf] * 5
-
-
-def test_seen_items_are_left_out_of_their_users_list_only() -> None:
-    two = INTERESTS.repeat(2, 1, 1)
-    items, _, _ = search(ITEMS, two, torch.ones(2, 2).bool(), 2, (torch.tensor([1]), torch.tensor([3])))
-    assert items.tolist() == [[3, 4], [4, 2]]
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    seed=st.integers(0, 2**31),
-    users=st.integers(1, 4),
-    interests=st.integers(1, 4),
-    items=st.integers(3, 15),
-    n=st.integers(1, 18),
-    levels=st.integers(1, 3),
-)
-def test_search_equals_brute_force_ties_by_item_index(
-    seed: int, users: int, interests: int, items: int, n: int, levels: int
-) -> None:
-    # given small whole numbers, so that scores are exact and ties are many
-    g = generator(seed)
-    vectors = torch.randint(-levels, levels + 1, (items, 2), generator=g).float()
-    v = torch.randint(-levels, levels + 1, (users, interests, 2), generator=g).float()
-    counts = torch.randint(1, interests + 1, (users,), generator=g).tolist()
-    seen = torch.rand(users, items, generator=g) < 0.2
-    found = search(vectors, v, own_mask(counts, interests), n, tuple(seen.nonzero().T))
-    for b in range(users):
-        hidden = seen[b].nonzero().flatten().tolist()
-        expected = reference.top_items(vectors.double().numpy(), v[b].double().numpy(), counts[b], n, hidden)
-        empty = n - len(expected)
-        assert found[0][b].tolist() == [i for i, _, _ in expected] + [0] * empty
-        assert found[1][b].tolist() == [s for _, s, _ in expected] + [-math.inf] * empty
-        assert found[2][b, : len(expected)].tolist() == [j for _, _, j in expected]
-
-
-def test_a_tie_across_the_last_place_goes_to_the_lower_item_index_in_a_large_catalogue() -> None:
-    # given 5000 items, every one of the same score
-    items, _, _ = search(torch.ones(5002, 1), torch.ones(1, 1, 1), torch.ones(1, 1).bool(), 10)
-    assert items.tolist() == [list(range(2, 12))]
-
-
-# --- merge ---
-
-
-def test_an_item_found_by_several_interests_appears_once_with_its_best_score() -> None:
-    items = torch.tensor([[[5, 6, 7], [7, 8, 5]]])
-    scores = torch.tensor([[[9.0, 4.0, 3.0], [8.0, 7.0, 1.0]]])
-    merged, top, interest = merge_interests(items, scores, 4)
-    assert merged.tolist() == [[5, 7, 8, 6]]
-    assert top.tolist() == [[9.0, 8.0, 7.0, 4.0]]
-    assert interest.tolist() == [[0, 1, 1, 0]]
-
-
-def test_different_items_of_one_score_are_both_kept() -> None:
-    merged, _, _ = merge_interests(torch.tensor([[[5, 6], [7, 6]]]), torch.full((1, 2, 2), 2.0), 4)
-    assert merged.tolist() == [[5, 6, 7, 0]]
-
-
-def test_empty_places_and_foreign_interests_give_nothing() -> None:
-    items, scores = torch.tensor([[[5, -1], [7, 8]]]), torch.tensor([[[1.0, 9.0], [-math.inf, -math.inf]]])
-    merged, top, _ = merge_interests(items, scores, 3)
-    assert merged.tolist() == [[5, 0, 0]]
-    assert top.tolist() == [[1.0, -math.inf, -math.inf]]
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    seed=st.integers(0, 2**31),
-    users=st.integers(1, 4),
-    interests=st.integers(1, 5),
-    depth=st.integers(1, 6),
-    catalogue=st.integers(1, 12),
-    n=st.integers(1, 35),
-)
-def test_the_merge_equals_brute_force(
-    seed: int, users: int, interests: int, depth: int, catalogue: int, n: int
-) -> None:
-    g = generator(seed)
-    shape = (users, interests, depth)
-    items = torch.randint(-1, catalogue + 1, shape, generator=g)
-    scores = torch.randint(-3, 4, shape, generator=g).float()
-    scores[torch.rand(shape[:2], generator=g) < 0.2] = -math.inf
-    merged, top, interest = merge_interests(items, scores, n)
-    assert merged.shape == top.shape == interest.shape == (users, n)
-    for b in range(users):
-        expected = reference.merge(items[b].numpy(), scores[b].double().numpy(), n)
-        empty = n - len(expected)
-        assert merged[b].tolist() == [i for i, _, _ in expected] + [0] * empty
-        assert top[b].tolist() == [s for _, s, _ in expected] + [-math.inf] * empty
-        assert interest[b, : len(expected)].tolist() == [j for _, _, j in expected]
-        found = merged[b][merged[b] > 0].tolist()
-        assert len(found) == len(set(found)), "no item twice"
-
-
-@settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 2**31), interests=st.integers(1, 4), n=st.integers(1, 12))
-def test_merging_each_interests_own_list_is_exact_search(seed: int, interests: int, n: int) -> None:
-    g = generator(seed)
-    vectors = torch.randint(-3, 4, (14, 2), generator=g).float()
-    v = torch.randint(-3, 4, (2, interests, 2), generator=g).float()
-    counts = torch.randint(1, interests + 1, (2,), generator=g).tolist()
-    own = own_mask(counts, interests)
-    alone = own_mask([1], 1)
-    lists = [[search(vectors, v[b, j].view(1, 1, 2), alone, n) for j in range(interests)] for b in range(2)]
-    items = torch.stack([torch.cat([x[0] for x in row]) for row in lists])
-    scores = torch.stack([torch.cat([x[1] for x in row]) for row in lists]).masked_fill(~own.unsqueeze(2), -math.inf)
-    merged, exact = merge_interests(items, scores, n), search(vectors, v, own, n)
-    assert torch.equal(merged[0], exact[0])
-    assert torch.equal(merged[1], exact[1])
-
+from tests.mind_core.given import World, generator, random_sequences, sequences_of, world
 
 # --- recommend ---
 
@@ -246,8 +100,8 @@ def test_the_shelves_divide_the_whole_list_and_keep_its_order(
     row = torch.randint(0, users, (longest,), generator=g)
     item = torch.randint(1, items, (longest,), generator=g)
     # when each list is as long as the catalogue, and n
-    whole = top_lists(Scores(values.clone()), (row, item), {"all": items, "again": items, "new": items})
-    some = top_lists(Scores(values.clone()), (row, item), {"new": n, "again": n, "all": n})
+    whole = top_lists(values.clone(), (row, item), {"all": items, "again": items, "new": items})
+    some = top_lists(values.clone(), (row, item), {"new": n, "again": n, "all": n})
     for user in range(users):
         everything = whole["all"].items[user][whole["all"].items[user] > 0].tolist()
         assert everything == sorted(range(2, items), key=lambda i: (-values[user, i].item(), i))

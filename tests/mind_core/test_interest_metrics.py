@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mind_core.interest_metrics import best_interest_recall, interest_lists, list_overlap
+from mind_core.interest_metrics import best_interest_recall, list_overlap
 from tests.mind_core.given import generator, own_mask
 
 
-def test_a_list_holds_an_interests_best_items_and_never_padding() -> None:
-    scores = torch.tensor([[[9.0, 9.0, 1.0, 3.0, 2.0], [9.0, 9.0, 3.0, 2.0, 1.0]]])
-    assert [sorted(each) for each in interest_lists(scores, 2)[0].tolist()] == [[3, 4], [2, 3]]
+def test_empty_places_are_no_items_in_common() -> None:
+    lists = torch.tensor([[[2, 3, 0, 0], [3, 0, 0, 0]]])
+    assert list_overlap(lists, own_mask([2], 2)).tolist() == [0.25]
 
 
 @settings(deadline=None, max_examples=50)
@@ -23,7 +23,7 @@ def test_a_list_holds_an_interests_best_items_and_never_padding() -> None:
 def test_overlap_and_recall_equal_loops(seed: int, counts: list[int], n: int) -> None:
     g = generator(seed)
     users, own = len(counts), own_mask(counts, 3)
-    lists = interest_lists(torch.rand(users, 3, 10, generator=g), n)
+    lists = torch.rand(users, 3, 8, generator=g).argsort(-1)[..., :n] + 2
     targets = [2 + torch.randperm(8, generator=g)[:3] for _ in range(users)]
     row, flat = torch.arange(users).repeat_interleave(3), torch.cat(targets)
     overlap, recall = list_overlap(lists, own), best_interest_recall(lists, own, row, flat)

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mind_core.inference import search
 from mind_core.metrics import group_metrics, target_ranks, user_metrics
+from mind_core.search import Catalogue, search
 from tests.mind_core import reference
 
 
 def ranked(scores: list[float], depth: int) -> tuple[Tensor, Tensor]:
     """The top `depth` items of one user, whose item i scores scores[i] (0 and 1 are never items)."""
-    items, top, _ = search(torch.tensor(scores).unsqueeze(1), torch.ones(1, 1, 1), torch.ones(1, 1).bool(), depth)
+    items, top, _ = search(
+        Catalogue(torch.tensor(scores).unsqueeze(1)), torch.ones(1, 1, 1), torch.ones(1, 1).bool(), depth
+    )
     return items, top
 
 

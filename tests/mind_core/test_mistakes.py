@@ -13,11 +13,13 @@ from torch import Tensor
 from mind_core.attention import label_aware_attention
 from mind_core.config import LossConfig, OptimConfig
 from mind_core.evaluation import Targets, evaluate
-from mind_core.inference import MINDRetriever, merge_interests, recommend, search
+from mind_core.hits import merge_interests
+from mind_core.inference import MINDRetriever, recommend
 from mind_core.metrics import user_metrics
 from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.routing import adaptive_interest_count, b2i_routing, coupling
+from mind_core.search import Catalogue, search
 from mind_core.sequences import View, full_histories, windows
 from mind_core.training import Trainer, seeded
 from tests.mind_core import reference
@@ -217,7 +219,9 @@ def test_the_merge_is_by_item_id_and_never_returns_an_item_twice() -> None:
     assert merged.tolist() == [[5, 6, 7, 0]]
     assert top[0, :3].tolist() == [4.0, 3.0, 3.0]
     # and in exact search, where all interests are alike
-    found, _, _ = search(torch.randn(30, 4, generator=generator()), torch.ones(1, 3, 4), torch.ones(1, 3).bool(), 28)
+    found, _, _ = search(
+        Catalogue(torch.randn(30, 4, generator=generator())), torch.ones(1, 3, 4), torch.ones(1, 3).bool(), 28
+    )
     assert sorted(found[0].tolist()) == list(range(2, 30))
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mind_core.optim import RowAdagrad, RowAdam
+from mind_core.optim import RowAdagrad, RowAdam, clip_factor
 from tests.mind_core import reference
 from tests.mind_core.given import generator
 
@@ -136,3 +136,20 @@ def test_restored_state_goes_on_bit_for_bit(kind: type[RowAdam] | type[RowAdagra
     optimiser.update(weight, torch.tensor([1, 2, 3]), gradient, 0.1)
     restored.update(copy, torch.tensor([1, 2, 3]), gradient, 0.1)
     assert torch.equal(weight, copy)
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20), st.floats(1e-3, 1e4))
+def test_the_clip_factor_brings_the_norm_to_the_bound_and_never_above_one(values: list[float], most: float) -> None:
+    gradient = torch.tensor(values)
+    for parts in (([gradient], []), ([], [gradient]), ([gradient[:1]], [gradient[1:]])):
+        factor = clip_factor(*parts, most)
+        assert 0 <= float(factor) <= 1
+        norm = float((gradient.double() * factor.double()).norm())
+        assert norm <= most * (1 + 1e-5)
+        assert float(factor) == 1 or norm == pytest.approx(most, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_not_hidden_by_clipping(bad: float) -> None:
+    gradient = torch.tensor([1.0, bad])
+    assert not torch.isfinite(gradient * clip_factor([gradient], [], 1.0)).all()

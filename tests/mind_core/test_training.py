@@ -347,3 +347,52 @@ def test_planted_interests_are_learned() -> None:
     # then the loss is well below log V = 4.09 (the plant's own entropy is log 20 = 3.0), and recall@20 well above 1/3
     assert sum(losses[-20:]) / 20 < math.log(items - 2) - 0.5
     assert recall() > max(0.6, before + 0.2)
+
+
+# --- clipping, and rates that were halved ---
+
+
+class Recorded:
+    """In the place of a row optimiser: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Tensor, Tensor, float]] = []
+
+    def update(self, weight: Tensor, rows: Tensor, grad: Tensor, learning_rate: float) -> None:
+        self.given.append((rows, grad.clone(), learning_rate))
+
+
+def gradients(clip_norm: float | None) -> list[Tensor]:
+    """All gradients of one step, dense and rows, as the optimisers get them."""
+    t, w = given_run(KINDS["sampled"], OptimConfig(clip_norm=clip_norm))
+    recorded = {name: Recorded() for name in t.rows}
+    t.rows = dict(recorded)  # type: ignore[arg-type]
+    run(t, w, batches(w.sequences, 16, 1))
+    dense = [each.grad.clone() for each in w.model.encoder.parameters() if each.grad is not None]
+    return [*dense, *(grad for each in recorded.values() for _, grad, _ in each.given)]
+
+
+def norm(parts: list[Tensor]) -> float:
+    return math.sqrt(sum(float(each.double().square().sum()) for each in parts))
+
+
+def test_gradients_of_dense_parameters_and_rows_are_clipped_together() -> None:
+    whole = gradients(None)
+    assert all(torch.equal(a, b) for a, b in zip(whole, gradients(norm(whole) * 1.01), strict=True))
+    clipped = gradients(norm(whole) / 4)
+    assert norm(clipped) == pytest.approx(norm(whole) / 4, rel=1e-5)
+    for before, after in zip(whole, clipped, strict=True):
+        torch.testing.assert_close(after, before / 4)
+
+
+def test_half_the_rate_is_half_the_rates_of_the_settings_and_is_kept_in_a_checkpoint() -> None:
+    settings = OptimConfig(learning_rate=0.01, table_learning_rate=0.02)
+    half = OptimConfig(learning_rate=0.005, table_learning_rate=0.01)
+    (t, w), (other, other_w) = given_run(KINDS["sampled"], settings), given_run(KINDS["sampled"], half)
+    t.rate_factor = 0.5
+    for each, its in ((t, w), (other, other_w)):
+        run(each, its, batches(its.sequences, 16, 3))
+    assert same(weights(w), weights(other_w))
+    fresh, _ = given_run(KINDS["sampled"], settings)
+    fresh.load_state_dict(t.state_dict())
+    assert fresh.rate_factor == 0.5

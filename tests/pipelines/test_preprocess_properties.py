@@ -23,7 +23,7 @@ import pipelines.log.sources
 import pipelines.preprocess.append
 import pipelines.preprocess.exchange
 import pipelines.preprocess.preprocess
-from pipelines.config.schema import Config
+from pipelines.config.schema import NULL_WORDS, Config
 from pipelines.dataset.behaviours import gap_buckets, sessions, time_since_last
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SPLITS
@@ -37,10 +37,36 @@ Row = tuple[Any, Any, Any]  # user, item, time: what is written
 Event = tuple[str, str, int]  # user, item, time: what is to come out, ids as text
 
 INT64 = (-(2**63), 2**63 - 1)
-CSV_NULLS = ("", "NULL", "null", "NaN", "nan")  # pipelines.log.formats
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-AWKWARD = ["1", "2", "7", "007", "-1", "+1", "1.0", "NaN", "null", "None", " ", "", "a\nb", "\r", 'q"q', "a,b", "é",
-           "e\u0301", "\x00", "\ufeff", "\N{GRINNING FACE}", "9" * 18, str(2**63 - 1), "9" * 20]  # fmt: skip
+AWKWARD = [
+    "1",
+    "2",
+    "7",
+    "007",
+    "-1",
+    "+1",
+    "1.0",
+    "7.",
+    "NaN",
+    "null",
+    "None",
+    "\\N",
+    " NA",
+    " ",
+    "",
+    "a\nb",
+    "\r",
+    'q"q',
+    "a,b",
+    "é",
+    "e\u0301",
+    "\x00",
+    "\ufeff",
+    "\N{GRINNING FACE}",
+    "9" * 18,
+    str(2**63 - 1),
+    "9" * 20,
+]
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -115,13 +141,15 @@ def write(files: list[File], folder: Path) -> Path:
 # What is to come out
 
 
-def expected_id(value: Any, file_format: str) -> str | None:
-    """The id as text; None: missing."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+def expected_id(value: Any, id_type: str) -> str | None:
+    """The id as text, of a column that turns out to be of this type; None: missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if file_format == "csv" and value in CSV_NULLS:
+    if not isinstance(value, str):
+        return str(int(value))
+    if value.strip() in ("", *NULL_WORDS):
         return None
-    return value if isinstance(value, str) else str(int(value))
+    return value if id_type == "string" else value.split(".")[0]
 
 
 def expected_time(value: Any) -> int | None:
@@ -153,10 +181,11 @@ def expected(files: list[File]) -> tuple[list[Event], Counter[str]]:
     """The clean events, and how many rows are set aside; a time is missing or no time."""
     events: list[Event] = []
     aside: Counter[str] = Counter()
+    types = [id_type(files, side) for side in range(2)]
     for file in files:
         aside["unreadable row"] += file.broken
         for row in file.rows:
-            user, item = (expected_id(value, file.format) for value in row[:2])
+            user, item = (expected_id(value, kind) for value, kind in zip(row[:2], types, strict=True))
             time = expected_time(row[2])
             if user is None:
                 aside["missing user"] += 1
@@ -170,26 +199,38 @@ def expected(files: list[File]) -> tuple[list[Event], Counter[str]]:
 
 
 def id_type(files: list[File], side: int) -> str:
-    """int64, uint64 or string: of one sort if all events' ids are, text otherwise."""
+    """int64, uint64 or string: of one sort if all events' ids are, text otherwise.
+
+    Text of a CSV is of integers if all of it is, 7.0 too; other text is where it stands beside integers and some of it
+    is as 7.0.
+    """
     found = set()
     for file in files:
-        kept = [row[side] for row in file.rows if expected([replace(file, rows=(row,), broken=0)])[0]]
-        if not kept:
-            continue
-        if file.format == "csv":
-            texts = [str(value) for value in kept]
-            found |= {"int64" if _is_whole(text) else "string" for text in texts}
-        elif isinstance(kept[0], str):
-            found.add("string")
-        else:
-            found.add("uint64" if file.kinds[side] == pa.uint64() else "int64")
-    return found.pop() if len(found) == 1 else "string"
+        for row in file.rows:
+            if None in (*(expected_id(value, "string") for value in row[:2]), expected_time(row[2])):
+                continue
+            value = row[side]
+            if file.format == "csv":
+                found.add("int64" if _is_whole(str(value).split(".")[0]) and _is_decimal(str(value)) else "string")
+            elif isinstance(value, str):
+                whole = _is_whole(value.split(".")[0]) and _is_decimal(value)
+                found.add(("decimal" if "." in value else "whole") if whole else "string")
+            else:
+                found.add("uint64" if file.kinds[side] == pa.uint64() else "int64")
+    if found <= {"int64", "whole", "decimal"} and {"int64", "decimal"} <= found:
+        return "int64"
+    return found.pop() if len(found) == 1 and found <= {"int64", "uint64"} else "string"
 
 
 def _is_whole(text: str) -> bool:
     digits = text.removeprefix("-")
     plain = digits.isascii() and digits.isdigit() and len(digits) <= 18
     return plain and (digits[0] != "0" or text == "0")
+
+
+def _is_decimal(text: str) -> bool:
+    """Nothing but zeros after the point, if there is one."""
+    return not text.partition(".")[2].strip("0")
 
 
 def histories(events: list[Event], item_type: str, drop: bool) -> dict[str, list[tuple[int, str]]]:
@@ -315,7 +356,7 @@ IDS: dict[Any, st.SearchStrategy[Any]] = {
     pa.int32(): st.sampled_from([0, 1, 2, 7, -1, -(2**31), 2**31 - 1]),
     pa.uint8(): st.sampled_from([0, 1, 2, 7, 255]),
     pa.uint64(): st.sampled_from([0, 1, 2, 7, 10**18, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1),
-    pa.float64(): st.sampled_from([0.0, 1.0, 2.0, 7.0, -1.0, 2.0**53, math.nan]),
+    pa.float64(): st.sampled_from([0.0, 1.0, 2.0, 7.0, -1.0, 2.0**53 - 1, math.nan]),
     pa.string(): TEXT,
     pa.large_string(): TEXT,
     pa.dictionary(pa.int32(), pa.string()): TEXT,
@@ -443,7 +484,7 @@ def uniform_logs(draw: st.DrawFn, ids: Any = None, min_size: int = 1, max_size: 
     format = "parquet" if ids is not None else draw(st.sampled_from(FORMATS))
     if ids is None:
         ids = draw(st.sampled_from([pa.int64(), pa.string(), *([pa.uint64()] if format == "parquet" else [])]))
-    side = IDS[ids].filter(lambda value: expected_id(value, format) is not None)
+    side = IDS[ids].filter(lambda value: expected_id(value, "string") is not None)
     users = draw(st.lists(side, min_size=1, max_size=4, unique_by=str))
     items = draw(st.lists(side, min_size=1, max_size=5, unique_by=str))
     kind = draw(st.sampled_from([pa.int64(), pa.string()]))

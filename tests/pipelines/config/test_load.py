@@ -305,3 +305,12 @@ def test_set_reads_back_what_it_was_given(conf: Path, dim: int, power: float, hi
 @pytest.mark.parametrize("metric", ["ndcg", "coverage@20", "ndcg@0", "ndcg@x"])
 def test_a_metric_that_does_not_exist_is_refused_before_anything_starts(conf: Path, metric: str) -> None:
     assert "train.metric" in mistake(conf, f"train.metric={metric}")
+
+
+def test_interests_that_no_user_can_have_are_not_trained(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for history, asked, trained in ((50, 8, 5), (50, 6, 5), (64, 6, 6), (63, 6, 5), (1, 4, 1), (50, 4, 4)):
+        config = load_config(conf, [f"model.interests={asked}", f"model.max_history={history}"])
+        assert config.model.interests == trained
+        said = f"model.interests={asked}: {trained} are trained" in capsys.readouterr().err
+        assert said == (asked != trained)
+    assert load_config(conf, ["model.interests=8", "model.adaptive_interests=false"]).model.interests == 8

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pipelines.config.schema import EventSource
 from pipelines.dataset.sorted_events import SortedEvents, item_counts, settle, sort_events
 from pipelines.errors import UserError
-from pipelines.log.normalise import EpochUnit, normalise, parse_times, time_unit
+from pipelines.log.normalise import normalise
+from pipelines.log.times import EpochUnit, parse_times, time_unit
 
 DAY_US = 86_400_000_000
 

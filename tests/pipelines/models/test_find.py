@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pipelines.models.find import find_model
 from pipelines.models.runs import run_stem
 from pipelines.tracking.run import open_run
 from pipelines.training.train import SERVING
-from tests.pipelines.planted import UNTRAINED, configure, save_untrained
+from tests.pipelines.planted import UNTRAINED, configure, reseal, save_untrained
 
 pytestmark = pytest.mark.ray
 
@@ -36,8 +35,7 @@ def find(config: Config, given: str | None = None) -> Path:
 
 
 def with_fingerprint(folder: Path, fingerprint: str) -> None:
-    card = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(card | {"dataset_fingerprint": fingerprint}))
+    reseal(folder, dataset_fingerprint=fingerprint)
 
 
 def test_a_model_is_found_by_folder_name_preset_and_by_default(config: Config) -> None:

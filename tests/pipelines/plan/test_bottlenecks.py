@@ -28,11 +28,10 @@ def test_a_table_that_does_not_fit_is_to_be_sharded() -> None:
     assert found.change.startswith("train.shard_items=true")
 
 
-def test_scores_of_too_many_items_need_an_index() -> None:
-    kind, where, change = first(make_plan(workload(items=1e8), Machine()))
-    assert kind == "driver"
-    assert "scores of the example" in where
-    assert "approximate index (not built)" in change
+def test_vectors_of_too_many_items_are_the_head_s_bottleneck() -> None:
+    found = next(each for each in bottlenecks(make_plan(workload(items=1e8), Machine())) if each.kind == "driver")
+    assert "item vectors" in found.where
+    assert "on several nodes" in found.change
 
 
 def test_ranking_everybody_at_each_validation_is_to_be_a_sample() -> None:

@@ -1,7 +1,6 @@
 """Each size that planning repeats or derives is the code's own: who changes one is sent to the other."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ import mind_core.inference
 import mind_core.loss
 import mind_core.memory
 import mind_core.repeats
+import mind_core.search
+import mind_core.sizes
 import pipelines.log.formats
 import pipelines.preprocess.buckets
 import pipelines.preprocess.core_items
@@ -78,6 +79,11 @@ def held(*tensors: Tensor) -> int:
 )
 def test_a_repeated_size_is_that_of_the_code(name: str, module: Any) -> None:
     assert getattr(constants, name) == getattr(module, name)
+
+
+def test_a_search_takes_as_much_at_once_as_is_planned() -> None:
+    assert mind_core.search.SCORES_AT_ONCE["cpu"] == constants.SEARCH_SCORES
+    assert constants.SEARCH_EXACT == mind_core.search.EXACT_AT_ONCE
 
 
 def test_item_counts_of_eight_parts_are_added_at_a_time() -> None:
@@ -192,8 +198,9 @@ def test_the_input_is_chosen_as_training_does(memory_of_node: float, given: str)
 
 
 def test_a_memory_has_as_many_traits_and_hidden_units_as_planned() -> None:
-    assert len(mind_core.repeats.TRAITS) == constants.TRAITS
-    assert mind_core.memory.HIDDEN == constants.MEMORY_HIDDEN
+    assert len(mind_core.repeats.TRAITS) == mind_core.sizes.TRAITS
+    assert mind_core.memory.HIDDEN == mind_core.sizes.MEMORY_HIDDEN
+    assert mind_core.inference.TILE_USERS == mind_core.sizes.TILE_USERS
 
 
 @pytest.fixture(scope="module")
@@ -248,22 +255,6 @@ def test_distinct_items_of_a_batch_are_those_expected(generated: tuple[Workload,
         made.step = seed
         counts.append(int((made._draw(sequences, chosen)[0].items >= FIRST_ITEM).sum()))
     assert distinct_items(planned, 256) == pytest.approx(np.mean(counts), rel=0.05)
-
-
-def test_a_search_holds_the_scores_that_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    amax: Callable[..., Tensor] = Tensor.amax
-
-    def recorded(scores: Tensor, *arguments: Any) -> Tensor:
-        best = amax(scores, *arguments)
-        seen.append(held(scores, best))
-        return best
-
-    monkeypatch.setattr(Tensor, "amax", recorded)
-    tile = constants.TILE_USERS
-    vectors, own = torch.randn(tile, 3, 8), torch.ones(tile, 3, dtype=torch.bool)
-    mind_core.inference.search(torch.randn(ITEMS, 8), vectors, own, 5)
-    assert seen == [memory.ranking_bytes(workload(items=ITEMS, model=MODEL))]
 
 
 def test_users_have_as_many_interests_as_the_routing_gives_them(generated: tuple[Workload, Sequences]) -> None:

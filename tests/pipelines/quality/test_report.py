@@ -17,7 +17,7 @@ from pipelines.config.schema import Split
 from pipelines.dataset.dataset import SCHEMA_VERSION, Layout, Manifest, SplitCounts
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches, split_users
-from pipelines.log.normalise import TimeUnit
+from pipelines.log.times import TimeUnit
 from pipelines.quality.drift import drift, psi
 from pipelines.quality.page import page
 from pipelines.quality.part_stats import MAX_TIME_BINS, Stats, merge_stats, part_stats, without

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -209,8 +210,8 @@ def test_a_bad_value_in_a_large_space_is_found_though_it_matters_seldom() -> Non
     space = {
         "optim.learning_rate": {"log_uniform": [1e-4, 1e-1]},
         "model.dim": {"choice": [8, 16, 32, 64]},
-        K: {"choice": [2, 4, 8], "when": {"model.dim": 64}},
-        R: {"choice": [*range(1, 60), 0], "when": {K: 8}},
+        K: {"choice": [2, 4, 5], "when": {"model.dim": 64}},
+        R: {"choice": [*range(1, 60), 0], "when": {K: 5}},
     }
     assert mistake(space, method="random") == f"space: {R}=0: must be an integer >= 1"
 
@@ -218,3 +219,10 @@ def test_a_bad_value_in_a_large_space_is_found_though_it_matters_seldom() -> Non
 def test_a_domain_names_the_way_out_itself() -> None:
     with pytest.raises(ValidationError, match="give exactly one of grid, choice, uniform, log_uniform, integer"):
         campaign({K: {"grid": [1], "choice": [2]}})
+
+
+def test_points_of_more_interests_than_a_history_allows_are_refused() -> None:
+    text = mistake({"model.interests": {"grid": [1, 4, 6]}})
+    assert "model.interests=6: must be <= 5 with model.max_history=50" in text
+    base = BASE.model_copy(update={"model": replace(BASE.model, adaptive_interests=False)})
+    check_space(campaign({"model.interests": {"grid": [1, 4, 6]}}), base, "search.yaml")

@@ -1,7 +1,7 @@
 import pytest
 
+from pipelines.config.numbers import parse_number, parse_whole, show_bytes, show_count, show_seconds
 from pipelines.errors import UserError
-from pipelines.plan.numbers import parse_number, parse_whole, show_bytes, show_count, show_seconds
 
 
 @pytest.mark.parametrize(

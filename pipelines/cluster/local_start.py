@@ -1,0 +1,95 @@
+"""Start Ray on this machine, also where it is busy or its temporary folder has a long name."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from pipelines.errors import UserError, machine_error
+from pipelines.progress import console
+
+ATTEMPTS = 3
+PAUSE_S = 5.0
+LONGEST_SOCKET = 107  # bytes of a path of AF_UNIX on Linux
+SESSION = len("/session_2026-11-27_13-25-13_123456_4194304/sockets/plasma_store.1")  # what Ray adds to its folder
+SHORT = Path("/tmp/ray")
+
+
+def start_here(**arguments: Any) -> None:
+    """Start a Ray of this process alone; with time for a busy machine, on which Ray gives up after 30 s.
+
+    Raises
+    ------
+    UserError
+        If it does not start, in one line with the reason.
+    """
+    folder = temporary_folder()
+    if folder is not None:
+        arguments["_temp_dir"] = folder
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with _no_leftovers():
+                ray.init(address="local", **arguments)
+            return
+        except Exception as error:
+            with suppress(Exception):
+                ray.shutdown()
+            if (refusal := machine_error(error)) is not None:
+                raise refusal from error
+            if isinstance(error, ValueError | TypeError):
+                raise  # it was asked for what it does not know
+            reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:200]
+            if attempt == ATTEMPTS:
+                raise UserError(f"Ray does not start on this machine, tried {ATTEMPTS} times ({reason}); is it busy "
+                                "(uptime), or out of memory (free) or disk (df)? Its logs: "
+                                f"{Path(folder or _system_folder(), 'session_latest', 'logs')}") from error  # fmt: skip
+            console.print(f"Ray did not start ({reason}); trying again, {attempt + 1} of {ATTEMPTS}")
+            time.sleep(PAUSE_S * attempt)
+
+
+def temporary_folder() -> str | None:
+    """Return a folder for Ray if its own choice has too long a name for sockets; None: its choice is fine.
+
+    Raises
+    ------
+    UserError
+        If there is no shorter one.
+    """
+    own = Path(_system_folder(), "ray")
+    if len(os.fsencode(own)) + SESSION <= LONGEST_SOCKET:
+        return None
+    most = LONGEST_SOCKET - SESSION - len("/ray")
+    if "RAY_TMPDIR" not in os.environ:
+        with suppress(OSError):
+            SHORT.mkdir(parents=True, exist_ok=True)
+            if os.access(SHORT, os.W_OK | os.X_OK):
+                console.print(f"{own.parent}: too long a name for Ray's sockets; Ray takes {SHORT} (set RAY_TMPDIR)")
+                return str(SHORT)
+    raise UserError(
+        f"{own.parent}: too long a name for Ray's sockets; set RAY_TMPDIR to a folder of at most {most} bytes"
+    )
+
+
+def _system_folder() -> str:
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+@contextmanager
+def _no_leftovers() -> Iterator[None]:
+    """End what a start that failed has left running: those of this process's children that were not there before."""
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    try:
+        yield
+    except BaseException:
+        for each in set(me.children(recursive=True)) - before:
+            with suppress(psutil.Error):
+                each.kill()
+        raise

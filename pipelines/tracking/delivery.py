@@ -1,0 +1,136 @@
+"""What a run is told, as plain data: told at once, or kept (pipelines.tracking.outbox) and told by a later command.
+
+An item is JSON: `kind`, and what that kind needs. Files that belong to it are given beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+
+from pipelines.tracking.client import global_uri
+from pipelines.tracking.outbox import Item
+
+PACKAGES = Path(__file__).parents[2]
+MAX_METRICS = 1000  # these limits are MLflow's
+MAX_TAG_LENGTH = 8000
+MODEL_URI = "mind.model_uri"  # tag of a run: where its model lies in the store
+POINTLESS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
+
+
+def told(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None = None) -> str | None:
+    """Tell the store what an item says; the URI of a model, otherwise None.
+
+    Raises
+    ------
+    Exception
+        Whatever MLflow raises.
+    """
+    return _KINDS[item["kind"]](client, uri, run_id, item, files)
+
+
+def is_pointless(error: Exception) -> bool:
+    """Say whether the store will never take what it has refused: its run is gone, say."""
+    return isinstance(error, MlflowException) and error.error_code in POINTLESS
+
+
+def _metrics(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    entities = [Metric(name, float(value), at, step) for name, value, at, step in item["metrics"]]
+    for start in range(0, len(entities), MAX_METRICS):
+        client.log_batch(run_id, metrics=entities[start : start + MAX_METRICS])
+
+
+def _tags(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    client.log_batch(run_id, tags=[RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in item["tags"].items()])
+
+
+def _dataset(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    inputs = [DatasetInput(Dataset(**item["dataset"]), [InputTag("mlflow.data.context", item["context"])])]
+    client.log_inputs(run_id, inputs)
+
+
+def _table(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    client.log_table(run_id, item["columns"], item["file"])
+
+
+def _text(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    client.log_text(run_id, item["text"], item["file"])
+
+
+def _files(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    assert files is not None
+    log = client.log_artifacts if files.is_dir() else client.log_artifact
+    log(run_id, str(files), item["folder"])
+
+
+def _end(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    client.set_terminated(run_id, item["status"], item["at"])
+
+
+def _model(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> str:
+    run = client.get_run(run_id)
+    model = client.create_logged_model(
+        run.info.experiment_id, item["name"], source_run_id=run_id, params=run.data.params
+    )
+    with global_uri(uri):
+        info = Model.log(
+            artifact_path=None,
+            name=item["name"],
+            flavor=mlflow.pyfunc,
+            flavor_name="python_function",
+            run_id=run_id,
+            model_id=model.model_id,
+            step=item["step"],
+            python_model=item["code"],
+            artifacts={"model": item["folder"]},
+            code_paths=[str(PACKAGES / "mind_core"), str(PACKAGES / "pipelines")],
+            signature=ModelSignature.from_dict(item["signature"]),
+            input_example=pd.DataFrame(**item["table"]) if "table" in item else item["example"],
+            pip_requirements=[_pinned(requirement) for requirement in item["requirements"]],
+        )
+    client.log_batch(run_id, tags=[RunTag(MODEL_URI, str(info.model_uri))])
+    return str(info.model_uri)
+
+
+def model_item(
+    name: str, folder: Path, code: Path, signature: ModelSignature, example: Any, requirements: Sequence[str], step: int
+) -> Item:
+    """Describe a model to store; its artifact stays where it is."""
+    item: Item = {
+        "kind": "model",
+        "name": name,
+        "folder": str(folder),
+        "code": str(code),
+        "signature": signature.to_dict(),
+        "requirements": list(requirements),
+        "step": step,
+    }
+    if isinstance(example, pd.DataFrame):
+        found = example.to_dict(orient="split")
+        return item | {"table": {"data": found["data"], "columns": found["columns"]}}
+    return item | {"example": example}
+
+
+def _pinned(distribution: str) -> str:
+    return f"{distribution}=={version(distribution).split('+')[0]}"
+
+
+_KINDS: dict[str, Callable[[mlflow.MlflowClient, str, str, Item, Path | None], str | None]] = {
+    "metrics": _metrics,
+    "tags": _tags,
+    "dataset": _dataset,
+    "table": _table,
+    "text": _text,
+    "files": _files,
+    "end": _end,
+    "model": _model,
+}
