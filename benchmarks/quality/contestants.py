@@ -121,7 +121,7 @@ def _chosen_by(config: Config) -> Settings:
 
 def ials(config: Config, dataset: Dataset, asked: Asked) -> Settings:
     """What it chooses from, one setting after the other; the first ones are what it begins with."""
-    grid = {"alpha": [1.0, 0.1, 10.0, 40.0], "regularization": [10.0, 1.0, 100.0], "factors": [64, 128]}
+    grid = {"alpha": [1.0, 0.1, 10.0, 40.0], "regularization": [10.0, 1.0, 100.0, 300.0], "factors": [64, 128, 256]}
     if asked.quick:
         grid = {name: values[:1] for name, values in grid.items()}
     return {**_chosen_by(config), **grid, "iterations": 15}
