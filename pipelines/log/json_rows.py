@@ -228,12 +228,18 @@ def _column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([_deep_text(value) for value in values])
+        if any(isinstance(value, list) for value in values):
+            return pa.array([None if value is None else list(_texts(value)) for value in values], pa.list_(pa.string()))
+        return pa.array([_text(value) for value in values], pa.string())
 
 
-def _deep_text(value: Any) -> Any:
-    """Write all values within lists as text, and objects as a whole."""
-    return [_deep_text(each) for each in value] if isinstance(value, list) else _text(value)
+def _texts(value: Any) -> Iterator[str | None]:
+    """Yield all values within lists as text, objects as a whole."""
+    if not isinstance(value, list):
+        yield _text(value)
+        return
+    for each in value:
+        yield from _texts(each)
 
 
 def _value(row: Any, name: str) -> Any:
