@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from pipelines.errors import UserError
 from pipelines.log.first_look import Column, Look, distinct_texts
+from pipelines.log.normalise import text_numbers
 from pipelines.log.times import parse_times
 
 NAMES = {  # of the roles, the likeliest first, in lower case and without what stands between words
@@ -186,8 +187,10 @@ def _signs(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
     for column in log.columns:
         if column.name in taken:
             continue
-        if column.kind in ("ints", "floats") and not pa.types.is_string(column.values.type):
-            below = pc.sum(pc.less(column.values.cast(pa.float64()), 0.0)).as_py() or 0
+        if column.kind in ("ints", "floats"):
+            is_text = pa.types.is_string(column.values.type)
+            numbers = text_numbers(column.values) if is_text else column.values.cast(pa.float64(), safe=False)
+            below = pc.sum(pc.less(numbers, 0.0)).as_py() or 0
             if 0 < 5 * below < len(column.values):
                 yield f"    # returns? {column.name} is below 0 in {below:,} rows;"
                 yield f"    #   {_leave_out(column, 'below: 0, reason: return')}"

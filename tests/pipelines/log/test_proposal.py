@@ -1,4 +1,4 @@
-"""What `mind init` writes of a log: read back, it is a configuration, and its guesses are right on logs as people have them."""
+"""What `mind init` writes of a log: read back, it is a configuration that preprocessing runs with. No Ray."""
 
 import gzip
 import json
@@ -57,8 +57,13 @@ def test_a_shop_s_export_with_everything_that_is_odd_in_it(tmp_path: Path) -> No
     assert events.time_format == "%d.%m.%Y %H:%M"
     assert config.data.split.protocol == "temporal"
     text = text_of(tmp_path)
-    for said in ("10.0% of the rows have no user", "a bot? user", "no products? 1 items", "cancellations? 2.0% of InvoiceNo",
-                 "returns? Quantity is below 0 in 40 rows"):  # fmt: skip
+    for said in (
+        "10.0% of the rows have no user",
+        "a bot? user",
+        "no products? 1 items",
+        "cancellations? 2.0% of InvoiceNo",
+        "returns? Quantity is below 0 in 40 rows",
+    ):
         assert said in text
     assert events.exclude == [], "nothing is left out without being asked for"
 
@@ -72,8 +77,10 @@ def test_files_without_a_header_and_tables_matched_by_what_is_in_them(tmp_path: 
     (tmp_path / "users.dat").write_text("".join(f"{n}::{'FM'[n % 2]}::{n % 5}\n" for n in range(1, 41)))
     with pytest.raises(UserError, match="no column seems to be the user; name it yourself, of column_1"):
         proposed(tmp_path, tmp_path / "ratings.dat")
-    log = pa.table({"user_id": [u for u in range(1, 41) for _ in range(9)], "movie_id": [(u * 7 + n) % 60 for u in range(1, 41) for n in range(9)],
-                    "timestamp": [978300000 + 3600 * n for _ in range(40) for n in range(9)], "pos": [*range(9)] * 40})  # fmt: skip
+    users, places = [u for u in range(1, 41) for _ in range(9)], [*range(9)] * 40
+    movies = [(u * 7 + n) % 60 for u, n in zip(users, places, strict=True)]
+    times = [978300000 + 3600 * n for n in places]
+    log = pa.table({"user_id": users, "movie_id": movies, "timestamp": times, "pos": places})
     pq.write_table(log, tmp_path / "events.parquet")
     config = proposed(tmp_path, tmp_path / "events.parquet", tmp_path / "movies.dat", tmp_path / "users.dat")
     assert (config.data.events.time_unit, config.data.events.tie_break) == ("s", "pos")
