@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-plan bench-tune testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-plan bench-tune bench-retrieve testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -88,6 +88,10 @@ bench-plan: $(INSTALLED) ## Is `mind plan` right? Predicted beside measured at t
 
 bench-tune: $(INSTALLED) ## What a tuning campaign costs beside its trainings; ASHA against the grid (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.tune
+
+bench-retrieve: $(INSTALLED) ## Exact lists, one user against 10 M items, FAISS beside it, an index (about 30 minutes, alone)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[index]'
+	$(BIN)/python -m benchmarks.retrieve
 
 testbed-up: $(INSTALLED) ## A Ray cluster of several nodes on this machine, with S3 and MLflow (docs/testbed.md)
 	$(BIN)/python -m tests.cluster.testbed up

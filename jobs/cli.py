@@ -5,6 +5,8 @@ Everything heavy is imported inside a command, so that ``mind --help`` answers a
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +30,7 @@ from jobs.list_options import (
 )
 from jobs.options import (
     Conf,
+    ExportLatest,
     Home,
     Latest,
     Model,
@@ -214,7 +217,14 @@ def similar(
 def export(
     conf: Conf,
     top: Top = None,
-    latest: Latest = False,
+    index: Annotated[
+        Literal["flat", "hnsw", "ivf_pq"] | None,
+        typer.Option("--index", help="Build this FAISS index of the items, and measure what it finds."),
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option("--items", metavar="NEW", help="Rows of the item table that came after the training.")
+    ] = None,
+    latest: ExportLatest = True,
     towers: Annotated[
         bool, typer.Option("--towers", help="Instead: the user tower as ONNX and torch.export, and the items' vectors.")
     ] = False,
@@ -232,7 +242,7 @@ def export(
         return
     from pipelines.retrieval.export import export
 
-    export(config, model=model, latest=latest)
+    export(config, model=model, latest=latest, items=items, index=index)
 
 
 @app.command()
@@ -255,7 +265,7 @@ def serve(
 @app.command()
 def pipeline(
     conf: Conf,
-    latest: Annotated[bool, typer.Option("--latest", help="Export what the held-out events show, too.")] = False,
+    latest: ExportLatest = True,
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
@@ -376,9 +386,19 @@ def options(
     """Take the options of ``mind`` itself; the help text is that of `app`."""
 
 
+STOPPED = (130, 143)  # exit codes after Ctrl-C and SIGTERM
+
+
 def main() -> None:
-    """Run the ``mind`` script."""
-    app(prog_name="mind")
+    """Run the ``mind`` script. A command that was stopped has let everything go; threads of Ray's may then abort."""
+    try:
+        app(prog_name="mind")
+    except SystemExit as ended:
+        if ended.code in STOPPED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code)
+        raise
 
 
 if __name__ == "__main__":

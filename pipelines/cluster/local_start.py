@@ -11,19 +11,21 @@ from typing import Any
 
 import psutil
 import ray
+import ray._private.services
 
 from pipelines.errors import UserError, machine_error
 from pipelines.progress import console
 
 ATTEMPTS = 3
 PAUSE_S = 5.0
+WAIT_S = 150.0  # for a node to come up
 LONGEST_SOCKET = 107  # bytes of a path of AF_UNIX on Linux
 SESSION = len("/session_2026-11-27_13-25-13_123456_4194304/sockets/plasma_store.1")  # what Ray adds to its folder
 SHORT = Path("/tmp/ray")
 
 
 def start_here(**arguments: Any) -> None:
-    """Start a Ray of this process alone; with time for a busy machine, on which Ray gives up after 30 s.
+    """Start a Ray of this process alone; with time for a busy machine, on which Ray alone gives up after 30 s.
 
     Raises
     ------
@@ -35,7 +37,7 @@ def start_here(**arguments: Any) -> None:
         arguments["_temp_dir"] = folder
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _no_leftovers():
+            with _no_leftovers(), _patient():
                 ray.init(address="local", **arguments)
             return
         except Exception as error:
@@ -79,6 +81,35 @@ def temporary_folder() -> str | None:
 
 def _system_folder() -> str:
     return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Give Ray's node WAIT_S to come up: Ray itself gives it 30 s, a number in the middle of its code.
+
+    It asks `ray._private.services.get_node` until that answers or 30 s have passed; here the asking takes longer. If a
+    version of Ray asks otherwise, it waits as long as it does.
+    """
+    asked = getattr(ray._private.services, "get_node", None)
+    if asked is None:
+        yield
+        return
+    until = time.monotonic() + WAIT_S
+
+    def get_node(*arguments: Any) -> Any:
+        while True:
+            try:
+                return asked(*arguments)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    ray._private.services.get_node = get_node
+    try:
+        yield
+    finally:
+        ray._private.services.get_node = asked
 
 
 @contextmanager

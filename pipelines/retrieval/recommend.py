@@ -36,6 +36,8 @@ from pipelines.retrieval.reasons import with_reasons
 from pipelines.retrieval.show_lists import show_lists
 from pipelines.storage.tables import write_text
 
+NEEDED = ("user", "items", "targets")  # of a row of a split, beside the profile
+
 
 def recommend(
     config: Config,
@@ -75,7 +77,7 @@ def recommend(
         return out
     saved = load_model(folder)
     rules = told_rules(config, saved)
-    histories = _rows(dataset, users)
+    histories = _rows(dataset, users, latest)
     sequences = saved.sequences(histories, latest)
     lists = _lists(saved, sequences, config.evaluate.shelves, rules, why)
     if out is None:
@@ -100,8 +102,10 @@ def _indices(dataset: Dataset, users: list[str]) -> list[int]:
     return [int(place) for place in places]
 
 
-def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
+def _rows(dataset: Dataset, users: list[str], latest: bool) -> pa.Table:
     """Each user's row: of the test split, else validation, else train, in the order of `users`.
+
+    latest : else of the newcomers, whose events are all held out.
 
     Raises
     ------
@@ -110,15 +114,18 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
     """
     indices = _indices(dataset, users)
     found: dict[int, pa.Table] = {}
-    for split in reversed(SPLITS):
+    files = [dataset.split_files(split) for split in reversed(SPLITS)]
+    for some in [*files, *([dataset.newcomer_files()] if latest else [])]:
         missing = [index for index in indices if index not in found]
-        if missing:
-            table = dataset.rows_of(split, missing)
+        if missing and some:
+            table = dataset.rows_of(some, missing)
+            kept = [name for name in table.column_names if name in NEEDED or name.startswith("profile_")]
+            table = table.select(kept)
             found |= {int(index): table.slice(row, 1) for row, index in enumerate(table["user"].to_pylist())}
     for user, index in zip(users, indices, strict=True):
         if index not in found:
             raise UserError(f"--user {user}: no history to infer from: all events of this user lie in the held-out "
-                            f"time, or there was only one ({dataset})")  # fmt: skip
+                            f"time, or there was only one ({dataset}); --latest counts those too")  # fmt: skip
     return pa.concat_tables([found[index] for index in indices]).combine_chunks()
 
 
@@ -162,7 +169,7 @@ def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, *, lates
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         ids = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
         arguments |= {"ids": ids, "rules": ray.put(rules)}
-        everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], arguments)
+        everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], arguments, newcomers=latest)
         rows = write_lists(everyone.blocks("Recommending"), out)
         write_text(everyone.stats(), config.home_path / "recommendations" / f"{out.stem}.{STATS}")
     return rows

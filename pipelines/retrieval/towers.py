@@ -37,7 +37,7 @@ from pipelines.errors import UserError
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.models.find import find_model
 from pipelines.progress import console, output
-from pipelines.retrieval.export import write_items
+from pipelines.retrieval.export_files import write_items
 from pipelines.storage.publish import Mark, published
 
 MARK = Mark("towers.json")

@@ -34,24 +34,33 @@ class Outcome:
 
 
 class Undisturbed:
-    """A home in which every stage has run once without any fault: what the others are compared with."""
+    """A home in which every stage has run once without any fault: what the others are compared with.
+
+    folder : may hold one that an earlier run of the harness has made, with the same code.
+    """
 
     def __init__(self, folder: Path, log: Path) -> None:
         self.folder, self.log = folder, log
         self.home = folder / "home"
         self.conf = write_conf(folder, self.home, log)
-        self.made: dict[str, Made] = {}
-        self.seconds: dict[str, float] = {}
+        self.file = folder / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        self.made: dict[str, Made] = {name: BY_NAME[name].made(self.home, self.out) for name in self.seconds}
+
+    @property
+    def out(self) -> Path:
+        """The file of lists."""
+        return self.folder / "lists.parquet"
 
     def run_until(self, name: str) -> None:
         """Run the stages up to this one that have not been run yet."""
         for stage in STAGES[: [stage.name for stage in STAGES].index(name) + 1]:
             if stage.name not in self.made:
-                out = self.folder / "lists.parquet"
-                command = Command(arguments(stage, self.conf, out), self.folder / f"{stage.name}.log")
+                command = Command(arguments(stage, self.conf, self.out), self.folder / f"{stage.name}.log")
                 assert command.finish() == 0, command.said()
                 self.seconds[stage.name] = command.seconds
-                self.made[stage.name] = stage.made(self.home, out)
+                self.made[stage.name] = stage.made(self.home, self.out)
+                self.file.write_text(json.dumps(self.seconds))
 
 
 def write_conf(folder: Path, home: Path, log: Path) -> Path:

@@ -11,13 +11,15 @@ import pytest
 from pipelines.preprocess.synthetic import generate
 from tests.faults.cases import Undisturbed
 
+FOLDER = "MIND_FAULTS_FOLDER"  # environment: where the undisturbed runs are kept for the next time
 RESULTS = Path(__file__).parents[2] / "build" / "faults"
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    generate(folder / "log", events=6000, users=200, items=150, clusters=8)
+    folder = Path(os.environ.get(FOLDER) or tmp_path_factory.mktemp("undisturbed"))
+    if not (folder / "log").is_dir():
+        generate(folder / "log", events=6000, users=200, items=150, clusters=8)
     return Undisturbed(folder, folder / "log")
 
 

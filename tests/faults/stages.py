@@ -76,7 +76,8 @@ def _evaluation(home: Path, _: Path) -> Made:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in sorted(value.items()) if "run_id" not in k and "second" not in k}
+        others = ("run_id", "path", "dataset")  # of the home, not of what was found
+        return {k: _timeless(v) for k, v in sorted(value.items()) if k not in others and "second" not in k}
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 

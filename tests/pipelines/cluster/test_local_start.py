@@ -89,3 +89,22 @@ def test_a_long_temporary_folder_is_left_for_a_short_one(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "y" * 60)
     with pytest.raises(UserError, match=r"/tmp/y+: too long a name"):
         local_start.temporary_folder()
+
+
+def test_ray_waits_longer_for_its_node_than_it_would_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[int]()
+
+    def get_node(*arguments: int) -> str:
+        asked.append(1)
+        if len(asked) < 3:
+            raise RuntimeError("no such node yet")
+        return f"node {arguments}"
+
+    monkeypatch.setattr(local_start.ray._private.services, "get_node", get_node)
+    found = list[str]()
+    monkeypatch.setattr(
+        local_start.ray, "init", lambda **_: found.append(local_start.ray._private.services.get_node(1, 2))
+    )
+    local_start.start_here()
+    assert found == ["node (1, 2)"]
+    assert local_start.ray._private.services.get_node is get_node

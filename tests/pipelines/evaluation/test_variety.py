@@ -42,7 +42,13 @@ def ranked(config: Config, model: SavedModel, slices: int, seen: str = "keep") -
     size = -(-len(table) // slices)
     parts = [
         rank_slice(
-            [model], FittedBaselines(padded, padded), table.slice(start, size), [10, 20], seen == "filter", 1, settings
+            [model],
+            FittedBaselines(padded, padded),
+            table.slice(start, size),
+            [10, 20],
+            seen == "filter",
+            1,
+            price=settings,
         )
         for start in range(0, len(table), size)
     ]

@@ -76,6 +76,7 @@ def test_ids_come_from_any_file(tmp_path: Path, name: str, columns: ItemColumns)
 def test_files_of_ids_that_are_no_good_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "wide.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "keys.jsonl").write_text('{"sku": 10}\n')
     (tmp_path / "picture.bin").write_bytes(b"\xff\xfe\x00")
     pq.write_table(pa.table({"id": ["10"]}), tmp_path / "text.parquet")
     for name, message in {
@@ -83,6 +84,7 @@ def test_files_of_ids_that_are_no_good_are_one_line(tmp_path: Path) -> None:
         "missing.csv": "no such file",
         "empty.txt": "empty.txt: no item id in it",
         "wide.csv": "no column of item ids; it must be named product or id or item or item_id, the file has a, b",
+        "keys.jsonl": "it must be named product or id or item or item_id, the file has sku",
         "picture.bin": "not a text file in UTF-8",
         "text.parquet": "holds ids of type string, but the log has int64",
     }.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -34,7 +35,10 @@ from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import load_data, validation_rows
 from pipelines.training.memory_input import MemoryInput
 from pipelines.training.train import TrainOutcome, train
+from pipelines.training.worker import MOST_HALVINGS
 from tests.pipelines.planted import configure, save_untrained
+
+TOO_FAST = 1e10  # a rate at which weights overflow in a step or two; a few halvings later they do not
 
 
 @pytest.fixture(scope="module")
@@ -316,3 +320,28 @@ def test_another_seed_has_other_validation_users() -> None:
     users = pa.table({"user": pa.array(range(1000), pa.int64())})
     samples = [set(validation_rows([users], 100, seed)["user"].to_pylist()) for seed in (0, 1)]
     assert len(samples[0] & samples[1]) < 50
+
+
+@pytest.mark.ray
+def test_a_training_that_diverges_goes_on_at_half_the_rates_where_it_is_told_to(
+    planted_home: Path, planted_log: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(planted_home, planted_log, epochs=1, seed=103, on_divergence="rollback")
+    config = config.model_copy(update={"optim": replace(config.optim, learning_rate=TOO_FAST)})
+    outcome = train(config)
+    said = capfd.readouterr().err
+    assert "the training diverged" in said
+    assert "back to step 0, at 0.5 of the rates" in said
+    assert math.isfinite(outcome.metrics["train/loss"])
+    load_model(outcome.model)
+
+
+@pytest.mark.ray
+def test_a_training_that_goes_on_diverging_ends_after_some_halvings(
+    planted_home: Path, planted_log: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(planted_home, planted_log, epochs=2, seed=104, on_divergence="rollback")
+    config = config.model_copy(update={"optim": replace(config.optim, learning_rate=1e30)})
+    with pytest.raises(DivergedError):
+        train(config)
+    assert capfd.readouterr().err.count("back to step 0") == MOST_HALVINGS
