@@ -31,7 +31,7 @@ def clip_factor(replicated: Iterable[Tensor], sharded: Iterable[Tensor], most: f
     """
     squares = [each.double().square().sum() for each in replicated]
     parts = [each.double().square().sum() for each in sharded]
-    total = sum(squares) + (sum_over_ranks(torch.stack(parts).sum()) if parts else 0.0)  # type: ignore[operator]
+    total = sum(squares) + (sum_over_ranks(torch.stack(parts).sum()) if parts else 0.0)
     norm = torch.as_tensor(total, dtype=torch.float64).sqrt()
     return (most / norm.clamp(min=most)).float()
 
