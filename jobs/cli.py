@@ -30,6 +30,7 @@ from jobs.list_options import (
 )
 from jobs.options import (
     Conf,
+    ExportLatest,
     Home,
     Latest,
     Model,
@@ -216,7 +217,17 @@ def similar(
 def export(
     conf: Conf,
     top: Top = None,
-    latest: Latest = False,
+    index: Annotated[
+        Literal["flat", "hnsw", "ivf_pq"] | None,
+        typer.Option("--index", help="Build this FAISS index of the items, and measure what it finds."),
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option("--items", metavar="NEW", help="Rows of the item table that came after the training.")
+    ] = None,
+    latest: ExportLatest = True,
+    towers: Annotated[
+        bool, typer.Option("--towers", help="Instead: the user tower as ONNX and torch.export, and the items' vectors.")
+    ] = False,
     model: Model = None,
     sets: Sets = None,
     preset: Preset = None,
@@ -224,9 +235,14 @@ def export(
 ) -> None:
     """Write item vectors, every user's interest vectors and top-N lists for a serving system."""
     config = loaded_config(conf, with_top(sets, top), preset, home)
+    if towers:
+        from pipelines.retrieval.towers import export_towers
+
+        export_towers(config, model=model)
+        return
     from pipelines.retrieval.export import export
 
-    export(config, model=model, latest=latest)
+    export(config, model=model, latest=latest, items=items, index=index)
 
 
 @app.command()
@@ -249,7 +265,7 @@ def serve(
 @app.command()
 def pipeline(
     conf: Conf,
-    latest: Annotated[bool, typer.Option("--latest", help="Export what the held-out events show, too.")] = False,
+    latest: ExportLatest = True,
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,

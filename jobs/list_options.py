@@ -56,6 +56,8 @@ def with_lists(
     >>> with_lists(["a=1"], cap=["department=3"], diversity=0.5)
     ['a=1', 'lists.cap={"department": 3}', 'lists.policy="greedy"', 'lists.diversity=0.5']
     """
+    if where is not None:
+        _check_filter(where)
     if policy is None:
         policy = "greedy" if (diversity, category) != (None, None) else "quota" if quota is not None else None
     values: dict[str, Any] = {
@@ -71,6 +73,17 @@ def with_lists(
     }
     # as JSON, which is YAML: a filter holds quotes and colons
     return [*(sets or []), *(f"lists.{k}={json.dumps(v)}" for k, v in values.items() if v is not None)]
+
+
+def _check_filter(where: str) -> None:
+    """Name a mistake in a filter as it was typed."""
+    from pipelines.config.where import parse_where
+
+    try:
+        parse_where(where)
+    except ValueError as error:
+        shown = where if len(where) <= 60 else where[:59] + "…"
+        raise UserError(f"--where {shown}: {error}") from None
 
 
 def _cap(text: str) -> tuple[str, int]:

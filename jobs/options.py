@@ -35,6 +35,10 @@ Model = Annotated[
 
 Top = Annotated[int | None, typer.Option("--top", "-n", metavar="N", help="Items per user.")]
 Latest = Annotated[bool, typer.Option("--latest", help="Infer from all that is known, the held-out events too.")]
+ExportLatest = Annotated[
+    bool,
+    typer.Option("--latest/--as-evaluated", help="Infer from all events, or leave out the held-out ones, as evaluate."),
+]
 
 
 def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mind_core.special_rows import FIRST_ITEM, MISSING, UNKNOWN
+from mind_core.special_rows import FIRST_ITEM, FIRST_VALUE, MISSING, UNKNOWN
 
 NUMERIC_ROWS = 3  # slope, intercept, missing
 
@@ -133,6 +133,33 @@ def item_bags(columns: list[FeatureColumn], items: int, cold: Tensor | None = No
         parts.append((entity + FIRST_ITEM, row + start, weight))
         parts.append((torch.tensor([UNKNOWN]), torch.tensor([unknown_row + start]), torch.ones(1)))
     return _csr([(item, row, weight * mean_weight[item]) for item, row, weight in parts], items)
+
+
+def new_item_bags(new: list[FeatureColumn], known: list[FeatureColumn], cold: Tensor) -> tuple[Bags, Tensor]:
+    """Make a bag for each of N items that came after the training, as `item_bags` makes one for a cold item.
+
+    Parameters
+    ----------
+    new : features of the new items, one entity each.
+    known : features of the V - FIRST_ITEM real items of the model.
+    cold : (V,) bool, those of them that training never saw.
+
+    Returns
+    -------
+    The N bags of rows of the item table, and (N,) bool: the model knows a value of the item in some feature. Of
+    another item it may know that a value is missing or rare, and nothing else.
+    """
+    parts, told = [], torch.zeros(len(new[0]), dtype=torch.bool)
+    for mine, theirs, start in zip(new, known, row_offsets([c.spec for c in known], len(cold)), strict=True):
+        entity, row, weight = _entries(theirs)
+        trained = torch.zeros(theirs.spec.rows, dtype=torch.bool)
+        trained[row[~cold[FIRST_ITEM:][entity]]] = True
+        entity, row, weight = _entries(mine)
+        kept = trained[row]
+        parts.append((entity[kept], row[kept] + start, weight[kept] / len(new)))
+        value = row < MISSING if mine.spec.kind == "numeric" else row >= FIRST_VALUE
+        told[entity[kept & value]] = True
+    return _csr(parts, len(told)), told
 
 
 def profile_bags(columns: list[FeatureColumn]) -> Bags:

@@ -9,20 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from mind_core import diversity
-from mind_core.diversity import Cap, Policy
+from mind_core.diversity import NO_CATEGORY, Cap, Policy
 from mind_core.hits import TopList
-from mind_core.inference import TILE_USERS, Remembered, Retriever, recommend_shelves, remembered, search_shelves
+from mind_core.inference import (
+    TILE_USERS,
+    MINDRetriever,
+    Remembered,
+    Retriever,
+    recommend_shelves,
+    remembered,
+    search_shelves,
+)
 from mind_core.sequences import Sequences, full_histories
 from mind_core.shelves import Shelf, history_pairs, own_pairs
+from mind_core.special_rows import FIRST_ITEM
 
 CANDIDATES = 4  # of each interest, times the places of a list
 FEWEST = 64  # candidates of an interest
 DEEPER = 8  # times as many, where caps leave a list short
+CANDIDATES_AT_ONCE = 2**24  # of all users and interests that are looked at together
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,17 @@ class ListRules:
     def scores_decide(self) -> bool:
         """Whether a list is simply the highest scores of the items that are allowed."""
         return not self.caps and (self.policy == "best" or (self.policy == "greedy" and self.weight == 0))
+
+    @cached_property
+    def longest(self) -> float:
+        """How long a list can be, as far as the caps go."""
+        return min((self._room(cap) for cap in self.caps), default=float("inf"))
+
+    def _room(self, cap: Cap) -> int:
+        """Count the items that fit under a cap: of each category `limit` at most."""
+        kinds = cap.category[FIRST_ITEM:] if self.allowed is None else cap.category[self.allowed]
+        _, sizes = kinds[kinds != NO_CATEGORY].unique(return_counts=True)
+        return int(sizes.clamp(max=cap.limit).sum() + (kinds == NO_CATEGORY).sum())
 
     def within(self, allowed: Tensor) -> ListRules:
         """Return the same rules for fewer items: those that are in `allowed` (V,) too."""
@@ -96,7 +118,16 @@ def ruled_shelves(
 def _filled(
     retriever: Retriever, sequences: Sequences, users: Tensor, shelf: Shelf, n: int, rules: ListRules, depth: int
 ) -> TopList:
+    """Fill the lists of `users` from so many candidates, a part of the users at a time."""
     depth = min(depth, len(retriever.item_vectors))
+    together = max(1, CANDIDATES_AT_ONCE // (depth * interest_count(retriever)))
+    parts = [_part(retriever, sequences, some, shelf, n, rules, depth) for some in users.split(together)]
+    return TopList(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _part(
+    retriever: Retriever, sequences: Sequences, users: Tensor, shelf: Shelf, n: int, rules: ListRules, depth: int
+) -> TopList:
     if rules.policy == "best":
         pool, interests = recommend_shelves(retriever, sequences, users, {shelf: depth}, rules.allowed)[shelf], 1
         ran_out = (pool.items == 0).any(1)
@@ -105,7 +136,7 @@ def _filled(
         pool, interests = diversity.pooled(items, scores), items.shape[1]
         ran_out = (items[:, 0] == 0).any(1)  # every interest of a user finds the same number of items
     found = rules.choose(pool, n, interests)
-    short = (found.items == 0).any(1) & ~ran_out
+    short = ((found.items > 0).sum(1) < min(n, rules.longest)) & ~ran_out
     if depth < len(retriever.item_vectors) and short.any():
         more = _filled(retriever, sequences, users[short], shelf, n, rules, depth * DEEPER)
         for column, values in zip(found, more, strict=True):
@@ -126,10 +157,15 @@ def interest_candidates(
     items, scores : (B, K, n) by falling score; 0 and -inf where there are no more, and for interests that are not the
         user's own.
     """
-    interests = retriever.interests(full_histories(sequences, users[:1], retriever.view))[0].shape[1]
-    tiles = [_of_tile(retriever, sequences, tile, shelf, n, allowed) for tile in users.split(TILE_USERS // interests)]
+    together = max(1, TILE_USERS // interest_count(retriever))
+    tiles = [_of_tile(retriever, sequences, tile, shelf, n, allowed) for tile in users.split(together)]
     items, scores = (torch.cat(column) for column in zip(*tiles, strict=True))
     return items, scores
+
+
+def interest_count(retriever: Retriever) -> int:
+    """K: how many vectors a user has at most."""
+    return retriever.model.config.interests if isinstance(retriever, MINDRetriever) else 1
 
 
 def _of_tile(

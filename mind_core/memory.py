@@ -49,5 +49,5 @@ class RepeatMemory(nn.Module):
         """
         traits = traits.to(behaviours.dtype)
         learned: Tensor = (self.linear(traits) + self.output(functional.relu(self.hidden(traits)))).squeeze(-1)
-        item: Tensor = self.item(behaviours).squeeze(-1).repeat_interleave(len(traits) // len(behaviours), 0)
+        item: Tensor = self.item(behaviours).squeeze(-1).repeat_interleave(traits.shape[0] // behaviours.shape[0], 0)
         return learned + item

@@ -92,7 +92,7 @@ class UserEncoder(nn.Module):
         config = self.config
         importance = self._importance(mask, traits)
         if profile is not None:
-            profile = profile.repeat_interleave(len(mask) // len(behaviours), 0)
+            profile = profile.repeat_interleave(mask.shape[0] // behaviours.shape[0], 0)
         if config.encoder == "mind":
             own = self.own_interests(mask)
             capsules, weights = b2i_routing(
@@ -107,7 +107,7 @@ class UserEncoder(nn.Module):
                 importance=importance,
             )
         else:
-            own = torch.ones(len(mask), 1, dtype=torch.bool, device=mask.device)
+            own = torch.ones(mask.shape[0], 1, dtype=torch.bool, device=mask.device)
             weights = _evenly(mask)
             capsules = _pooled(behaviours, weights, importance)
         interests = self._finished(capsules, profile)
@@ -125,7 +125,9 @@ class UserEncoder(nn.Module):
         said = self.context(behaviours)
         place = torch.arange(mask.shape[1], device=mask.device)
         newest = (mask * place).amax(1)
-        window = torch.arange(len(mask), device=mask.device).div(len(mask) // len(behaviours), rounding_mode="floor")
+        window = torch.arange(mask.shape[0], device=mask.device).div(
+            mask.shape[0] // behaviours.shape[0], rounding_mode="floor"
+        )
         at_newest: Tensor = said[window, newest] * mask.any(1, keepdim=True)
         return at_newest
 
@@ -153,7 +155,7 @@ class UserEncoder(nn.Module):
         """(B, K) bool: interest j is the user's if j < K'_u."""
         count = self.config.interests
         if not self.config.adaptive_interests:
-            return torch.ones(len(mask), count, dtype=torch.bool, device=mask.device)
+            return torch.ones(mask.shape[0], count, dtype=torch.bool, device=mask.device)
         number = adaptive_interest_count(mask.sum(1), count)
         return torch.arange(count, device=mask.device) < number.unsqueeze(1)
 

@@ -32,9 +32,9 @@ def adaptive_interest_count(history_length: Tensor, interests: int) -> Tensor:
     >>> adaptive_interest_count(torch.tensor([0, 1, 7, 8, 1000]), interests=4).tolist()
     [1, 1, 2, 3, 4]
     """
-    # frexp is exact where log2 in float32 rounds: log2(8) must be 3, not 2.9999998
-    exponent = torch.frexp(history_length.clamp(min=1).to(torch.float64)).exponent - 1
-    return exponent.to(torch.int64).clamp(1, interests)
+    # exact where log2 in float32 rounds: log2(8) must be 3, not 2.9999998; and every runtime can compare
+    powers = 2 ** torch.arange(1, min(interests, 62) + 1, device=history_length.device)
+    return (history_length.unsqueeze(-1) >= powers).sum(-1).clamp(1, interests)
 
 
 def squash(z: Tensor) -> Tensor:
@@ -137,11 +137,11 @@ def b2i_routing(
     """
     if importance is None:
         importance = behaviours.new_ones(mask.shape)
-    if initial_logits.dim() == 3 and len(initial_logits) < len(mask):
-        initial_logits = initial_logits.repeat_interleave(len(mask) // len(initial_logits), 0)
+    if initial_logits.dim() == 3 and initial_logits.shape[0] < mask.shape[0]:
+        initial_logits = initial_logits.repeat_interleave(mask.shape[0] // initial_logits.shape[0], 0)
     still, amount = behaviours.detach(), importance.detach().unsqueeze(1)
     still_map = None if shared_map is None else shared_map.detach()
-    logits = initial_logits.expand(len(mask), -1, -1)
+    logits = initial_logits.expand(mask.shape[0], -1, -1)
     with torch.no_grad():
         for _ in range(iterations - 1):
             capsules = squash(_mapped(taken_in(amount * coupling(logits, mask, own), still), still_map))  # (B, K, d)

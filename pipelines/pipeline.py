@@ -45,7 +45,7 @@ class StageResult:
     figures: Mapping[str, float]
 
 
-def pipeline(config: Config, latest: bool = False) -> list[StageResult]:
+def pipeline(config: Config, latest: bool = True) -> list[StageResult]:
     """Do what is left of all steps; what each made, or had made before.
 
     Parameters

@@ -8,7 +8,7 @@ chosen on the validation users.
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,51 +27,69 @@ def by_count(split: Split, users: np.ndarray, catalogue: int) -> csr_matrix:
 
 
 def ials(data: Arrays, settings: Settings) -> tuple[Score, dict[str, Any]]:
-    """Fit iALS (Hu, Koren and Volinsky 2008) for each setting of the grid, keep the best.
+    """Fit iALS (Hu, Koren and Volinsky 2008), its settings chosen one after the other.
 
-    Confidence is alpha * (1 + log count). As `implicit` has it, an unknown pair has confidence 1.
+    Confidence is 1 + alpha * (1 + log count), and 1 of an unknown pair.
     """
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
     counts, catalogue, value = counts_of(data), int(data["item_rows"]), validator(data, settings)
-    unseen = counts == 0
+    unseen, train = counts == 0, split_of(data, "train")
 
-    def confidence(split: Split, users: np.ndarray) -> csr_matrix:
+    def confidence(split: Split, users: np.ndarray, alpha: float) -> csr_matrix:
         found = by_count(split, users, catalogue)
-        found.data = 1 + np.log(found.data)
+        found.data = 1 + alpha * (1 + np.log(found.data))
         return found
 
-    def score_of(model: AlternatingLeastSquares) -> Score:
-        def score(split: Split, users: np.ndarray) -> np.ndarray:
-            with threadpool_limits(1, "blas"):
-                factors = model.recalculate_user(np.arange(len(users)), confidence(split, users))
-            scores = factors @ model.item_factors.T
-            scores[:, unseen] = -np.inf
-            return scores
-
-        return score
-
-    train = split_of(data, "train")
-    matrix = confidence(train, np.arange(len(train)))
-    tried: list[tuple[float, dict[str, Any]]] = []
-    best: Score | None = None
-    for factors, regularization, alpha in product(*(settings[name] for name in ("factors", "regularization", "alpha"))):
+    def fitted(factors: int, regularization: float, alpha: float) -> Score:
         model = AlternatingLeastSquares(
             factors=factors,
             regularization=regularization,
-            alpha=alpha,
+            alpha=1.0,  # the matrix has it
             iterations=settings["iterations"],
             num_threads=settings["threads"],
             random_state=settings["seed"],
         )
         with threadpool_limits(1, "blas"):  # implicit has threads of its own
-            model.fit(matrix, show_progress=False)
-        reached = value(score_of(model))
-        if best is None or reached > max(other for other, _ in tried):
-            best = score_of(model)
-        tried.append((reached, {"factors": factors, "regularization": regularization, "alpha": alpha}))
-    assert best is not None
+            model.fit(confidence(train, np.arange(len(train)), alpha), show_progress=False)
+
+        def score(split: Split, users: np.ndarray) -> np.ndarray:
+            with threadpool_limits(1, "blas"):
+                vectors = model.recalculate_user(np.arange(len(users)), confidence(split, users, alpha))
+            scores = vectors @ model.item_factors.T
+            scores[:, unseen] = -np.inf
+            return scores
+
+        return score
+
+    return one_by_one({name: settings[name] for name in ("alpha", "regularization", "factors")}, fitted, value)
+
+
+def one_by_one(
+    grid: Mapping[str, Sequence[Any]], fitted: Callable[..., Score], value: Callable[[Score], float]
+) -> tuple[Score, dict[str, Any]]:
+    """Choose each setting of the grid in turn, the others as chosen so far, or the first of theirs.
+
+    Examples
+    --------
+    >>> made = lambda a, b: a + b  # what is scored, here by its own value
+    >>> found, told = one_by_one({"a": [1, 5, 2], "b": [3, 4]}, made, float)
+    >>> found, told["chosen"], len(told["tried"])
+    (9, {'a': 5, 'b': 4}, 4)
+    """
+    chosen = {name: values[0] for name, values in grid.items()}
+    best, tried = fitted(**chosen), list[tuple[float, dict[str, Any]]]()
+    tried.append((value(best), chosen))
+    for name, values in grid.items():
+        for each in values[1:]:
+            words = {**chosen, name: each}
+            score = fitted(**words)
+            reached = value(score)
+            if reached > max(other for other, _ in tried):
+                best = score
+            tried.append((reached, words))
+        chosen = _chosen(tried)["chosen"]
     return best, _chosen(tried)
 
 
@@ -106,13 +124,14 @@ def ease(data: Arrays, settings: Settings) -> tuple[Score, dict[str, Any]]:
         return score
 
     tried: list[tuple[float, dict[str, Any]]] = []
-    buffer = np.empty(gram.shape, np.float32)
+    best, spare = np.empty(gram.shape, np.float32), np.empty(gram.shape, np.float32)
     for regularization in settings["regularization"]:
-        reached = value(score_of(ease_weights(gram, regularization, buffer)))
+        spare = ease_weights(gram, regularization, spare)
+        reached = value(score_of(spare))
+        if not tried or reached > max(other for other, _ in tried):
+            best, spare = spare, best
         tried.append((reached, {"regularization": regularization}))
-    told = _chosen(tried)
-    weights = ease_weights(gram, told["chosen"]["regularization"], buffer)  # again: two of them may not fit
-    return score_of(weights), {**told, "items": len(kept)}
+    return score_of(best), {**_chosen(tried), "items": len(kept)}
 
 
 def ease_weights(gram: csr_matrix, regularization: float, buffer: np.ndarray) -> np.ndarray:
@@ -136,9 +155,10 @@ def ease_weights(gram: csr_matrix, regularization: float, buffer: np.ndarray) ->
         inverse[start:stop, stop:] = inverse[stop:, start:stop].T
         block = np.tril(inverse[start:stop, start:stop])
         inverse[start:stop, start:stop] = block + np.tril(block, -1).T
-    inverse /= -np.diag(inverse).copy()
-    np.fill_diagonal(inverse, 0)
-    return inverse
+    weights = inverse.T  # the buffer as it was given
+    weights /= -np.diag(inverse).copy()
+    np.fill_diagonal(weights, 0)
+    return weights
 
 
 def _chosen(tried: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:

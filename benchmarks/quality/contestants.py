@@ -120,16 +120,16 @@ def _chosen_by(config: Config) -> Settings:
 
 
 def ials(config: Config, dataset: Dataset, asked: Asked) -> Settings:
-    """A grid around the defaults of `implicit`."""
-    grid = {"factors": [64, 256], "regularization": [0.01, 1.0], "alpha": [1.0, 10.0, 40.0]}
+    """What it chooses from, one setting after the other; the first ones are what it begins with."""
+    grid = {"alpha": [1.0, 0.1, 10.0, 40.0], "regularization": [10.0, 1.0, 100.0, 300.0], "factors": [64, 128, 256]}
     if asked.quick:
         grid = {name: values[:1] for name, values in grid.items()}
     return {**_chosen_by(config), **grid, "iterations": 15}
 
 
 def ease(config: Config, dataset: Dataset, asked: Asked) -> Settings:
-    """Lambda around the published ones (200 to 1,000), and below, as the sets here are small."""
-    grid = [250.0] if asked.quick else [10.0, 50.0, 250.0, 1000.0]
+    """Lambda as RecTools has it, and below, as the sets here are small."""
+    grid = [500.0] if asked.quick else [20.0, 100.0, 500.0]
     return {**_chosen_by(config), "regularization": grid, "items": EASE_ITEMS}
 
 

@@ -25,7 +25,7 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".
 def page_of(target: Path) -> str | None:
     """Say which page of the site shows a file or folder of the repository; None where there is none."""
     if target.is_relative_to(DOCS):
-        return target.relative_to(DOCS).as_posix()
+        return (target / "index.md" if target.is_dir() else target).relative_to(DOCS).as_posix()
     if not target.exists() or not target.is_relative_to(ROOT):
         return None
     place = target.relative_to(ROOT).as_posix()

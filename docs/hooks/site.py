@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # MkDocs looks for modules b
 
 from docs.hooks.api import api_pages
 from docs.hooks.commands import commands_page
+from docs.hooks.licences import licences_page
 from docs.hooks.links import DOCS, PAGES, ROOT, linked, page_of, rewritten, source_page, with_files
 from docs.hooks.settings import campaign_page, settings_page
+
+NAMED_FENCE = re.compile(r"^(```\w+) [\w-]+$", re.MULTILINE)  # as for a test: GitHub takes the word, MkDocs does not
+NEW_PAGES = "How-to"  # the section that a page stands in until mkdocs.yml gives it a better place
 
 
 def generated() -> dict[str, str]:
@@ -22,6 +27,7 @@ def generated() -> dict[str, str]:
         "reference/settings.md": settings_page(),
         "reference/campaign.md": campaign_page(),
         "reference/commands.md": commands_page(),
+        "reference/licences.md": licences_page(),
         **api_pages(),
         **{page: (ROOT / name).read_text() for name, page in PAGES.items()},
     }
@@ -34,9 +40,17 @@ def on_config(config: Any) -> Any:
         "decisions/index.md": sorted(f"decisions/{each.name}" for each in (DOCS / "decisions").glob("[0-9]*.md")),
     }
     for section in config.nav:
-        for pages in section.values():
-            pages[:] = [_with_pages(entry, below) for entry in pages]
+        for title, pages in section.items():
+            more = unplaced(config.nav) if title == NEW_PAGES else []
+            pages[:] = [_with_pages(entry, below) for entry in [*pages, *more]]
     return config
+
+
+def unplaced(nav: list[dict[str, list[Any]]]) -> list[str]:
+    """List the pages of docs/ itself that mkdocs.yml does not name: they are shown all the same."""
+    entries = [entry for section in nav for pages in section.values() for entry in pages]
+    named = {page for entry in entries for page in (entry.values() if isinstance(entry, dict) else [entry])}
+    return sorted({each.name for each in DOCS.glob("*.md")} - named)
 
 
 def _with_pages(entry: Any, below: dict[str, list[str]]) -> Any:
@@ -70,4 +84,4 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if uri.startswith(("source/", "reference/")) and page.file.generated_by:
         return markdown
     names = [name for name, place in PAGES.items() if place == uri]
-    return rewritten(markdown, ROOT if names else (DOCS / uri).parent, uri)
+    return rewritten(NAMED_FENCE.sub(r"\1", markdown), ROOT if names else (DOCS / uri).parent, uri)

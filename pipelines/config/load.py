@@ -44,6 +44,8 @@ UNHASHED = (
     ("evaluate", "top_n"),
     ("evaluate", "again"),
     ("evaluate", "new"),
+    ("evaluate", "category"),
+    ("evaluate", "diversity"),
 )
 
 

@@ -96,8 +96,8 @@ class Exclusion(Section):
 
 
 class EventSource(TableSource):
-    user: str = "user"
-    item: str = "item"
+    user: str = "user"  # the column of user ids
+    item: str = "item"  # the column of item ids
     time: str = "time"  # timestamp, date, number (see time_unit), or ISO text; without a zone it is UTC
     time_unit: Literal["s", "ms", "us", "ns"] | None = None  # numbers count these since 1970 UTC, and the dataset has
     # microseconds. None: numbers are a mere order, a fraction is cut off
@@ -199,8 +199,8 @@ class DataConfig(Section):
     events: EventSource
     items: ItemTable | None = None
     profile: FeatureTable | None = None
-    min_user_events: int = Field(1, ge=1)
-    min_item_events: int = Field(1, ge=1)
+    min_user_events: int = Field(1, ge=1)  # users with fewer are left out; both minima hold together (k-core)
+    min_item_events: int = Field(1, ge=1)  # items with fewer are left out
     split: Split = Split()
     max_user_events: int | None = Field(None, ge=1)  # a user's newest that many events are kept; None: all
     session_gap: float | None = Field(None, gt=0)  # a behaviour after so many seconds (of the log's own unit, if its
@@ -253,11 +253,15 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    cutoffs: list[Cutoff] = [10, 20, 50]
+    cutoffs: list[Cutoff] = [10, 20, 50]  # the N of every metric@N
     seen: Literal["filter", "keep"] = "filter"  # items of the history in the candidate list
     top_n: int = Field(20, ge=1)  # of mind recommend
     again: Quota | None = None  # in place of top_n: so many items of the user's history. None: 0 if `new` is set
     new: Quota | None = None  # in place of top_n: so many items that the user never had. None: 0 if `again` is set
+    category: FeatureName | None = None  # an item feature: what varied lists cost is told by it. None: the first
+    # categorical one
+    diversity: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [0.003, 0.01, 0.03, 0.1, 0.3]  # lambdas of
+    # `lists.diversity` that are tried for it; []: none
 
     @model_validator(mode="after")
     def quotas_fill_a_list(self) -> EvaluateConfig:
@@ -349,8 +353,8 @@ class ServeConfig(Section):
 
 
 class Config(Section):
-    name: Name
-    preset: str = "default"
+    name: Name  # of the dataset and of what is made of it: folders, runs, the registered model
+    preset: str = "default"  # what a setting is where this file does not say
     home: str = "mind_home"  # of datasets, models, run state and the MLflow store: a folder, which all nodes of a
     # cluster must share, or s3://bucket/prefix or gs://bucket/prefix; MIND_HOME overrides it
     data: DataConfig

@@ -3,6 +3,8 @@
     manifest.json                      written last: a folder with a manifest is whole
     sequences/{train,validation,test}/part-NNNNN.parquet
                                        one row per user: user, items (oldest first), times, targets, profile_<feature>
+    sequences/newcomers/part-NNNNN.parquet
+                                       users that no split has, as all of their events are held out: items is empty
     items/part-00000.parquet           one row per item: item, id, count, train_count, feature_<name>, show_<column>,
                                        and raw_<name> of features that are not shown, as the item table has them
     vocabularies/items.parquet, vocabularies/users/part-NNNNN.parquet  index, id, count
@@ -48,6 +50,7 @@ READING = 2  # of the rules by which values of a log are read: what is missing, 
 MARK = Mark("manifest.json")
 RAW = "raw_"  # of a column's name
 Side = Literal["item", "profile"]
+NEWCOMERS = "newcomers"  # beside the splits
 
 
 @dataclass(frozen=True)
@@ -288,6 +291,10 @@ class Dataset:
         """List the Parquet files of a split, for `part_files.read_part`; there is at least one, perhaps empty."""
         return list(map(str, listed(self.layout.sequences(split), "part-*.parquet")))
 
+    def newcomer_files(self) -> list[str]:
+        """List the files of users that no split has: user, items (empty), targets, profile_<feature>; perhaps none."""
+        return list(map(str, listed(self.layout.sequences(NEWCOMERS), "part-*.parquet")))
+
     def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the files of a split as Arrow tables; in user order unless something was appended."""
         return (read_part(file, columns) for file in self.split_files(split))
@@ -296,11 +303,11 @@ class Dataset:
         """Read a split as one Arrow table."""
         return pa.concat_tables(self.tables(split, columns)).combine_chunks()
 
-    def rows_of(self, split: SplitName, users: Sequence[int]) -> pa.Table:
-        """Read the rows of some users, by index; those that the split lacks are left out."""
+    def rows_of(self, files: Sequence[str], users: Sequence[int]) -> pa.Table:
+        """Read the rows of some users, by index, in files of a split; those that they lack are left out."""
         wanted = pa.array(users, pa.int64())
         found: list[pa.Table] = []
-        for file in self.split_files(split):
+        for file in files:
             here = pc.is_in(read_part(file, ["user"])["user"], value_set=wanted)
             if pc.any(here, min_count=0).as_py() or not found:
                 found.append(read_part(file).filter(here))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipelines.config.schema import FeatureTable
 from pipelines.dataset.one_row import OneRow
-from pipelines.dataset.vocabulary import FeatureEncoder, Floats, fit, no_numbers, numbers_of
+from pipelines.dataset.vocabulary import FeatureEncoder, Floats, all_numbers_of, fit, no_numbers
 from pipelines.errors import UserError
 from pipelines.log.formats import Note
 from pipelines.log.ids import WHOLE_NUMBER, canonical
@@ -118,7 +118,7 @@ class FeatureRows:
             if encoder.kind in ("numeric", "bucket") and (odd := no_numbers(self.columns[encoder.name])) is not None:
                 found.append((f"Values of {encoder.name!r} that are no numbers, and count as missing", *odd))
             if encoder.low is not None and encoder.high is not None:
-                numbers = numbers_of(self.columns[encoder.name], encoder.name)
+                numbers = all_numbers_of(self.columns[encoder.name], encoder.name)
                 found += outliers(encoder.name, numbers, encoder.low, encoder.high)
         return found
 
@@ -130,7 +130,7 @@ def outliers(name: str, numbers: Floats, low: float, high: float) -> Iterator[No
         values, counts = np.unique(beyond, return_counts=True)
         most = int(counts.argmax())
         what = f"Outliers of {name!r}, taken for {low:g} or {high:g}; null_values: makes them missing"
-        yield what, len(beyond), f"{values[most]:g} ({counts[most]:,} times)"
+        yield what, len(beyond), f"{float(values[most])!r} ({counts[most]:,} times)"
 
 
 def _such_as(ids: pa.Array) -> str:

@@ -56,8 +56,7 @@ def split_rows(
     items : (E,) what stands for the events' items in the rows.
     index : (U,) what stands for the users.
     """
-    count = np.bincount(histories.user, minlength=len(histories.users))
-    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    offsets = _offsets(histories)
     behaviours: dict[str, npt.NDArray[Any]] = {"items": items, "times": histories.time}
     behaviours |= _behaviours(histories, data, unit)
     rows: dict[str, SplitRows] = {}
@@ -69,6 +68,35 @@ def split_rows(
         }
         rows[split] = SplitRows(cut, pa.table(columns))
     return rows
+
+
+def newcomers(histories: SortedEvents, items: Int32s, index: Int64s, rows: dict[str, SplitRows]) -> SplitRows:
+    """Make a row of each user that no split has: nothing to infer from but what is held out, which serving may know.
+
+    Parameters
+    ----------
+    items, index : as in `split_rows`.  rows : what it gave.
+    """
+    offsets = _offsets(histories)
+    known = np.zeros(len(histories.users), bool)
+    for each in rows.values():
+        known[each.cut.user] = True
+    user = np.flatnonzero(~known)
+    start, stop = offsets[user], offsets[user + 1]
+    table = pa.table(
+        {
+            "user": pa.array(index[user], pa.int64()),
+            "items": gather(items, start, start),
+            "targets": first_occurrences(gather(items, start, stop)),
+        }
+    )
+    return SplitRows(Stretches(user, start, start, start, stop), table)
+
+
+def _offsets(histories: SortedEvents) -> Int64s:
+    """(U + 1,) first event of each user."""
+    count = np.bincount(histories.user, minlength=len(histories.users))
+    return np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
 
 
 COUNTED: tuple[tuple[str, Literal["items", "targets"]], ...] = (("train", "items"), ("test", "targets"))

@@ -215,6 +215,11 @@ def encode_columns(encoders: list[FeatureEncoder], table: pa.Table, prefix: str)
 
 
 def numbers_of(column: Any, name: str) -> Floats:
+    """Read values as float64, none beyond LARGEST; missing, infinite and unparseable ones are NaN."""
+    return all_numbers_of(column, name).clip(-LARGEST, LARGEST)
+
+
+def all_numbers_of(column: Any, name: str) -> Floats:
     """Read values as float64; missing, infinite and unparseable ones are NaN."""
     array = as_array(column)
     if pa.types.is_string(array.type):
@@ -226,7 +231,7 @@ def numbers_of(column: Any, name: str) -> Floats:
         kind = "multi" if pa.types.is_nested(array.type) else "categorical"
         raise UserError(f"feature {name!r}: type {array.type} is no number; set kind: {kind}") from None
     numbers[~np.isfinite(numbers)] = np.nan
-    return numbers.clip(-LARGEST, LARGEST)
+    return numbers
 
 
 def no_numbers(column: Any) -> tuple[int, str] | None:

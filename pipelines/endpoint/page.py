@@ -20,6 +20,8 @@ button{background:#1b6ca8;color:#fff;border:0;border-radius:6px;padding:.5rem 1.
 .muted{color:#5a6b7d}
 """
 SCRIPT = """
+const line = document.getElementById('curl');
+line.textContent = line.textContent.replace('localhost:8000', location.host);
 document.getElementById('send').onclick = async () => {
   const out = document.getElementById('out'), started = performance.now();
   const answer = await fetch('recommend', {method: 'POST', body: document.getElementById('body').value});
@@ -45,7 +47,7 @@ def page(current: Current) -> str:
 <span class="muted">Also: <a href="health">/health</a>, <a href="ready">/ready</a>, <a href="metrics">/metrics</a>,
 <a href="openapi.json">/openapi.json</a></span></p>
 <h2>POST /recommend</h2>
-<pre>{escape(curl)}</pre>
+<pre id="curl">{escape(curl)}</pre>
 {_table(("field", "type", "default", "what"), [_row(name, each) for name, each in asked.items()])}
 <h2>Profile features</h2>
 {_table(("feature", "type", "such as"), [_feature(name, each) for name, each in features.items()])}

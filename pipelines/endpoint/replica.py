@@ -30,7 +30,6 @@ from pipelines.models.limits import RequestError
 
 NAME = "mind"
 LATENCY_MS: list[float] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000]
-BATCHES: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 METRICS_TIMEOUT_S = 10
 
 Outcome = Answer | RequestError
@@ -68,7 +67,6 @@ class Recommendations:
             "mind_requests", "Requests by status and fallback.", _tags("status", "fallback")
         )
         self.latency = metrics.Histogram("mind_latency_ms", "Of a request in its replica.", LATENCY_MS, _tags("status"))
-        self.batches = metrics.Histogram("mind_batch_size", "Requests that were answered together.", BATCHES)
         self.unknown = metrics.Counter("mind_unknown_items", "Ids of histories that the model does not know.")
         self.switches = metrics.Counter("mind_model_switches", "Times that another model took over.")
         self.failures = metrics.Counter("mind_alias_failures", "Looks at the alias, or loads, that failed.")
@@ -114,7 +112,6 @@ class Recommendations:
     async def gather(self, raws: list[Mapping[str, Any]]) -> list[tuple[Outcome, Current]]:
         """Answer a batch; the model works in a thread of its own, so that the next batch is read meanwhile."""
         current = self._current
-        self.batches.observe(len(raws))
         loop = asyncio.get_running_loop()
         outcomes = await loop.run_in_executor(self.pool, answer_all, current.answerer, raws)
         return [(outcome, current) for outcome in outcomes]
@@ -124,6 +121,7 @@ class Recommendations:
         fallback = "" if answer is None or answer.fallback is None else answer.fallback
         self.requests.inc(tags={"status": str(status), "fallback": fallback})
         self.latency.observe(seconds * 1000, tags={"status": str(status)})
+        self._tell(self._current, 1)  # Ray forgets what is not said again
         if answer is not None and answer.unknown:
             self.unknown.inc(answer.unknown)
 

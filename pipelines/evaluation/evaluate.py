@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from pipelines.evaluation.report import (
     model_report,
 )
 from pipelines.evaluation.show_report import show_report
+from pipelines.evaluation.variety import PriceSettings, price_report, price_settings
+from pipelines.evaluation.variety_figure import variety_figure
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.models.find import find_model
 from pipelines.models.over_users import STATS, UserPass
@@ -71,14 +73,17 @@ def evaluate(
     name = f"{cards[0].name}-{split}"
     target = config.place("evaluations", name)
     require_publishable(target, MARK)
+    cutoff, users = int(config.train.metric.split("@")[1]), dataset.manifest.splits[split].users
+    price = price_settings(config, dataset, cutoff, cards[0].config.interests, users)
     trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
     parent = None if trained[0] is None else trained[0].run_id
     with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
         with progress("Fitting the baselines", total=None):
             baselines = fit_baselines(dataset, config)
         categories = item_categories(dataset)
-        ranking, stats = _rank(config, dataset, folders, baselines, categories, split)
+        ranking, stats = _rank(config, dataset, folders, baselines, categories, split, price)
         report, per_user = _report(config, dataset, folders, cards, baselines, categories, ranking, split)
+        report = replace(report, price=price_report(price, ranking.prices, report.catalogue))
         with published(target, MARK) as folder:
             (folder / MARK.file).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
             pq.write_table(_per_user(dataset, report, ranking, per_user), folder / "users.parquet")
@@ -96,6 +101,7 @@ def _rank(
     baselines: FittedBaselines,
     categories: Categories | None,
     split: SplitName,
+    price: PriceSettings | None,
 ) -> tuple[Ranking, str]:
     """What the models made of the users of a split, and Ray Data's statistics of it."""
     arguments = {
@@ -105,7 +111,8 @@ def _rank(
         "depth": cutoff_of(config.train.metric),
     }
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-        arguments |= {"baselines": ray.put(baselines), "categories": ray.put(categories)}
+        shared = {"baselines": baselines, "categories": categories, "price": price}
+        arguments |= {name: ray.put(value) for name, value in shared.items()}
         everyone = UserPass(dataset, [split], config, RankUsers, folders, arguments)
         parts = list(rankings_in(everyone.blocks(f"Ranking {split} users")))
         stats = everyone.stats()
@@ -176,6 +183,8 @@ def _per_user(dataset: Dataset, report: Report, ranking: Ranking, metrics: dict[
 
 def _draw(report: Report, model: SavedModel, dataset: Dataset, split: SplitName, folder: Path) -> None:
     figures = {"bands": bands_figure(report)}
+    if report.price is not None:
+        figures["variety"] = variety_figure(report.price, report.models[0].name)
     if (users := shown_users(model, next(dataset.tables(split)), dataset)) is not None:
         figures["coupling"] = coupling_figure(model, users)
         if (retrieved := retrieved_figure(model, users, dataset)) is not None:

@@ -25,6 +25,7 @@ from pipelines.dataset.tensors import to_targets
 from pipelines.evaluation.baselines import FittedBaselines
 from pipelines.evaluation.interests import InterestSample, interest_sample
 from pipelines.evaluation.lists import Categories, ListSample, join_samples, list_samples
+from pipelines.evaluation.variety import PriceSample, PriceSettings, price_sample
 from pipelines.models.artifact import SavedModel
 from pipelines.models.over_users import UserWorker
 
@@ -64,6 +65,7 @@ class Ranking:
     users : (U,) user index.  lengths : (U,) behaviours in the history.
     row, targets : (T,) each target's place in `users` and its item.  again : (T,) it lies in its user's history.
     seen_targets : targets left out because seen items are filtered.  left_out : users without any other target.
+    prices : of each slice, what varied lists of the first model cost.
     """
 
     users: Ints
@@ -74,6 +76,7 @@ class Ranking:
     seen_targets: int
     left_out: int
     models: list[ModelRanking]
+    prices: list[list[PriceSample]]
 
 
 class RankUsers(UserWorker):
@@ -91,19 +94,34 @@ class RankUsers(UserWorker):
         found: Categories | None = ray.get(self.arguments["categories"])
         return found
 
+    @cached_property
+    def price(self) -> PriceSettings | None:
+        """As `baselines`."""
+        settings: PriceSettings | None = ray.get(self.arguments["price"])
+        return settings
+
     def work(  # type: ignore[override]
         self,
         table: pa.Table,
         *,
         baselines: object,
         categories: object,
+        price: object,
         cutoffs: list[int],
         exclude_seen: bool,
         every: int,
         depth: int,
     ) -> pa.Table:
         ranking = rank_slice(
-            self.models, self.baselines, table, cutoffs, exclude_seen, every, depth=depth, categories=self.categories
+            self.models,
+            self.baselines,
+            table,
+            cutoffs,
+            exclude_seen,
+            every,
+            depth=depth,
+            categories=self.categories,
+            price=self.price,
         )
         return pa.table({"ranking": [pickle.dumps(ranking)]})
 
@@ -124,11 +142,13 @@ def rank_slice(
     *,
     depth: int | None = None,
     categories: Categories | None = None,
+    price: PriceSettings | None = None,
 ) -> Ranking:
     """Rank the whole catalogue for the rows of a split, with each model and with each baseline.
 
     every : interests are looked at one by one for each so manieth user of the dataset, however the rows are cut.
     depth : of the lists whose make-up is looked at; None: the largest cutoff.  categories : of the items.
+    price : varied lists that the first model shall make.
     """
     sequences, targets = models[0].sequences(table), to_targets(table)
     everyone = torch.arange(len(sequences))
@@ -140,6 +160,10 @@ def rank_slice(
     ]
     counts = torch.tensor(baselines.counts)
     lists = list_samples(outcomes, sequences, counts, categories, depth or max(cutoffs))
+    prices = []
+    if price is not None and isinstance(scorers[0], MINDRetriever):
+        some = torch.tensor(table["user"].to_numpy() % price.every == 0)[outcomes[0].users]
+        prices = [price_sample(price, scorers[0], sequences, outcomes[0], some, exclude_seen=exclude_seen)]
     rankings = []
     for scorer, outcome, sample in zip(scorers, outcomes, lists, strict=True):
         own = _own(scorer, sequences, outcome)
@@ -156,10 +180,8 @@ def rank_slice(
                 _interests(scorer, sequences, outcome, chosen[outcome.users] & (own.sum(1) > 1), exclude_seen),
             )
         )
-    outcome, counted = (
-        outcomes[0],
-        outcomes[0].users,
-    )  # the same for every model: whose targets count depends on the data alone
+    outcome = outcomes[0]  # whose targets count depends on the data alone, so it is the same for every model
+    counted = outcome.users
     return Ranking(
         table["user"].to_numpy()[counted.numpy()],
         sequences.lengths[counted].numpy(),
@@ -169,6 +191,7 @@ def rank_slice(
         outcome.seen_targets,
         len(everyone) - len(counted),
         rankings,
+        prices,
     )
 
 
@@ -220,6 +243,7 @@ def join_rankings(slices: list[Ranking]) -> Ranking:
         sum(part.seen_targets for part in slices),
         sum(part.left_out for part in slices),
         models,
+        [samples for part in slices for samples in part.prices],
     )
 
 

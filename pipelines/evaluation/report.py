@@ -19,6 +19,7 @@ from mind_core.special_rows import FIRST_ITEM
 from pipelines.evaluation.interests import InterestReport, interest_report
 from pipelines.evaluation.lists import Categories, ListReport, list_report
 from pipelines.evaluation.ranking import Bools, Int8s, Ints, ModelRanking, Ranking
+from pipelines.evaluation.variety import PriceReport
 
 HISTORY_BANDS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
 POPULARITY_BANDS = ("head", "mid", "tail", "cold 1-4", "cold 0")
@@ -108,6 +109,7 @@ class Report:
     differences : of the headline metric to every other model, in their order; then of the groups' metrics.
     baselines_left_out : a line for each.
     version : of this format.
+    price : what varied lists of the evaluated model cost; None where nothing tells the items' categories.
     """
 
     dataset: str
@@ -126,6 +128,7 @@ class Report:
     differences: list[Difference]
     baselines_left_out: list[str]
     version: int = REPORT_VERSION
+    price: PriceReport | None = None
 
     @property
     def headlines(self) -> list[Difference]:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipelines.config.home_location import shown
 from pipelines.evaluation.report import Band, Difference, ModelReport, Report
+from pipelines.evaluation.variety import PriceReport
 from pipelines.models.doubts import below_popularity, never_asked
 from pipelines.progress import output
 
@@ -41,6 +42,10 @@ def show_report(report: Report, folder: Path) -> None:
     _say(list_line(report))
     for line in [*interest_lines(model), *doubt_lines(report)]:
         _say(line)
+    if report.price is not None:
+        output.print("", _variety(report.price), "", sep="\n")
+        for line in variety_lines(report.price):
+            _say(line)
     if report.seen_targets:
         _say(f"{report.seen_targets:,} targets were already in the history and are not asked for "
              f"({report.users_left_out:,} users had no other)")  # fmt: skip
@@ -164,6 +169,41 @@ def _bands(title: str, report: Report, metric: str, unit: str) -> Table:
     for model, bands in zip(report.models, groups, strict=True):
         table.add_row(model.label, *(figure(band.metrics[metric]) for band in bands))
     return table
+
+
+def _variety(price: PriceReport) -> Table:
+    """Show what each policy finds, and how varied its lists are."""
+    headings = [
+        f"recall\n@{price.n}",
+        f"ndcg\n@{price.n}",
+        "cover-\nage",
+        "cate-\ngories",
+        "pairs\ndiffer",
+        "dis-\ntance",
+    ]
+    table = _table("list", *headings, "across\ninter.", "inter-\nests")
+    table.columns[0].no_wrap = True
+    for row in price.rows:
+        shares = [row.recall, row.ndcg, row.coverage]
+        measured = [row.category_diversity, row.intra_list, row.across_interests]
+        table.add_row(
+            row.label,
+            *map(figure, shares),
+            f"{row.categories:.2f}",
+            *("–" if value is None else figure(value) for value in measured),
+            f"{row.interests:.2f}",
+        )
+    return table
+
+
+def variety_lines(price: PriceReport) -> list[str]:
+    """Say what the columns of `_variety` are."""
+    return [
+        f"What varied lists cost, on {price.users:,} users, lists of {price.n}; categories: {price.category}. To "
+        "choose one: lists.policy and lists.diversity (λ), docs/lists.md",
+        "pairs differ: share of a list's pairs from two categories; distance: 1 - cosine of a pair's item vectors; "
+        "across: the same of pairs that two interests found; interests: how many found items of a list",
+    ]
 
 
 def _table(*headings: str, gap: int = 2) -> Table:

@@ -67,10 +67,13 @@ class ItemColumns:
             For a column that there is not; it names those that there are.
         """
         if name not in self._values:
+            if name in {each.name for each in self.features}:
+                raise UserError(f"{asked}: this model holds no values of the item feature {name!r}, as its dataset was "
+                                "made before they were kept; preprocess and train again")  # fmt: skip
             near = difflib.get_close_matches(name, self.names, n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
+            meant = f"did you mean {near[0]}? There are" if near else "there are"
             listed = ", ".join(self.names[:SHOWN_NAMES]) + (", ..." if len(self.names) > SHOWN_NAMES else "")
-            raise UserError(f"{asked}: no column {name!r}; {meant}There are {listed}")
+            raise UserError(f"{asked}: no column {name!r}; {meant} {listed}")
         array = as_array(self._values[name])
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()

@@ -18,7 +18,7 @@ from pipelines.config.redact import redact
 from pipelines.config.schema import FeatureTable, ListsConfig, StockTable, TableSource
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.errors import UserError
-from pipelines.log.formats import columns_inside
+from pipelines.log.formats import absent_note, columns_inside, read_blocks
 from pipelines.log.ids import WHOLE_NUMBER, as_array, canonical
 from pipelines.log.sources import TEXT_FORMATS, fragments, guess_format, identity, read_source
 from pipelines.storage.filesystems import hint, open_filesystem, reason
@@ -82,6 +82,8 @@ def _lines(path: str) -> pa.Array:
     try:
         with filesystem.open_input_stream(where) as stream:
             text = stream.read().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{redact(path)}: no such file (looked for {where})") from None
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{redact(path)}: cannot be read: {reason(error)}{hint(path)}") from None
     except UnicodeDecodeError:
@@ -94,18 +96,20 @@ def _column(path: str, items: pa.Array, names: Sequence[str]) -> pa.Array:
     """The column of a table that holds ids; in a CSV of one column the first line may be an id itself."""
     source = TableSource(path=path)
     (piece, *_) = fragments(source, [])
-    present = (
-        list(names)
-        if piece.format == "jsonl"
-        else list(dict.fromkeys([*columns_inside(piece, source), *dict(piece.partition)]))
-    )
+    if piece.format == "jsonl":  # each line has columns of its own
+        first = next(read_blocks(piece, source, list(dict.fromkeys(names))), None)
+        notes = () if first is None else first.notes
+        absent = {note for note, _, _ in notes}
+        present = [name for name in names if absent_note(name) not in absent] or [keys for *_, keys in notes[:1]]
+    else:
+        present = list(dict.fromkeys([*columns_inside(piece, source), *dict(piece.partition)]))
     name = next((name for name in names if name in present), None)
-    if name is None and len(present) == 1:
+    if name is None and len(present) == 1 and piece.format != "jsonl":
         name = present[0]
     if name is None:
         raise UserError(f"{redact(path)}: no column of item ids; it must be named {' or '.join(dict.fromkeys(names))}, "
-                        f"the file has {', '.join(present)}")  # fmt: skip
-    ids = as_array(read_source(source, [name])[0][name])
+                        f"the file has {', '.join(present) or 'none of them'}")  # fmt: skip
+    ids = as_array(read_source(source, [name], id_column=name)[0][name])
     if name not in names and piece.format == "csv" and name in items.cast(pa.string()).to_pylist():
         ids = pa.concat_arrays([pa.array([name]), ids.cast(pa.string())])
     return canonical(ids, f"{redact(path)}: column {name!r}")

@@ -21,7 +21,7 @@ from pipelines.log.text_files import Read
 
 MANY_KEYS = 30
 _OVER_LINES = re.compile(rb"\s*(\[\s*[{\]]|\{\s*[\r\n])")  # an array, or an object of which the first line is {
-_NULL_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*null")  # on which Arrow takes a row for granted, or dies
+_INDENTED_NULL = re.compile(rb"\n[ \t\r]+null")
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -131,7 +131,7 @@ def _rows(
     data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], shown: str, longest: int
 ) -> JsonRows:
     try:
-        if _NULL_LINE.search(data) or suspects(data, longest):
+        if _has_null_line(data) or suspects(data, longest):
             raise pa.ArrowInvalid("a line is null, too long or too deep")
         return JsonRows(_parsed(data, columns, times, texts))
     except pa.ArrowInvalid:  # slow, and only for a block that holds a broken line, or several types in a column
@@ -144,6 +144,16 @@ def _rows(
             return JsonRows(_parsed(b"\n".join(good), columns, times, texts), lines)
         except pa.ArrowInvalid:
             return JsonRows(_of_many_types(good, columns, shown), lines)
+
+
+def _has_null_line(data: bytes) -> bool:
+    """Say whether a line begins with null, of which Arrow makes a row, or dies."""
+    indented = b"\n " in data or b"\n\t" in data
+    return (
+        data[:99].lstrip().startswith(b"null")
+        or b"\nnull" in data
+        or (indented and _INDENTED_NULL.search(data) is not None)
+    )
 
 
 def _parsed(data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType]) -> pa.Table:

@@ -86,6 +86,7 @@ class UserPass:
     splits : a user's row is taken from the first of them that has one.
     worker : with the arguments of its `work`.
     slice_users : rows that `work` gets at a time.
+    newcomers : users of no split too, of whom nothing is known but held-out events.
 
     Attributes
     ----------
@@ -101,9 +102,11 @@ class UserPass:
         folders: Sequence[Path],
         arguments: dict[str, Any],
         slice_users: int | None = None,
+        newcomers: bool = False,
     ) -> None:
         self.slice_users = slice_users or SLICE_USERS
         files = [file for split in splits for file in dataset.split_files(split)]
+        files += dataset.newcomer_files() if newcomers else []
         places = places_of(dataset, files)
         self.users = int((places >= 0).sum())
         filesystem, paths = located(files)

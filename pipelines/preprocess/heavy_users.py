@@ -53,7 +53,7 @@ def heaviest(events: SortedEvents) -> Heaviest:
 
 def warn_of_heaviest(data: DataConfig, found: Sequence[Heaviest]) -> None:
     """Say who has more events than any person, unless a setting cuts them already."""
-    user, events = max(found, key=lambda each: each[1], default=["", 0])
+    user, events = max(found, key=lambda each: each[1]) if found else ("", 0)
     if events > MANY and (data.max_user_events is None or data.max_user_events > MANY):
         console.print(
             f"User {user} has {events:,} events: a robot? --set data.max_user_events={MANY} keeps each user's newest, "

@@ -18,6 +18,7 @@ from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.dataset import (
+    NEWCOMERS,
     NOTHING,
     RAW,
     SCHEMA_VERSION,
@@ -29,7 +30,7 @@ from pipelines.dataset.dataset import (
 )
 from pipelines.dataset.feature_rows import FeatureRows
 from pipelines.dataset.sorted_events import SortedEvents
-from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, split_rows, stretches
+from pipelines.dataset.split_rows import COUNTED, SplitRows, item_occurrences, newcomers, split_rows, stretches
 from pipelines.dataset.splits import SPLITS
 from pipelines.dataset.vocabulary import FeatureEncoder, build_items, encode_columns
 from pipelines.log.formats import Note
@@ -193,7 +194,7 @@ def _write_part(part: Part, first_user: int, shared: Shared) -> dict[str, Any]:
 def write_sequences(
     histories: SortedEvents, index: Int64s, number: int, shared: Shared
 ) -> tuple[dict[str, SplitRows], list[str]]:
-    """Write the users' rows as part `number` of every split.
+    """Write the users' rows as part `number` of every split, and of the newcomers if there are any.
 
     Parameters
     ----------
@@ -209,7 +210,8 @@ def write_sequences(
         profile = encode_columns(shared.profile_encoders, shared.profile.look_up(histories.users), "profile")
     splits = split_rows(histories, items, index, shared.data, shared.unit, shared.cutoffs)
     digests = []
-    for split, rows in splits.items():
+    others = newcomers(histories, items, index, splits)
+    for split, rows in {**splits, **({NEWCOMERS: others} if others.table.num_rows else {})}.items():
         table = rows.table
         for name, column in profile.items():
             table = table.append_column(name, column.take(pa.array(rows.cut.user)))

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from mind_core.list_rules import ListRules
+from mind_core.list_rules import NO_RULES, ListRules
 from mind_core.sequences import Sequences
 from mind_core.shelves import Shelf
 from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.names import file_name
-from pipelines.config.schema import Config
+from pipelines.config.schema import Config, ListsConfig
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.splits import SPLITS
 from pipelines.errors import UserError
@@ -35,6 +35,8 @@ from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.reasons import with_reasons
 from pipelines.retrieval.show_lists import show_lists
 from pipelines.storage.tables import write_text
+
+NEEDED = ("user", "items", "targets")  # of a row of a split, beside the profile
 
 
 def recommend(
@@ -68,16 +70,14 @@ def recommend(
     """
     dataset = Dataset.open(config.dataset_path)
     folder = find_model(config, dataset, model)
-    saved = load_model(folder)
-    rules, told = rules_of(config, saved.columns())
-    for line in told:
-        console.print(line, highlight=False)
     if users is None:
         out = out or config.home_path / "recommendations" / f"{file_name(folder.name)}.parquet"
-        rows = _everyone(config, dataset, folder, out, rules, latest=latest, why=why)
+        rows = _everyone(config, dataset, folder, out, latest=latest, why=why)
         output.print(f"{rows:,} recommendations: {shown(out)}", soft_wrap=True)
         return out
-    histories = _rows(dataset, users)
+    saved = load_model(folder)
+    rules = told_rules(config, saved)
+    histories = _rows(dataset, users, latest)
     sequences = saved.sequences(histories, latest)
     lists = _lists(saved, sequences, config.evaluate.shelves, rules, why)
     if out is None:
@@ -102,8 +102,10 @@ def _indices(dataset: Dataset, users: list[str]) -> list[int]:
     return [int(place) for place in places]
 
 
-def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
+def _rows(dataset: Dataset, users: list[str], latest: bool) -> pa.Table:
     """Each user's row: of the test split, else validation, else train, in the order of `users`.
+
+    latest : else of the newcomers, whose events are all held out.
 
     Raises
     ------
@@ -112,15 +114,18 @@ def _rows(dataset: Dataset, users: list[str]) -> pa.Table:
     """
     indices = _indices(dataset, users)
     found: dict[int, pa.Table] = {}
-    for split in reversed(SPLITS):
+    files = [dataset.split_files(split) for split in reversed(SPLITS)]
+    for some in [*files, *([dataset.newcomer_files()] if latest else [])]:
         missing = [index for index in indices if index not in found]
-        if missing:
-            table = dataset.rows_of(split, missing)
+        if missing and some:
+            table = dataset.rows_of(some, missing)
+            kept = [name for name in table.column_names if name in NEEDED or name.startswith("profile_")]
+            table = table.select(kept)
             found |= {int(index): table.slice(row, 1) for row, index in enumerate(table["user"].to_pylist())}
     for user, index in zip(users, indices, strict=True):
         if index not in found:
             raise UserError(f"--user {user}: no history to infer from: all events of this user lie in the held-out "
-                            f"time, or there was only one ({dataset})")  # fmt: skip
+                            f"time, or there was only one ({dataset}); --latest counts those too")  # fmt: skip
     return pa.concat_tables([found[index] for index in indices]).combine_chunks()
 
 
@@ -141,6 +146,14 @@ class ListItems(UserWorker):
         return _with_ids(lists, ray.get(ids).take(table["user"]))
 
 
+def told_rules(config: Config, model: SavedModel) -> ListRules:
+    """Read the rules of lists for a model, and say what there is to say of them."""
+    rules, told = rules_of(config, model.columns())
+    for line in told:
+        console.print(line, highlight=False)
+    return rules
+
+
 def _lists(
     model: SavedModel, sequences: Sequences, sizes: Mapping[Shelf, int], rules: ListRules, why: bool
 ) -> pa.Table:
@@ -148,15 +161,15 @@ def _lists(
     return with_reasons(model, sequences, lists) if why else lists
 
 
-def _everyone(
-    config: Config, dataset: Dataset, model: Path, out: Path, rules: ListRules, *, latest: bool, why: bool
-) -> int:
+def _everyone(config: Config, dataset: Dataset, model: Path, out: Path, *, latest: bool, why: bool) -> int:
     """Write the lists of all users, those of the test split first; the number of rows."""
+    # without rules the driver needs no model
+    rules = NO_RULES if config.lists == ListsConfig() else told_rules(config, load_model(model))
     arguments = {"sizes": config.evaluate.shelves, "latest": latest, "why": why}
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
         ids = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
         arguments |= {"ids": ids, "rules": ray.put(rules)}
-        everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], arguments)
+        everyone = UserPass(dataset, EVERYONE, config, ListItems, [model], arguments, newcomers=latest)
         rows = write_lists(everyone.blocks("Recommending"), out)
         write_text(everyone.stats(), config.home_path / "recommendations" / f"{out.stem}.{STATS}")
     return rows

@@ -23,11 +23,11 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.evaluation.figures import item_names
-from pipelines.lists.rules import rules_of
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.models.find import find_model
-from pipelines.progress import console, output
+from pipelines.progress import output
 from pipelines.retrieval.list_files import write_lists
+from pipelines.retrieval.recommend import told_rules
 from pipelines.retrieval.show_lists import GAP, LONGEST, cell, fitting
 from pipelines.retrieval.strangers import places_of
 
@@ -55,9 +55,7 @@ def similar(
     if not isinstance(saved.retriever, MINDRetriever):
         raise UserError(f"{saved.card.name}: encoder {saved.card.config.encoder} has no item vectors to compare")
     places = [_known(saved, text, place) for text, place in zip(items, places_of(saved, items), strict=True)]
-    rules, told = rules_of(config, saved.columns())
-    for line in told:
-        console.print(line, highlight=False)
+    rules = told_rules(config, saved)
     found = nearest_items(saved.retriever.item_vectors, torch.tensor(places) + FIRST_ITEM, top, rules.allowed)
     table = _as_table(saved, places, found)
     if out is not None:

@@ -13,12 +13,12 @@ from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import train_counts
-from pipelines.lists.rules import rules_of
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.models.find import find_model
 from pipelines.progress import console, output
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.reasons import with_reasons
+from pipelines.retrieval.recommend import told_rules
 from pipelines.retrieval.show_lists import show_lists
 
 NAMED = 5  # unknown ids in a line
@@ -43,11 +43,11 @@ def recommend_history(
     """
     dataset = Dataset.open(config.dataset_path)
     saved = load_model(find_model(config, dataset, model))
-    rules, told = rules_of(config, saved.columns())
+    rules = told_rules(config, saved)
     places = places_of(saved, ids)
     known = [place for place in places if place is not None]
     unknown = [text for text, place in zip(ids, places, strict=True) if place is None]
-    for line in [*told, *_about(unknown, len(ids))]:
+    for line in _about(unknown, len(ids)):
         console.print(line, highlight=False)
     if not known:
         console.print("No item of the history is known to the model: this is the popular list")

@@ -27,7 +27,7 @@ def is_dead(name: str | None) -> bool:
         return False
     try:
         process = psutil.Process(int(found[2]))
-        another = abs(float(process.create_time()) - int(found[3])) > SECONDS
+        another = abs(process.create_time() - int(found[3])) > SECONDS
         return bool(another or process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True

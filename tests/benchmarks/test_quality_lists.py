@@ -126,7 +126,9 @@ def test_ease_is_the_closed_form() -> None:
 
     clicks = (np.random.default_rng(0).random((3000, 1100)) < 0.02).astype(np.float32)  # more than one block
     gram = clicks.T @ clicks
-    found = ease_weights(csr_matrix(gram), 20.0, np.empty_like(gram))
+    buffer = np.empty_like(gram)
+    found = ease_weights(csr_matrix(gram), 20.0, buffer)
+    assert np.shares_memory(found, buffer), "one dense matrix, not two"
     inverse = np.linalg.inv(gram.astype(np.float64) + 20 * np.eye(len(gram)))
     expected = -inverse / np.diag(inverse)
     np.fill_diagonal(expected, 0)

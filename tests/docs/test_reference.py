@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from docs.hooks.api import api_pages, modules
 from docs.hooks.commands import commands, commands_page
+from docs.hooks.docstrings import as_markdown
 from docs.hooks.markdown import cell, code
 from docs.hooks.settings import _comments, campaign_page, parts, settings_page
 from jobs.cli import app
@@ -111,3 +112,38 @@ def test_every_module_of_the_model_has_a_page() -> None:
 )
 def test_text_in_a_table_stays_in_its_cell(text: str, shown: str) -> None:
     assert cell(text) == shown
+
+
+def test_a_docstring_becomes_markdown_with_its_shapes() -> None:
+    text = """Score things.
+
+    Parameters
+    ----------
+    behaviours : (B, L, d), e_i, oldest first.
+        More of it.
+    mask : (B, L) bool.  own : (B, K) bool.
+    power
+        p >= 0.
+
+    Returns
+    -------
+    vectors : (B, K), zero at padding.
+
+    Source: a paper.
+
+    Examples
+    --------
+    By hand:
+
+    >>> 1 + 1
+    2
+
+    Then more.
+    """
+    shown = as_markdown(text)
+    assert "**Parameters**\n\n- `behaviours`: (B, L, d), e_i, oldest first.\n    More of it.\n" in shown
+    assert "\n- `mask`: (B, L) bool.\n- `own`: (B, K) bool.\n" in shown
+    assert "- `power`\n    p >= 0." in shown
+    assert "**Returns**\n\n- `vectors`: (B, K), zero at padding.\n\nSource: a paper." in shown
+    assert as_markdown("A.\n\nx    1\nlong    2\n") == "A.\n\n\n    x    1\n    long    2"
+    assert "By hand:\n\n\n```pycon\n>>> 1 + 1\n2\n```\n\nThen more." in shown

@@ -39,6 +39,7 @@ def found(tmp_path: Path, text: str) -> list[str]:
             "page.md:1: mind evaluate --split tests: must be one of test, validation",
         ),
         ("`mind recommend CONF --top many`", "page.md:1: mind recommend --top many: must be a number"),
+        ("```bash\nmind train x.yaml --home\n```", "page.md:2: mind train --home lacks its value"),
         ("`mind train CONF --preset papper`", "page.md:1: mind train --preset papper: there are default, paper"),
         ("`mind tune CONF --preset default`", "page.md:1: mind tune --preset default: there are quick"),
         ("`mind tune CONF --set search.trails=3`", "page.md:1: --set search.trails=3: no such setting"),
@@ -67,6 +68,7 @@ def test_a_misnamed_thing_is_found_with_its_line(tmp_path: Path, text: str, faul
     [
         "`mind STAGE CONF`, `mind jobs`, `mind submit STAGE CONF --address URL`, `mind plan --events 1e9 ...`",
         "`mind tune CONF --set settings.train.epochs=8 --set search.trials=40 --set campaign=NAME`",
+        "Say `mind train --home` and where.",
         "`--set KEY=VALUE`, `--set train.workers=N`, `ray.put`, `train.py`, `data.items.features.brand.min_count`",
         "```console\n$ mind train x.yaml --set train.epoch=3\nmind: error: unknown key\n```",
         "```bash\nAWS_REGION=x mind submit --detach train x.yaml --set train.workers=8  # eight\nray up mind.yaml\n```",

@@ -121,8 +121,11 @@ def _mind(words: list[str], kind: str) -> Iterator[list[str]]:
         yield words[place + 1 :]
 
 
-def command_faults(words: list[str], fails: bool = False) -> Iterator[str]:
-    """Say what the Typer app would refuse in the words after ``mind``; placeholders such as CONF stand for anything."""
+def command_faults(words: list[str], fails: bool = False, named: bool = False) -> Iterator[str]:
+    """Say what the Typer app would refuse in the words after ``mind``; placeholders such as CONF stand for anything.
+
+    With `named` an option may stand at the end without its value: it is spoken of.
+    """
     command: Any = typer.main.get_command(app)
     options = _options(command)
     name, sets, preset, values, stage_next = "mind", [], None, [], False
@@ -136,8 +139,11 @@ def command_faults(words: list[str], fails: bool = False) -> Iterator[str]:
             if options[option] is None or options[option].is_flag:
                 continue
             value = value if equals else next(rest, "")
+            if not value and named:
+                continue
             if not value:
                 yield f"{name} {option} lacks its value"
+                continue
             if PLACEHOLDER.fullmatch(value):
                 continue
             if option in ("--set", "-s"):
@@ -267,7 +273,7 @@ def faults(piece: Piece) -> Iterator[str]:
     ):
         yield f"no target make {target[1]}"
     for words in commands(piece):
-        yield from command_faults(words, piece.fails)
+        yield from command_faults(words, piece.fails, piece.kind == "span")
 
 
 def _options(command: Any) -> dict[str, Any]:

@@ -23,7 +23,11 @@ STAGES = {  # command or module: the module that a command imports
     "report": "evaluation.report_page.command",
     "promote": "evaluation.promote",
     "recommend": "retrieval.recommend",
+    "recommend_history": "retrieval.strangers",
+    "similar": "retrieval.similar",
     "export": "retrieval.export",
+    "towers": "retrieval.towers",
+    "serve": "endpoint.serve",
     "tune": "tuning.tune",
     "dashboard": "tracking.dashboard",
     "synthetic": "preprocess.synthetic",
@@ -122,7 +126,7 @@ def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, con
     assert run("recommend", conf, "--user", "7", "-u", "x", "--top", "5", "--out", "a.csv").exit_code == 0
     ((config,), options) = stage.calls[0]
     assert config.evaluate.top_n == 5
-    assert options == {"users": ["7", "x"], "out": Path("a.csv"), "model": None, "latest": False}
+    assert options == {"users": ["7", "x"], "out": Path("a.csv"), "model": None, "latest": False, "why": False}
     assert run("recommend", conf, "--all", "--latest").exit_code == 0
     assert (stage.calls[1][1]["users"], stage.calls[1][1]["latest"]) == (None, True)
 
@@ -130,8 +134,28 @@ def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, con
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "recommend: give either --user ID (may be repeated) or --all"),
-        (["--user", "1", "--all"], "recommend: give either --user ID (may be repeated) or --all"),
+        ([], "recommend: give either --user ID (may be repeated), --history ID,ID,... or --all"),
+        (["--user", "1", "--all"], "recommend: give either --user ID (may be repeated), --history ID,ID,... or --all"),
+        (
+            ["--history", "1", "--all"],
+            "recommend: give either --user ID (may be repeated), --history ID,ID,... or --all",
+        ),
+        (["--all", "--cap", "department"], "--cap department: must be COLUMN=N, for example department=3"),
+        (["--all", "--cap", "a=0"], "--set lists.cap.a=0: must be >= 1"),
+        (["--all", "--lambda", "-1"], "--set lists.diversity=-1.0: must be >= 0.0"),
+        (
+            ["--all", "--policy", "random"],
+            "--set lists.policy='random': must be 'best', 'quota', 'round_robin' or 'greedy'",
+        ),
+        (
+            ["--all", "--policy", "quota", "--lambda", "1"],
+            "--set lists.diversity=1.0: must be left out without policy: greedy",
+        ),
+        (
+            ["--all", "--where", "department != FUEL"],
+            "--where department != FUEL: found FUEL at letter 15, where a number, a text in quotes, true or false "
+            "must stand (text stands in quotes: 'FUEL')",
+        ),
         (["--all", "--out", "a.xls"], "--out a.xls: must end in .parquet, .csv, .jsonl"),
         (["--all", "--top", "0"], "--set evaluate.top_n=0: must be >= 1"),
         (["--all", "--again", "-1"], "--set evaluate.again=-1: must be >= 0"),
@@ -142,6 +166,36 @@ def test_recommend_passes_users_top_and_out(monkeypatch: pytest.MonkeyPatch, con
 def test_recommend_refuses_what_makes_no_sense(conf: Path, arguments: list[str], message: str) -> None:
     result = run("recommend", conf, *arguments)
     assert (result.exit_code, result.stderr) == (2, f"mind: error: {message}\n")
+
+
+def test_recommend_takes_rules_of_lists(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "recommend")
+    filters = ("--where", "department != 'FUEL'", "--deny", "a.txt", "--deny", "b.txt")
+    more = ("--allow", "c.csv", "--stock", "s.parquet", "--cap", "department=3", "--cap", "my=col=2", "--lambda", "0.5")
+    assert run("recommend", conf, "--all", "--why", *filters, *more).exit_code == 0
+    ((config,), options) = stage.calls[0]
+    assert options["why"]
+    lists = config.lists
+    assert (lists.where, lists.deny, lists.allow) == ("department != 'FUEL'", ["a.txt", "b.txt"], ["c.csv"])
+    assert lists.stock is not None
+    assert lists.stock.path == "s.parquet"
+    assert lists.cap == {"department": 3, "my=col": 2}
+    assert (lists.policy, lists.diversity) == ("greedy", 0.5)
+    assert run("recommend", conf, "--all", "--quota", "3").exit_code == 0
+    assert (stage.calls[1][0][0].lists.policy, stage.calls[1][0][0].lists.quota) == ("quota", 3)
+
+
+def test_recommend_takes_a_history_and_similar_an_item(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "recommend_history")
+    assert run("recommend", conf, "--history", "3, 7,,x", "--history", "y", "--why").exit_code == 0
+    assert stage.calls[0][0][1] == ["3", "7", "x", "y"]
+    assert stage.calls[0][1] == {"out": None, "model": None, "why": True}
+    alike = install(monkeypatch, "similar")
+    assert run("similar", conf, "--item", "7", "--top", "3", "--where", "price < 5").exit_code == 0
+    (config, items, top), options = alike.calls[0]
+    assert (items, top, config.lists.where) == (["7"], 3, "price < 5")
+    assert options == {"out": None, "model": None}
+    assert run("similar", conf).exit_code == 2
 
 
 def test_recommend_passes_quotas_and_refuses_those_that_leave_an_empty_list(
@@ -239,3 +293,26 @@ main()
     _, stderr = process.communicate(timeout=20)
     # then it says so and ends as shells expect
     assert (process.returncode, stderr) == (130, "mind: interrupted\n")
+
+
+def test_serve_takes_a_port_and_a_model(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "serve", names=("serve_model",))
+    done = run("serve", conf, "--port", 9000, "--model", "x", "--set", "serve.replicas=2")
+    assert done.exit_code == 0, done.output
+    (((config,), options),) = stage.calls
+    assert (config.serve.port, config.serve.replicas, options) == (9000, 2, {"model": "x"})
+
+
+def test_serve_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray.serve", None)
+    done = run("serve", conf)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "mind: error: serve: needs packages that are not installed: pip install 'mind-retrieval[serve]'\n"
+    )
+
+
+def test_export_of_towers_makes_nothing_else(monkeypatch: pytest.MonkeyPatch, conf: Path) -> None:
+    stage = install(monkeypatch, "towers", names=("export_towers",))
+    assert run("export", conf, "--towers", "--model", "x").exit_code == 0
+    assert stage.calls[0][1] == {"model": "x"}

@@ -105,6 +105,26 @@ def test_a_cap_reaches_as_deep_as_it_must(
         assert found.items[user].tolist() == expected[:10]
 
 
+def test_lists_are_not_looked_for_beyond_what_the_caps_let_in(
+    given: tuple[MINDRetriever, Sequences], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = ListRules(caps=(Cap(KINDS, 1), Cap(torch.full((ITEMS,), -1), 1)))
+    assert rules.longest == 5
+    assert rules.within(KINDS == 2).longest == 1
+    assert ListRules().longest == float("inf")
+    monkeypatch.setattr(list_rules, "DEEPER", None)  # nobody multiplies by it
+    assert (made(given, torch.arange(60), rules)["all"].items > 0).sum(1).tolist() == [5] * 60
+
+
+def test_the_users_that_are_looked_at_together_do_not_show(
+    given: tuple[MINDRetriever, Sequences], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = made(given, torch.arange(60), RULES["quota"])
+    monkeypatch.setattr(list_rules, "CANDIDATES_AT_ONCE", 1)
+    found = made(given, torch.arange(60), RULES["quota"])
+    assert all(same(found[shelf], expected[shelf]) for shelf in SIZES)
+
+
 def test_interests_search_by_themselves(given: tuple[MINDRetriever, Sequences]) -> None:
     retriever, sequences = given
     items, scores = interest_candidates(retriever, sequences, torch.arange(60), "all", 5)

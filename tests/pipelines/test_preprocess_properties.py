@@ -38,8 +38,35 @@ Event = tuple[str, str, int]  # user, item, time: what is to come out, ids as te
 
 INT64 = (-(2**63), 2**63 - 1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-AWKWARD = ["1", "2", "7", "007", "-1", "+1", "1.0", "7.", "NaN", "null", "None", "\\N", " NA", " ", "", "a\nb", "\r", 'q"q', "a,b", "é",
-           "e\u0301", "\x00", "\ufeff", "\N{GRINNING FACE}", "9" * 18, str(2**63 - 1), "9" * 20]  # fmt: skip
+AWKWARD = [
+    "1",
+    "2",
+    "7",
+    "007",
+    "-1",
+    "+1",
+    "1.0",
+    "7.",
+    "NaN",
+    "null",
+    "None",
+    "\\N",
+    " NA",
+    " ",
+    "",
+    "a\nb",
+    "\r",
+    'q"q',
+    "a,b",
+    "é",
+    "e\u0301",
+    "\x00",
+    "\ufeff",
+    "\N{GRINNING FACE}",
+    "9" * 18,
+    str(2**63 - 1),
+    "9" * 20,
+]
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 

@@ -87,14 +87,18 @@ def diversity_figure(report: Report, look: Look) -> Figure:
     parts = {
         f"list/{name}@{depth}": text for name, text in DIVERSITY.items() if f"list/{name}@{depth}" in model.metrics
     }
-    figure = Figure(figsize=(7.2, 1.4 + 0.34 * (len(report.models) + len(parts))), layout="constrained")
-    upper, lower = figure.subplots(2, 1, height_ratios=(len(report.models), len(parts)), sharex=True)
+    panels = [len(report.models), len(parts)] if len(parts) > 1 else [len(report.models)]
+    figure = Figure(figsize=(7.2, 1.0 + 0.2 * len(panels) + 0.34 * sum(panels)), layout="constrained")
+    upper, *lower = figure.subplots(len(panels), 1, height_ratios=panels, squeeze=False)[:, 0]
     values = [each.metrics.get(f"list/diversity@{depth}", np.nan) for each in report.models]
     _said_bars(upper, [each.label for each in report.models], values, model_colours(report, look))
-    colours = [look.of(0), look.of(2), look.of(1)][: len(parts)]
-    _said_bars(lower, list(parts.values()), [model.metrics[name] for name in parts], colours)
     upper.set_title("two items of a list, mean distance (Jaccard)")
-    lower.set_title(f"{model.label}: by who found them")
+    for axes in lower:
+        colours = [look.of(0), look.of(2), look.of(1)]
+        _said_bars(axes, list(parts.values()), [model.metrics[name] for name in parts], colours[: len(parts)])
+        axes.set_title(f"{model.label}: by who found them")
+    for axes in (upper, *lower):
+        axes.set_xlim(0, 1.12)  # nothing is further apart than 1
     return figure
 
 

@@ -27,6 +27,7 @@ from pipelines.evaluation.report_page.look import Look
 from pipelines.models.artifact import SavedModel
 
 LOOKED_AT = 256  # users, of whom the one whose list is shared most evenly by the interests is drawn
+BEHAVIOURS = 16  # at least, where anybody has so many
 CLOUD = 1500  # of the most frequent items, behind
 NAME = 32  # letters of an item
 LETTERS = 8  # their size in points
@@ -73,7 +74,8 @@ def user_plane(
         return None
     sequences = model.sequences(table)
     lengths = sequences.lengths
-    enough = min(2**model.card.config.interests, retriever.view.max_history, int(lengths.max()) if len(lengths) else 0)
+    longest = min(retriever.view.max_history, int(lengths.max()) if len(lengths) else 0)
+    enough = min(max(BEHAVIOURS, 2**model.card.config.interests), longest)
     users = (lengths >= max(1, enough)).nonzero().squeeze(1)[:LOOKED_AT]
     if not len(users):
         return None

@@ -300,12 +300,12 @@ def _lists(found: Found) -> Section:
         section.add(None, calibration, NO_CATEGORIES)
         return section
     section.add(Picture("diversity", diversity, _diversity_caption(first), partial(lists.diversity_figure, report)))
-    off = [model for model in report.models if f"list/calibration@{depth}" in model.metrics]
-    best = min(off, key=lambda model: model.metrics[f"list/calibration@{depth}"])
+    name = f"list/calibration@{depth}"
+    best = min((model for model in report.models if name in model.metrics), key=lambda model: model.metrics[name])
+    own = f"the model's are {first.metrics[name]:.2f} off" if best is not first else "they are the model's own"
     caption = (
-        f"The lists of {best.label} are nearest to the histories ({best.metrics[f'list/calibration@{depth}']:.2f}); "
-        f"the model's are {first.metrics[f'list/calibration@{depth}']:.2f} off (0 = the same shares of "
-        f"{first.lists.feature})."
+        f"The lists of {best.label} are nearest to the histories ({best.metrics[name]:.2f}), {own} (0 = the same "
+        f"shares of {first.lists.feature})."
     )
     section.add(Picture("calibration", calibration, caption, partial(lists.calibration_figure, report), wide=True))
     return section

@@ -44,8 +44,9 @@ def passed(
     work: Callable[[pa.Table], pa.Table],
     splits: Sequence[SplitName] = EVERYONE,
     slice_users: int = 64,
+    newcomers: bool = False,
 ) -> list[pa.Table]:
-    everyone = UserPass(dataset, splits, config, copied(work), [], {}, slice_users)
+    everyone = UserPass(dataset, splits, config, copied(work), [], {}, slice_users, newcomers)
     return list(everyone.blocks("Passing"))
 
 
@@ -83,6 +84,20 @@ def test_every_user_comes_once_in_the_order_of_the_files_and_never_as_a_supersed
     blocks = passed(config, appended, lambda table: table.select(["user", "items"]))
     assert pa.concat_tables(blocks).equals(first_rows(appended))
     assert {len(block) for block in blocks[:-1]} == {64}, "cut alike across files, whatever was left out of them"
+
+
+def test_newcomers_come_last_if_they_are_asked_for(config: Config, appended: Dataset) -> None:
+    # given a user more, of whom all events are held out
+    rows = appended.table("test").slice(0, 1).drop_columns(["times"])
+    rows = rows.set_column(0, "user", pa.array([9000], pa.int64()))
+    rows = rows.set_column(1, "items", pa.array([[]], rows.schema.field("items").type))
+    write_table(rows, appended.layout.part("newcomers", 0))
+    users = pa.table({"index": pa.array(range(9001), pa.int32()), "id": range(9001), "count": range(9001)})
+    write_table(users, appended.layout.users(0))
+    without = pa.concat_tables(passed(config, appended, lambda table: table.select(["user"])))["user"].to_pylist()
+    found = pa.concat_tables(passed(config, appended, lambda table: table.select(["user", "items"]), newcomers=True))
+    assert found["user"].to_pylist() == [*without, 9000]
+    assert found["items"].to_pylist()[-1] == []
 
 
 def test_a_home_in_a_store_is_read_where_it_lies(

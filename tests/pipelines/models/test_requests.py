@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.models.answers import Answerer
@@ -189,9 +189,8 @@ BODIES = st.one_of(
 )
 
 
-@given(BODIES)
-@settings(max_examples=400, deadline=None)
-def test_any_body_is_answered_or_refused_in_one_line_and_at_once(answerer: Answerer, body: bytes) -> None:
+def check(answerer: Answerer, body: bytes) -> None:
+    """A body is answered, or refused in one line, and at once."""
     started = time.perf_counter()
     refusal, request, answer = None, None, None
     try:
@@ -209,3 +208,17 @@ def test_any_body_is_answered_or_refused_in_one_line_and_at_once(answerer: Answe
     assert len(set(answer.ids)) == len(answer.ids)
     assert np.isfinite(answer.scores).all()
     assert time.perf_counter() - started < 5  # on a machine that others use too
+
+
+@given(BODIES)
+@settings(max_examples=400, deadline=None)
+def test_any_body_is_answered_or_refused_in_one_line_and_at_once(answerer: Answerer, body: bytes) -> None:
+    check(answerer, body)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@given(BODIES)
+@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+def test_twenty_thousand_bodies_are_answered_or_refused(answerer: Answerer, body: bytes) -> None:
+    check(answerer, body)

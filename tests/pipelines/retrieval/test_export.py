@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,7 +16,6 @@ import torch
 from mind_core.sequences import full_histories
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.tensors import feature_specs, to_sequences
 from pipelines.errors import UserError
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.retrieval.export import Export, export, export_folder
@@ -35,6 +35,16 @@ def model(config: Config) -> SavedModel:
 @pytest.fixture(scope="module")
 def exported(config: Config, model: SavedModel) -> Path:
     return export(config, model=NAME)
+
+
+@pytest.fixture(scope="module")
+def as_evaluated(config: Config, model: SavedModel) -> Path:
+    return export(config, model=NAME, latest=False)
+
+
+def interests_of(model: SavedModel, table: pa.Table, latest: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    sequences = model.sequences(table, latest)
+    return model.retriever.interests(full_histories(sequences, torch.arange(len(table)), model.retriever.view))
 
 
 def rows(folder: Path, kind: str) -> pa.Table:
@@ -63,15 +73,31 @@ def test_a_search_over_the_exported_vectors_gives_the_exported_lists(exported: P
         np.testing.assert_allclose(own, [score for _, score in listed], rtol=1e-5)
 
 
-def test_vectors_are_the_bits_that_recommend_and_evaluate_score_with(
-    config: Config, model: SavedModel, exported: Path
+def test_the_newest_events_count_unless_it_is_told_otherwise(
+    config: Config, model: SavedModel, exported: Path, as_evaluated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    marks = [Export.read(folder) for folder in (exported, as_evaluated)]
+    assert [mark.latest for mark in marks if mark] == [True, False]
+    dataset = Dataset.open(config.dataset_path)
+    table = dataset.table("test")
+    ids = dataset.vocabulary("users")["id"].take(table["user"]).to_pylist()
+    vectors, own = interests_of(model, table, latest=True)
+    stored = {row["user"]: row["interests"] for row in rows(exported, "users").to_pylist()}
+    for user, mine, mask in zip(ids, vectors, own, strict=True):
+        assert torch.equal(torch.tensor(stored[user]), mine[mask])
+    export(config, model=NAME)
+    assert "inferred from all events, the held-out ones too" in capsys.readouterr().out
+    export(config, model=NAME, latest=False)
+    assert "inferred from the events before the held-out ones" in capsys.readouterr().out
+
+
+def test_vectors_are_the_bits_that_evaluate_scores_with(config: Config, model: SavedModel, as_evaluated: Path) -> None:
+    exported = as_evaluated
     items = torch.tensor(rows(exported, "items")["vector"].to_pylist())
     assert torch.equal(items, model.retriever.item_vectors[2:])
     dataset = Dataset.open(config.dataset_path)
     table = dataset.table("test")
-    sequences = to_sequences(table, feature_specs(model.card.profile_features))
-    vectors, own = model.retriever.interests(full_histories(sequences, torch.arange(len(table)), model.retriever.view))
+    vectors, own = interests_of(model, table, latest=False)
     ids = dataset.vocabulary("users")["id"].take(table["user"]).to_pylist()
     stored = {row["user"]: row["interests"] for row in rows(exported, "users").to_pylist()}
     for user, mine, mask in zip(ids, vectors, own, strict=True):
@@ -90,6 +116,7 @@ def test_lists_are_those_of_recommend(config: Config, model: SavedModel, tmp_pat
 
 def test_every_user_with_a_history_comes_once_and_the_mark_counts_them(config: Config, exported: Path) -> None:
     users, mark = rows(exported, "users"), Export.read(exported)
+    assert rows(exported, "items")["number"].to_pylist() == list(range(len(rows(exported, "items"))))
     assert mark is not None
     dataset = Dataset.open(config.dataset_path)
     known = {user for split in ("train", "validation", "test") for user in dataset.table(split)["user"].to_pylist()}  # type: ignore[arg-type]
@@ -178,3 +205,60 @@ def test_popularity_is_exported_too(config: Config, tmp_path: Path) -> None:
 def test_without_a_model_it_is_one_line(config: Config) -> None:
     with pytest.raises(UserError, match="no model of preset paper yet"):
         export(config.model_copy(update={"preset": "paper"}))
+
+
+def test_new_items_are_in_the_items_and_the_lists(config: Config, model: SavedModel, tmp_path: Path) -> None:
+    assert config.data.items is not None
+    table = pq.read_table(config.data.items.path)
+    new = table.set_column(table.schema.get_field_index("item_id"), "item_id", pc.add(table["item_id"], 10_000_000))
+    pq.write_table(new, tmp_path / "new.parquet")
+    folder = export(config, model=NAME, items=str(tmp_path / "new.parquet"))
+    made, items = Export.read(folder), rows(folder, "items")
+    assert made is not None
+    assert (made.items, made.new_items) == (len(items), len(new))
+    assert items["id"].to_pylist()[-len(new) :] == new["item_id"].to_pylist()
+    assert set(rows(folder, "lists")["id"].to_pylist()) & set(new["item_id"].to_pylist())
+    assert folder != export_folder(config, model.card)
+
+
+def test_an_index_comes_to_an_export_that_is_there(config: Config, exported: Path) -> None:
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed (the extra `index`)")
+    before = (exported / "export.json").stat().st_mtime_ns
+    assert export(config, model=NAME, index="hnsw") == exported
+    report = json.loads((exported / "index-hnsw" / "report.json").read_text())
+    assert report["items"] == len(rows(exported, "items"))
+    assert report["measured"][-1]["recall"] > 0.95
+    assert (exported / "export.json").stat().st_mtime_ns == before
+    assert pq.read_table(exported / "index-hnsw" / "ids.parquet").equals(
+        rows(exported, "items").select(["number", "id"])
+    )
+    built = (exported / "index-hnsw" / "items.faiss").stat().st_mtime_ns
+    export(config, model=NAME, index="hnsw")
+    assert (exported / "index-hnsw" / "items.faiss").stat().st_mtime_ns == built
+
+
+def test_candidates_of_an_index_and_own_items_beside_them_are_the_list(config: Config, exported: Path) -> None:
+    """The three steps of docs/export.md, from the files alone."""
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed (the extra `index`)")
+    from pipelines.retrieval.index import ItemIndex
+
+    export(config, model=NAME, index="flat")
+    index = ItemIndex.load(exported / "index-flat")
+    items, users, lists = (rows(exported, kind) for kind in ("items", "users", "lists"))
+    ids, vectors = items["id"].to_pylist(), np.stack(items["vector"].to_numpy(zero_copy_only=False))
+    place = {item: number for number, item in enumerate(ids)}
+    listed: dict[Any, list[Any]] = {}
+    for row in lists.to_pylist():
+        listed.setdefault(row["user"], []).append(row["id"])
+    same = 0
+    for row in users.to_pylist():
+        interests = np.array(row["interests"], np.float32)
+        scores, found = index.search(interests, 20 + len(row["own_items"]))
+        best: dict[Any, float] = {}
+        for score, number in zip(scores.flatten().tolist(), found.flatten().tolist(), strict=True):
+            if number >= 0 and ids[number] not in row["own_items"]:
+                best[ids[number]] = max(score, best.get(ids[number], -9.0))
+        for item, more in zip(row["own_items"], row["own_scores"], strict=True):
+            best[item] = float((interests @ vectors[place[item]]).max()) + more
+        same += sorted(best, key=lambda item: -best[item])[:20] == listed[row["user"]]
+    assert same >= 0.98 * len(users), "but for scores that differ in the last bit"

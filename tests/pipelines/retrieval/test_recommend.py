@@ -227,6 +227,19 @@ def test_a_user_without_any_history_is_one_line(config: Config, model: SavedMode
     with pytest.raises(UserError, match=f"--user {user}: no history to infer from") as error:
         recommend(config.model_copy(update={"home": str(home)}), [str(user)], model=str(model.path))
     assert "\n" not in str(error.value)
+    assert "--latest counts those too" in str(error.value)
+    # when all events of the user are held out, as the dataset then says
+    rows = dataset.table("test").slice(0, 1)
+    newcomer = rows.set_column(0, "user", pa.array([0], pa.int64())).select(
+        ["user", "items", "targets", "profile_group"]
+    )
+    (target / "sequences" / "newcomers").mkdir()
+    empty = newcomer.set_column(1, "items", pa.array([[]], newcomer.schema.field("items").type))
+    pq.write_table(empty, target / "sequences" / "newcomers" / "part-00000.parquet")
+    own = config.model_copy(update={"home": str(home)})
+    out = recommend(own, [str(user)], tmp_path / "newcomer.parquet", model=str(model.path), latest=True)
+    assert out is not None
+    assert pq.read_table(out)["again"].to_pylist()[:1] != []
 
 
 def test_a_printed_list_is_grouped_by_interest_and_marks_the_held_out_items(

@@ -121,7 +121,8 @@ def test_what_is_evaluated_is_not_evaluated_again(config: Config, html: Path, mo
 def test_a_report_json_of_another_format_is_made_anew(config: Config, html: Path) -> None:
     file = config.home_path / "evaluations" / "planted-default-0123456789-test" / "report.json"
     raw = json.loads(file.read_text())
-    file.write_text(json.dumps({name: value for name, value in raw.items() if name != "models"} | {"models": [{}]}))
+    older = [{name: value for name, value in model.items() if name != "lists"} for model in raw["models"]]
+    file.write_text(json.dumps({**raw, "models": older}))
     report(config, model="planted-default-0123456789")
     assert json.loads(file.read_text())["models"][0]["lists"]["depth"] == 20
 
@@ -161,7 +162,7 @@ def test_short_histories_and_items_without_features_are_said_not_drawn(
 ) -> None:
     generator = np.random.default_rng(0)
     events = {
-        "user": [f"<u{user}>" for user in range(60) for _ in range(4)],
+        "user": [f"<w{user}>" for user in range(60) for _ in range(4)],
         "item": [f"<b>{item}" for user in range(60) for item in generator.choice(30, 4, replace=False)],
         "time": list(range(240)),
     }
@@ -185,8 +186,8 @@ def test_short_histories_and_items_without_features_are_said_not_drawn(
     text = made.read_text()
     assert "the dataset has no categorical item feature" in text
     assert "nobody has a history long enough for all interests" in text
-    assert "<u" not in text, "ids are escaped"
-    assert "User &lt;u" in text
+    assert "<w" not in text, "ids are escaped"
+    assert "User &lt;w" in text
 
 
 def found_of(config: Config) -> Found:
