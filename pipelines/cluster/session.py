@@ -84,6 +84,7 @@ def ray_session(
             logging_level=logging.WARNING,
             log_to_driver=False,
         )
+    _heed_sigterm()
     _set_up_data()
     try:
         if home is not None:
@@ -140,6 +141,16 @@ def _bring_a_token() -> None:
     known = Path("~/.ray/auth_token").expanduser().is_file() or "RAY_AUTH_TOKEN_PATH" in os.environ
     if "RAY_AUTH_MODE" not in os.environ and not known:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _heed_sigterm() -> None:
+    """End by SystemExit on SIGTERM: Ray's core has put a handler below Python's that prints its stack and aborts."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(number)
 
 
 def _set_up_data() -> None:

@@ -36,6 +36,7 @@ class Command:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY), MARK: self.mark, **(environment or {})},
                 start_new_session=True,
+                preexec_fn=_heeds_ctrl_c,
             )
 
     def said(self) -> str:
@@ -98,6 +99,11 @@ class Command:
         for process in self.tree():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
+
+
+def _heeds_ctrl_c() -> None:
+    """Undo what a shell does to jobs in the background: they ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def left_in(home: Path) -> list[str]:
