@@ -163,6 +163,9 @@ class SavedModel:
         """What filters and caps of lists may name: read when it is asked for."""
         names = pq.read_schema(self.path / "items.parquet").names
         raw = pq.read_table(self.path / "items.parquet", columns=[name for name in names if name.startswith(RAW)])
+        added = len(self.items) - len(raw) if raw.column_names else 0  # with_new_items: of these nothing is kept
+        more = pa.table({field.name: pa.nulls(added, field.type) for field in raw.schema})
+        raw = pa.concat_tables([raw, more]) if added else raw
         values = {name.removeprefix(RAW): raw[name] for name in raw.column_names}
         values |= {"id": self.items["id"], "count": self.items["count"]}
         shown = [name for name in self.items.column_names if name.startswith("show_")]

@@ -76,6 +76,13 @@ def test_an_artifact_knows_what_filters_need_without_the_dataset(
     assert not [name for name in Dataset.open(config.dataset_path).items().column_names if name.startswith("raw_")]
 
 
+def test_items_that_were_added_to_a_model_have_empty_values_of_features_that_are_not_shown(model: SavedModel) -> None:
+    more = SavedModel(model.path, model.card, model.retriever, pa.concat_tables([model.items, model.items.slice(0, 2)]))
+    values = more.columns().column("category", "test")
+    assert len(values) == len(more.columns()) == len(model.items) + 2
+    assert values[-2:].null_count == values.null_count == 2
+
+
 @pytest.mark.parametrize("policy", ["best", "quota", "round_robin", "greedy"])
 def test_lists_of_some_of_all_and_of_an_export_are_the_same_and_obey(
     config: Config, model: SavedModel, users: list[int], category: dict[Any, Any], tmp_path: Path, policy: str
