@@ -94,8 +94,11 @@ def test_files_without_a_header_and_tables_matched_by_what_is_in_them(tmp_path: 
 
 
 def test_json_with_event_types_and_session_lines(tmp_path: Path) -> None:
-    rows = [{"visitorId": f"v{n % 30}", "event": ["view", "buy"][n % 7 == 0], "itemid": n % 50, "ts": 1433221332117 + n * 10**7}
-            for n in range(600)]  # fmt: skip
+    first = 1433221332117
+    rows = [
+        {"visitorId": f"v{n % 30}", "event": ["view", "buy"][n % 7 == 0], "itemid": n % 50, "ts": first + n * 10**7}
+        for n in range(600)
+    ]
     (tmp_path / "events.json").write_text(json.dumps(rows))
     config = proposed(tmp_path, tmp_path / "events.json")
     assert (config.data.events.user, config.data.events.time_unit, config.data.events.event_type) == (
