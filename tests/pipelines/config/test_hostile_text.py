@@ -16,7 +16,7 @@ from pipelines.config.redact import redact
 from pipelines.errors import UserError
 from tests.pipelines.config.test_load import mistake
 
-SECONDS = 1.0
+SECONDS = 1.0  # of CPU
 
 
 def bomb(levels: int, with_name: bool) -> str:
@@ -64,9 +64,9 @@ HOSTILE = {
 def test_hostile_yaml_is_one_line_at_once(tmp_path: Path, text: str) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text, "utf-8")
-    began = time.perf_counter()
+    began = time.process_time()
     said = mistake(file)
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     assert HOSTILE[text] in said
     assert str(file) in said
     assert len(said) < 600
@@ -82,21 +82,21 @@ def test_tags_of_plain_values_are_taken() -> None:
     "value", ["a" * 40_000, "a://" * 10_000, "a:" * 20_000, "x://" + "a:" * 20_000, "?key" * 10_000]
 )
 def test_a_long_value_costs_no_more_than_its_length(conf: Path, setting: str, value: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     said = ""
     try:
         load_config(conf, [f'{setting}="{value}"'])
     except UserError as error:
         said = str(error)
     assert len(said) < 1000
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def test_a_megabyte_is_redacted_at_once() -> None:
     for text in ("a" * 10**6, "http://" * 10**5, "://" + "a:" * 10**5, "x://h?" + "key" * 10**5):
-        began = time.perf_counter()
+        began = time.process_time()
         redact(text)
-        assert time.perf_counter() - began < SECONDS
+        assert time.process_time() - began < SECONDS
 
 
 def test_a_secret_in_an_endless_uri_is_hidden() -> None:
