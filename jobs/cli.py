@@ -85,6 +85,28 @@ def preprocess(
 
 
 @app.command()
+def init(
+    log: Annotated[str, typer.Argument(metavar="LOG", help="The event log: a file, a folder, a glob or a URI.")],
+    items: Annotated[str | None, typer.Option("--items", metavar="T", help="A table of the items.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", metavar="T", help="A table of the users.")] = None,
+    name: Annotated[str, typer.Option("--name", help="Of the configuration; it is written to NAME.yaml.")] = "mine",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead.")] = None,
+) -> None:
+    """Look at a log and write a configuration for it, in which every guess says that it is one."""
+    from pipelines.log.first_look import look_at
+    from pipelines.log.proposal import propose
+
+    path = out or Path(f"{name}.yaml")
+    if path.exists():
+        raise UserError(f"{path}: is there already; give --out FILE or --name NAME")
+    text = propose(name, look_at(log), look_at(items) if items else None, look_at(profile) if profile else None)
+    path.write_text(text, encoding="utf-8")
+    loaded_config(path, None, None, None)  # what is written is read
+    typer.echo(text, nl=False)
+    print_next("preprocess", path, None, None, None)
+
+
+@app.command()
 def train(
     conf: Conf,
     profile: Annotated[bool, typer.Option("--profile", help="Show where a step's time goes.")] = False,

@@ -30,6 +30,7 @@ from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 
+SAID = 4  # of what a run lacks
 PYTHONS: dict[str, Callable[[Options], Path]] = {"rectools": rectools_python, "rechub": rechub_python}
 
 
@@ -136,7 +137,8 @@ def main() -> None:
     print(f"written to {arguments.out}")
     if arguments.write_readme:
         if lacks := missing(tables, seeds, arguments.quick):
-            raise SystemExit("README.md is left as it is; this run is not complete: " + "; ".join(lacks))
+            more = f"; and {len(lacks) - SAID} more" if len(lacks) > SAID else ""
+            raise SystemExit(f"README.md is left as it is, this run is not complete: {'; '.join(lacks[:SAID])}{more}")
         write_readme(REPOSITORY / "README.md", markdown(tables, seeds))
 
 

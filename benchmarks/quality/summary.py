@@ -108,19 +108,33 @@ def apart(found: Difference) -> str:
     return text if found.told else f"({text})"
 
 
+def heading(metric: str) -> str:
+    """Write a metric's name short enough for a column.
+
+    >>> heading("hit_rate@10"), heading("again/recall@20"), heading("shelf_new/recall@20")
+    ('HR@10', 'again R@20', 'new shelf R@20')
+    """
+    group, _, name = metric.rpartition("/")
+    kind, n = name.split("@")
+    short = {"hit_rate": "HR", "recall": "R", "ndcg": "NDCG", "mrr": "MRR"}[kind]
+    return f"{'new shelf' if group == 'shelf_new' else group} {short}@{n}".strip()
+
+
 def sheet(table: Table) -> Sheet:
     """Lay the table out for the terminal."""
     metrics = table.metrics
     compared = [name for name in COMPARED if name in metrics and DEFAULT in table.outcomes]
-    columns = ["", *metrics, *(f"{name} less default's" for name in compared), "minutes", "GB"]
+    columns = ["", *map(heading, metrics), *(f"{heading(name)} less default" for name in compared), "min", "GB"]
     against = {name: table.differences(name) for name in compared}
     rows = []
     for name, found in table.outcomes.items():
         cells = [with_spread(found.means(metric)) for metric in metrics]
         cells += [apart(against[metric][name]) if name in against[metric] else "" for metric in compared]
         rows.append([found.label, *cells, f"{found.minutes:.1f}", f"{found.gigabytes:.1f}"])
-    notes = ["mean ± standard deviation over seeds; differences are paired by user: ± is half of the 95 % interval, in "
-             "brackets what is not told apart"]  # fmt: skip
+    notes = [
+        "R: recall, HR: HitRate; mean ± standard deviation over seeds",
+        "differences are paired by user: ± is half of the 95 % interval, in brackets what is not told apart",
+    ]
     notes += [f"{name} is left out: {why}" for name, why in table.left_out.items()]
     cut = [name for name, found in table.outcomes.items() if any(told.get("ended") == "cap" for told in found.told)]
     notes += [f"{name}: training ended by the limit of time" for name in cut]

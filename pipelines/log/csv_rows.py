@@ -167,12 +167,17 @@ def _header(body: bytes, dialect: Dialect) -> tuple[list[str] | None, int]:
     start = len(body) - len(body.lstrip(_ENDS))
     if start == len(body):
         return None, start
-    found = (
-        None if dialect.mark is None else _patterns(dialect.byte, dialect.mark, None).several_lines.match(body, start)
-    )
+    found = None
+    if dialect.mark is not None:
+        found = _patterns(dialect.byte, dialect.mark, None).several_lines.match(body, start)
     stop = _line_end(body, start) if found is None else found.end()
-    options = csv.ReadOptions(use_threads=False, block_size=stop - start + 1)
-    header = csv.read_csv(pa.BufferReader(body[start:stop]), options, csv.ParseOptions(**dialect.parse_options))
+    line = body[start:stop].rstrip(_ENDS) + b"\n"
+    plain = {} if found is not None else {"quote_char": False}  # a quote that is not closed is part of a name
+    header = csv.read_csv(
+        pa.BufferReader(line),
+        csv.ReadOptions(use_threads=False, block_size=len(line) + 1),
+        csv.ParseOptions(**dialect.parse_options | plain),
+    )
     return list(header.schema.names), stop
 
 

@@ -68,6 +68,7 @@ class Block:
     table: pa.Table
     unreadable: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+    keys: tuple[str, ...] = ()  # JSON: what the objects have
 
 
 @contextmanager
@@ -211,7 +212,7 @@ def _json_blocks(
             listed = ", ".join(keys[:MANY_KEYS]) + (", ..." if len(keys) > MANY_KEYS else "")
             absent = [name for name in columns if name not in given and not has_column(table, name)]
             notes = tuple((absent_note(name), table.num_rows, listed) for name in absent if table.num_rows)
-            yield Block(_with_columns(table, columns, given, source), rows.lines, notes)
+            yield Block(_with_columns(table, columns, given, source), rows.lines, notes, tuple(keys))
 
 
 def absent_note(column: str) -> str:

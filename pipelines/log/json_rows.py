@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -48,7 +49,7 @@ def json_rows(
     texts: dict[str, pa.DataType] = {}  # what the blocks before held text in that Arrow took for times
     for lines in _lines(read, shown, block_bytes, longest):
         lines.isascii() or lines.decode()  # Arrow takes any bytes for UTF-8
-        yield _rows(lines, columns, times, texts, shown, longest)
+        yield _rows(lines, columns, times, texts, longest)
 
 
 def keys_of(kind: pa.Schema | pa.DataType, prefix: str = "") -> Iterator[str]:
@@ -128,7 +129,7 @@ def _objects(chunk: bytes, read: Read, shown: str, block_bytes: int) -> Iterator
 
 
 def _rows(
-    data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], shown: str, longest: int
+    data: bytes, columns: Collection[str], times: str | None, texts: dict[str, pa.DataType], longest: int
 ) -> JsonRows:
     try:
         if _has_null_line(data) or suspects(data, longest):
@@ -143,7 +144,7 @@ def _rows(
         try:
             return JsonRows(_parsed(b"\n".join(good), columns, times, texts), lines)
         except pa.ArrowInvalid:
-            return JsonRows(_of_many_types(good, columns, shown), lines)
+            return _of_many_types(good, columns, lines)
 
 
 def _has_null_line(data: bytes) -> bool:
@@ -214,20 +215,50 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _of_many_types(lines: list[bytes], columns: Collection[str], shown: str) -> pa.Table:
-    """Read lines of which a key holds numbers here and text there: that column is text."""
+def _of_many_types(lines: list[bytes], columns: Collection[str], bad: tuple[str, ...]) -> JsonRows:
+    """Read lines of which a key holds numbers here and text there: that column is text.
+
+    Where most values are lists, another one is a list of itself; where most are not, a line with a list or an object is
+    no row.
+    """
     objects = [json.loads(line) for line in lines]
-    found = {}
+    found: dict[str, list[Any]] = {}
+    is_row = [True] * len(lines)
     for name in columns:
         values = [_value(each, name) for each in objects]
-        try:
-            found[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            if any(isinstance(value, (list, dict)) for value in values):
-                raise UserError(f"{shown}: key {name!r} holds lists or objects here and other values there") from None
-            found[name] = pa.array([_text(value) for value in values], pa.string())
-    absent = [name for name in found if pa.types.is_null(found[name].type) and not any(_has(o, name) for o in objects)]
-    return pa.table({name: column for name, column in found.items() if name not in absent})
+        nested = [isinstance(value, (list, dict)) for value in values]
+        if 2 * sum(nested) > len(values) - values.count(None):
+            values = [value if value is None or held else [value] for value, held in zip(values, nested, strict=True)]
+        else:
+            is_row = [is_good and not held for is_good, held in zip(is_row, nested, strict=True)]
+        found[name] = values
+    rows = list(compress(objects, is_row))
+    bad += tuple(line.decode() for line, is_good in zip(lines, is_row, strict=True) if not is_good)
+    table = {
+        name: _column(list(compress(values, is_row)))
+        for name, values in found.items()
+        if not rows or any(_has(each, name) for each in rows)
+    }
+    return JsonRows(pa.table(table), bad)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Make a column of them; of text, where they are of several types."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        if any(isinstance(value, list) for value in values):
+            return pa.array([None if value is None else list(_texts(value)) for value in values], pa.list_(pa.string()))
+        return pa.array([_text(value) for value in values], pa.string())
+
+
+def _texts(value: Any) -> Iterator[str | None]:
+    """Yield all values within lists as text, objects as a whole."""
+    if not isinstance(value, list):
+        yield _text(value)
+        return
+    for each in value:
+        yield from _texts(each)
 
 
 def _value(row: Any, name: str) -> Any:

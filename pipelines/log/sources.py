@@ -59,7 +59,7 @@ def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
     UserError
         For a path that leads to no file, an unknown format, an unreadable file, or a missing column.
     """
-    filesystem, infos = _find(source.path)
+    filesystem, infos = find_files(source.path)
     files = [
         Fragment(
             filesystem,
@@ -205,7 +205,7 @@ def lineage(
     return list(files.values())
 
 
-def _find(path: str) -> tuple[Any, list[Any]]:
+def find_files(path: str) -> tuple[Any, list[Any]]:
     """Find the file system of `path`, and the sorted file infos it stands for."""
     filesystem, where = open_filesystem(path)
     try:

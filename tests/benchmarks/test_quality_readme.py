@@ -100,10 +100,10 @@ def test_the_sheet_says_mean_spread_and_paired_difference() -> None:
         "tmall", "p", False, {"ials": outcome("iALS", 0.29, 0.31), "default": outcome("default", 0.2)}, {"ease": "why"}
     )
     shown = sheet(found)
-    column = shown.columns.index("ndcg@20")
+    column = shown.columns.index("NDCG@20")
     assert shown.rows[0][column].endswith("±.0141")
-    assert shown.rows[0][shown.columns.index("ndcg@20 less default's")].startswith("+.1000")
-    assert shown.rows[1][shown.columns.index("ndcg@20 less default's")] == ""
+    assert shown.rows[0][shown.columns.index("NDCG@20 less default")].startswith("+.1000")
+    assert shown.rows[1][shown.columns.index("NDCG@20 less default")] == ""
     assert "ease is left out: why" in shown.notes
     kept = as_json(found)["contestants"]["ials"]
     assert kept["less_default"]["ndcg@20"]["low"] > 0

@@ -126,3 +126,12 @@ def test_a_stray_quote_in_a_large_file_is_as_fast_as_none(tmp_path: Path) -> Non
     lines[10_000] = '7,"a title,5'
     rows, bad, _ = rows_of("\n".join(["u,i,t", *lines]), 2**16)
     assert (len(rows), bad) == (19_999, ['7,"a title,5'])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("user,item", ["user", "item"]), ('"a\nb",c\n1,2\n', ["a\nb", "c"]), ('"user,item\n1,2\n', ['"user', "item"]),
+     ("\n\r\nuser\n", ["user"]), ("", []), ('""', [""])],
+)  # fmt: skip
+def test_the_first_line_has_the_names_whatever_ends_it(text: str, names: list[str]) -> None:
+    assert column_names(io.BytesIO(text.encode()).read, dialect(), BIG) == names

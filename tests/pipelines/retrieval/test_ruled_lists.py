@@ -99,7 +99,7 @@ def test_lists_of_some_of_all_and_of_an_export_are_the_same_and_obey(
         assert alone is not None
         assert pq.read_table(alone).equals(mine.combine_chunks())
     if policy == "greedy":
-        folder = export(asked, model=NAME)
+        folder = export(asked, model=NAME, latest=False)
         order = [("user", "ascending"), ("rank", "ascending")]
         of_export = pq.read_table(folder / "lists").combine_chunks().sort_by(order)
         assert of_export.equals(lists.select(of_export.column_names).combine_chunks().sort_by(order))
@@ -108,7 +108,7 @@ def test_lists_of_some_of_all_and_of_an_export_are_the_same_and_obey(
         assert made.rules["policy"] == "greedy"
         # another list of ids is another export; without rules the folder is the one it always was
         (tmp_path / "deny.txt").write_text("\n".join(map(str, model.item_ids[:4].to_pylist())))
-        assert export_folder(asked, model.card) != folder != export_folder(config, model.card)
+        assert export_folder(asked, model.card, False) != folder != export_folder(config, model.card, False)
 
 
 def test_a_filter_that_cannot_be_asked_is_one_line_before_anything_starts(config: Config, model: SavedModel) -> None:
