@@ -16,7 +16,7 @@ from pipelines.config.redact import redact
 from pipelines.errors import UserError
 from tests.pipelines.config.test_load import mistake
 
-SECONDS = 1.0
+SECONDS = 1.0  # of CPU
 
 
 def bomb(levels: int, with_name: bool) -> str:
