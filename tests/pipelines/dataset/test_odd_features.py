@@ -63,8 +63,8 @@ def test_any_numbers_at_all_have_a_finite_scale(values: list[float | None], kind
 @pytest.mark.parametrize("kind", ["numeric", "bucket"])
 def test_numbers_of_which_none_is_one_are_refused_with_an_example(kind: str) -> None:
     feature = Feature.model_validate({"kind": kind})
-    for texts, example in ((["$12.99", "$5"], r"'\$12.99'"), ([None, "12,99"], "'12,99'")):
-        with pytest.raises(UserError, match=f"feature 'price': no value is a number, such as {example}; write 12.99"):
+    for texts, shown in ((["$12.99", "$5"], r"'\$12.99'"), ([None, "12,99"], "'12,99'")):
+        with pytest.raises(UserError, match=f"feature 'price': no value is a number, such as {shown}; write 12.99"):
             fit("price", feature, pa.array(texts))
     fit("price", feature, pa.array([None, "", "NA"]))
 
