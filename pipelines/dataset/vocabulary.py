@@ -258,9 +258,10 @@ def fences(numbers: Floats) -> tuple[float, float] | None:
     for values in (numbers, np.unique(numbers)):
         if len(values) < 4:
             return None
-        low, high = np.quantile(values, 0.25, method="higher"), np.quantile(values, 0.75, method="lower")
+        low = float(np.quantile(values, 0.25, method="higher"))
+        high = float(np.quantile(values, 0.75, method="lower"))
         if high > low:
-            first, last = float(low - FENCE * (high - low)), float(high + FENCE * (high - low))
+            first, last = max(low - FENCE * (high - low), -LARGEST), min(high + FENCE * (high - low), LARGEST)
             return (first, last) if numbers[0] < first or numbers[-1] > last else None
     return None
 

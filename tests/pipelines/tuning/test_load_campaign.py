@@ -319,7 +319,7 @@ def test_other_finalists_go_on(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("space={model.interests: {grid: [1, 2, 4, 8]}}", "space"),
+        ("space={model.interests: {grid: [1, 2, 4, 5]}}", "space"),
         ("settings.train.epochs=3", "base configuration or settings"),
         ("settings.train.seed=1", "base configuration or settings"),
         ("settings.evaluate.seen=keep", "base configuration or settings"),
