@@ -19,7 +19,8 @@ from benchmarks.dataset_loop import train_best
 from benchmarks.measure import peak_bytes
 from benchmarks.peers.lists import DEPTH, write
 from benchmarks.quality.data import EVERYBODY, FEW, Sample, asked_users
-from mind_core.inference import Scorer, Shelf, recommend_shelves
+from mind_core.inference import Scorer, recommend_shelves
+from mind_core.shelves import Shelf
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mind_core.evaluation import Targets, pairs_in
-from mind_core.inference import history_pairs
 from mind_core.metrics import group_metrics, user_metrics
 from mind_core.sequences import Sequences
+from mind_core.shelves import history_pairs
 
 CUTOFFS = [10, 20, 50]
 

@@ -16,7 +16,6 @@ from benchmarks.peers.factor_models import ease_weights
 from benchmarks.peers.lists import Split, Watch, mean_metric, read, top_lists, write
 from benchmarks.quality.score import score
 from mind_core.evaluation import Targets, evaluate
-from mind_core.inference import Scores
 from mind_core.sequences import Sequences
 
 CATALOGUE = 60
@@ -29,8 +28,8 @@ class Table:
     def __init__(self, users: int, generator: np.random.Generator):
         self.values = np.stack([generator.permutation(CATALOGUE) for _ in range(users)]).astype(np.float32)
 
-    def score(self, sequences: Sequences, users: torch.Tensor) -> Scores:
-        return Scores(torch.from_numpy(self.values)[users].clone())
+    def score(self, sequences: Sequences, users: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self.values)[users].clone()
 
     def __call__(self, split: Split, users: np.ndarray) -> np.ndarray:
         return self.values[users].copy()
