@@ -66,13 +66,18 @@ class Command:
         return time.monotonic() - self.began
 
     def tree(self) -> list[psutil.Process]:
-        """Find every process that carries its mark, whoever its parent is by now."""
+        """Find every process below it, or that carries its mark, whoever its parent is by now.
+
+        A long title that a process gives itself lies where its environment was, mark and all.
+        """
         found = []
+        with suppress(psutil.Error):
+            found += psutil.Process(self.process.pid).children(recursive=True)
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                if process not in found and process.environ().get(MARK) == self.mark:
                     found.append(process)
-        return found
+        return [process for process in found if _is_running(process)]
 
     def worker(self, wanted: Callable[[str], bool]) -> psutil.Process | None:
         """Find one of its Ray workers by its title, ``ray::<what it runs>``."""
@@ -99,6 +104,13 @@ class Command:
         for process in self.tree():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _heeds_ctrl_c() -> None:

@@ -38,7 +38,7 @@ from pipelines.training.train import TrainOutcome, train
 from pipelines.training.worker import MOST_HALVINGS
 from tests.pipelines.planted import configure, save_untrained
 
-TOO_FAST = 1e10  # a rate at which weights overflow in a step or two; a few halvings later they do not
+TOO_FAST = 20.0  # a rate at which weights overflow; a few halvings later they do not
 
 
 @pytest.fixture(scope="module")
