@@ -33,6 +33,7 @@ NAMES = {  # of the roles, the likeliest first, in lower case and without what s
 ORDERS = ("pos", "position", "order", "step", "sequence", "seq", "index", "rank")
 SHOWN = ("title", "name", "description", "productname", "movietitle", "label")
 MANY = 5000  # distinct values of a categorical feature
+AGAIN = 0.1  # share of rows of an item that the user had before, from which on lists may hold such items
 HEAVY = 50  # times the median of events: may be a bot
 SEPARATORS = "|;,"
 YAML_WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
@@ -76,7 +77,10 @@ def propose(name: str, log: Look, items: Look | None = None, profile: Look | Non
     ):
         if table is not None:
             lines += _table_lines(side, key, table, kind.column)
+    if items is None:
+        lines += _named_in_the_log(log, roles)
     lines += _split_lines(roles)
+    lines += _again_lines(roles)
     return "\n".join(lines) + "\n"
 
 
@@ -237,6 +241,34 @@ def _table_lines(side: str, key: str, table: Look, ids: Column) -> Iterator[str]
         yield from features
     if shown:
         yield f"    show: [{', '.join(map(_quoted, shown))}]"
+
+
+def _named_in_the_log(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
+    """Yield an item table that is the log itself, where its rows name the items."""
+    taken = {guess.column.name for guess in roles.values()}
+    named = [
+        each.name for each in log.columns if each.name not in taken and each.words in SHOWN and each.kind == "text"
+    ]
+    if named:
+        yield "  items: # the log itself: its rows name the items"
+        yield f"    path: {_quoted(log.path)}"
+        yield from (f"    {name}: {_quoted(value)}" for name, value in log.settings.items())
+        yield f"    id: {_quoted(roles['item'].column.name)}"
+        yield "    duplicates: last # an id stands on several rows"
+        yield f"    show: [{', '.join(map(_quoted, named))}]"
+
+
+def _again_lines(roles: dict[str, Guess]) -> Iterator[str]:
+    """Propose that lists may hold what a user had before, where users come back to items."""
+    user, item = (roles[role].column.values for role in ("user", "item"))
+    there = pc.and_(pc.is_valid(user), pc.is_valid(item))
+    codes = [each.filter(there).dictionary_encode().indices.to_numpy().astype(np.int64) for each in (user, item)]
+    if not len(codes[0]):
+        return
+    again = 1 - len(np.unique(codes[0] * (codes[1].max() + 1) + codes[1])) / len(codes[0])
+    if again >= AGAIN:
+        yield f"# {again:.0%} of the rows are of an item that their user had before: lists may hold it again"
+        yield "evaluate: {seen: keep}"
 
 
 def _feature(column: Column) -> str | None:

@@ -146,3 +146,20 @@ def test_the_public_logs_are_described_as_in_conf(tmp_path: Path, name: str) -> 
     for key in ("user", "item", "time"):
         assert getattr(config.data.events, key) == getattr(ours.data.events, key)
     assert (config.data.items is None) == (ours.data.items is None)
+
+
+def test_a_log_that_names_its_items_is_their_table(tmp_path: Path) -> None:
+    rows = [{"user": n % 20, "item": n % 7, "time": n, "title": f"thing {n % 7}"} for n in range(200)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
+    config = proposed(tmp_path, tmp_path / "log.parquet")
+    assert config.data.items is not None
+    assert config.data.items.path == config.data.events.path
+    assert (config.data.items.id, config.data.items.show) == ("item", ["title"])
+    assert config.data.items.duplicates == "last"
+
+
+@pytest.mark.parametrize(("items", "seen"), [(7, "keep"), (1000, "filter")])
+def test_where_users_come_back_to_items_lists_may_hold_them_again(tmp_path: Path, items: int, seen: str) -> None:
+    rows = [{"user": n % 20, "item": n % items, "time": n} for n in range(400)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
+    assert proposed(tmp_path, tmp_path / "log.parquet").evaluate.seen == seen
