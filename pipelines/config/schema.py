@@ -258,8 +258,8 @@ class EvaluateConfig(Section):
     top_n: int = Field(20, ge=1)  # of mind recommend
     again: Quota | None = None  # in place of top_n: so many items of the user's history. None: 0 if `new` is set
     new: Quota | None = None  # in place of top_n: so many items that the user never had. None: 0 if `again` is set
-    category: FeatureName | None = None  # an item feature: what varied lists cost is told by it. None: the first
-    # categorical one
+    category: FeatureName | None = None  # an item feature: what kinds of things lists hold is told by it. None: the
+    # categorical one whose number of values is nearest to 100
     diversity: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [0.003, 0.01, 0.03, 0.1, 0.3]  # lambdas of
     # `lists.diversity` that are tried for it; []: none
 
@@ -298,7 +298,7 @@ class ListsConfig(Section):
     quota: int = Field(2, ge=1)  # policy: quota; places for each interest, the rest goes to the highest scores
     diversity: float = Field(0.0, ge=0, allow_inf_nan=False)  # policy: greedy; lambda of ComiRec's eq. 8, in units of
     # the score, for each item of another category in the list
-    category: FeatureName | None = None  # policy: greedy; a column. None: the first categorical item feature
+    category: FeatureName | None = None  # policy: greedy; a column. None: as evaluate.category
 
     @field_validator("where")
     @classmethod

@@ -80,7 +80,7 @@ def evaluate(
     with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
         with progress("Fitting the baselines", total=None):
             baselines = fit_baselines(dataset, config)
-        categories = item_categories(dataset)
+        categories = item_categories(dataset, config.evaluate.category)
         ranking, stats = _rank(config, dataset, folders, baselines, categories, split, price)
         report, per_user = _report(config, dataset, folders, cards, baselines, categories, ranking, split)
         report = replace(report, price=price_report(price, ranking.prices, report.catalogue))

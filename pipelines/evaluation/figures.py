@@ -24,8 +24,8 @@ from mind_core.search import search
 from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.telling_feature import telling_feature
 from pipelines.dataset.tensors import feature_specs, to_sequences
-from pipelines.evaluation.lists import telling_feature
 from pipelines.evaluation.report import Report
 from pipelines.models.artifact import SavedModel
 

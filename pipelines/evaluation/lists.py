@@ -6,7 +6,6 @@ user and keeps what gets an interval; the driver's half (`list_report`) averages
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -32,9 +31,10 @@ from mind_core.list_metrics import (
 from mind_core.sequences import Sequences as BehaviourSequences
 from mind_core.shelves import history_pairs
 from mind_core.special_rows import FIRST_ITEM, FIRST_VALUE
-from pipelines.dataset.dataset import Dataset, FeatureInfo
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.telling_feature import CATEGORICAL, telling_feature
+from pipelines.errors import UserError
 
-TELLING = 100  # values of a feature that both tells items apart and is shared by many of them
 SHOWN_CATEGORIES = 12  # of all: the ones that histories have most of
 
 Ints = npt.NDArray[np.int64]
@@ -63,16 +63,25 @@ class Categories:
             return Bags(*map(torch.from_numpy, (self.offsets, self.rows, self.weights)))
 
 
-def telling_feature(infos: Sequence[FeatureInfo]) -> str | None:
-    """Choose the categorical item feature whose number of values is nearest to TELLING, in ratio; None without any."""
-    features = [info for info in infos if info.kind in ("categorical", "multi")]
-    nearest = min(features, key=lambda info: abs(math.log(info.size / TELLING)), default=None)
-    return None if nearest is None else nearest.name
+def category_feature(dataset: Dataset, asked: str | None) -> str | None:
+    """Choose what the variety of lists is told by: `evaluate.category` if it is set, else the `telling_feature`.
+
+    Raises
+    ------
+    UserError
+        If what is asked for is no categorical item feature.
+    """
+    infos = dataset.manifest.item_features
+    names = [info.name for info in infos if info.kind in CATEGORICAL]
+    if asked is not None and asked not in names:
+        raise UserError(f"evaluate.category={asked!r}: must be a categorical item feature of {dataset}: "
+                        f"{', '.join(names) or 'it has none'}")  # fmt: skip
+    return asked or telling_feature(infos)
 
 
-def item_categories(dataset: Dataset) -> Categories | None:
-    """Read the categories of all items by `telling_feature`; a rare or missing value is none. None without one."""
-    feature = telling_feature(dataset.manifest.item_features)
+def item_categories(dataset: Dataset, asked: str | None = None) -> Categories | None:
+    """Read the categories of all items by `category_feature`; a rare or missing value is none. None without one."""
+    feature = category_feature(dataset, asked)
     if feature is None:
         return None
     column = dataset.items()[f"feature_{feature}"].combine_chunks()

@@ -30,12 +30,11 @@ from mind_core.special_rows import FIRST_ITEM, MISSING
 from mind_core.variety import variety
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.errors import UserError
+from pipelines.evaluation.lists import category_feature
 from pipelines.log.ids import as_array
 
 SAMPLED_USERS = 2048  # about so many get a list of each policy
 PLACES = 2  # of a list, for each interest by quota: the default of lists.quota
-CATEGORICAL = ("categorical", "multi", "bucket")
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -110,13 +109,7 @@ def price_settings(config: Config, dataset: Dataset, n: int, interests: int, use
     UserError
         If `evaluate.category` is no such feature.
     """
-    features = {each.name: each.kind for each in dataset.manifest.item_features if each.kind in CATEGORICAL}
-    asked = config.evaluate.category
-    if asked is not None and asked not in features:
-        raise UserError(f"evaluate.category={asked!r}: must be a categorical item feature of {dataset}: "
-                        f"{', '.join(features) or 'it has none'}")  # fmt: skip
-    first = next((name for name, kind in features.items() if kind == "categorical"), next(iter(features), None))
-    category = asked or first
+    category = category_feature(dataset, config.evaluate.category)
     if category is None or not config.evaluate.diversity:
         return None
     codes = _codes(dataset, category)

@@ -16,6 +16,7 @@ from mind_core.list_rules import ListRules
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.config.schema import Config, DataConfig, ListsConfig
 from pipelines.config.where import parse_where
+from pipelines.dataset.telling_feature import telling_feature
 from pipelines.errors import UserError
 from pipelines.lists.columns import ItemColumns
 from pipelines.lists.filters import filtered
@@ -54,7 +55,7 @@ def read_rules(settings: ListsConfig, columns: ItemColumns, names: Sequence[str]
     caps = tuple(Cap(columns.categories(name, "lists.cap"), limit) for name, limit in settings.cap.items())
     category = None
     if settings.policy == "greedy":
-        category = columns.categories(settings.category or _first_category(columns), "lists.category")
+        category = columns.categories(settings.category or _category(columns), "lists.category")
         if settings.diversity == 0:
             told.append("lists.diversity=0: policy greedy is then the best match")
     mask = None
@@ -95,8 +96,8 @@ def _allowed(
     return inside
 
 
-def _first_category(columns: ItemColumns) -> str:
-    name = next((each.name for each in columns.features if each.kind == "categorical"), None)
+def _category(columns: ItemColumns) -> str:
+    name = telling_feature(columns.features)
     if name is None or name not in columns.names:
         raise UserError(f"lists.policy=greedy: needs lists.category, a column of the items: {', '.join(columns.names)}")
     return name

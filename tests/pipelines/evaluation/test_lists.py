@@ -10,6 +10,7 @@ from mind_core.evaluation import evaluate
 from mind_core.special_rows import FIRST_VALUE
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset, FeatureInfo
+from pipelines.dataset.telling_feature import telling_feature
 from pipelines.dataset.tensors import to_targets, train_counts
 from pipelines.evaluation.lists import (
     Categories,
@@ -18,7 +19,6 @@ from pipelines.evaluation.lists import (
     join_samples,
     list_report,
     list_samples,
-    telling_feature,
 )
 from pipelines.evaluation.report import POPULARITY_BANDS, popularity_bands
 from pipelines.models.artifact import load_model
