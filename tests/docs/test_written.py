@@ -26,7 +26,7 @@ def found(tmp_path: Path, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("A\n\n    mind trian conf/x.yaml\n", "page.md:3: mind has no command trian; there are preprocess, train"),
+        ("A\n\n    mind trian conf/x.yaml\n", "page.md:3: mind has no command trian; there are preprocess, init"),
         ("```bash\nmind train x.yaml --epochs 3\n```", "page.md:2: mind train has no option --epochs"),
         ("```bash\n.venv/bin/mind train x.yaml -s model.k=3\n```", "page.md:2: --set model.k=3: no such setting"),
         (

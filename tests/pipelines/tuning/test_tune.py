@@ -134,7 +134,7 @@ def test_every_point_is_trained_once_and_a_failing_one_stops_nobody(searched: Lo
     ]
     failed = [record for record in records if record.status == "failed"]
     assert [record.number for record in failed] == [2, 5]
-    assert all("\n" not in str(record.reason) and "RuntimeError" in str(record.reason) for record in failed)
+    assert all("\n" not in str(record.reason) and "would take" in str(record.reason) for record in failed)
     for record in records:
         if record.status != "failed":
             assert [report["epoch"] for report in record.reports] == list(range(1, len(record.reports) + 1))
@@ -160,7 +160,7 @@ def test_the_winner_is_trained_tested_once_and_registered_as_challenger(searched
     assert {"report.html", "leaderboard.json", "campaign.yaml", "figures"} <= artifacts
     page = (searched.folder / "report.html").read_text()
     assert "On the test set" in page
-    assert "RuntimeError" in page, "why a trial failed"
+    assert "would take" in page, "why a trial failed"
 
 
 @pytest.mark.ray
