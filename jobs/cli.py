@@ -318,6 +318,18 @@ def generate(
     typer.echo(f"events: {log.events}\nitems: {log.items}\nprofile: {log.profile}")
 
 
+@app.command(name="config")
+def show_config(
+    part: Annotated[
+        str | None, typer.Argument(metavar="[PART]", help="A section or a setting, e.g. data.events or train.epochs.")
+    ] = None,
+) -> None:
+    """Print every setting: what it accepts, its default, what it does, and what presets make of it."""
+    from pipelines.config.show_manual import show_manual
+
+    show_manual(part)
+
+
 @app.command()
 def ui(
     conf: Annotated[Path | None, typer.Argument(metavar="[CONF]", help="Whose store to show.")] = None,

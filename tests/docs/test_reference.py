@@ -13,8 +13,9 @@ from docs.hooks.api import api_pages, modules
 from docs.hooks.commands import commands, commands_page
 from docs.hooks.docstrings import as_markdown
 from docs.hooks.markdown import cell, code
-from docs.hooks.settings import _comments, campaign_page, parts, settings_page
+from docs.hooks.settings import campaign_page, settings_page
 from jobs.cli import app
+from pipelines.config.manual import _comments, parts
 from pipelines.config.schema import Config
 from pipelines.tuning.config import Campaign
 
@@ -51,10 +52,10 @@ def test_every_setting_is_on_the_page_once(root: type, page: str) -> None:
 def test_a_setting_has_its_type_bounds_default_and_manual() -> None:
     settings = {each.name: each for part in parts(Config) for each in part.settings}
     epochs = settings["train.epochs"]
-    assert (epochs.accepts, epochs.default) == ("whole number ≥ 1", code("20"))
-    assert settings["train.targets_per_user"].accepts == f"whole number ≥ 1 or {code('null')}"
+    assert (epochs.accepts, epochs.default) == ("whole number ≥ 1", "`20`")
+    assert settings["train.targets_per_user"].accepts == "whole number ≥ 1 or `null`"
     assert "null: every position is a target" in settings["train.targets_per_user"].manual
-    assert settings["loss.kind"].accepts == f"{code('sampled')}, {code('full')}"
+    assert settings["loss.kind"].accepts == "`sampled`, `full`"
     assert settings["name"].default == "must be given"
     assert settings["model.hidden"].accepts == "list, each a whole number"
     assert "Action|Comedy" in settings["data.items.features.NAME.separator"].manual

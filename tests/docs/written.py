@@ -14,9 +14,9 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from docs.hooks.settings import parts
 from jobs.cli import app
 from pipelines.config.load import available_presets, load_config
+from pipelines.config.manual import parts
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.tuning.config import Campaign
