@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipelines.cluster.nodes import free_resources
+from pipelines.cluster.nodes import free_nodes
 from pipelines.cluster.ray_data import executed
 from pipelines.cluster.session import core_lines_hidden
 from pipelines.config.schema import Config
@@ -197,14 +197,16 @@ def rows_that_count(table: pa.Table, *, numbers: dict[str, int], places: Any) ->
 def actors_of(config: Config, slices: int) -> dict[str, Any]:
     """Say how many actors, and what each asks for: arguments of `map_batches`.
 
-    `train.workers` of them, fewer if there are fewer slices or the cluster has fewer CPUs. One CPU is left to the tasks
-    that read, which would wait for ever otherwise; where there are no more CPUs than actors, these ask for less of one.
+    `train.workers` of them, fewer if there are fewer slices or the cluster has fewer CPUs. One whole CPU of one node is
+    left to the tasks that read, which would wait for ever otherwise: on a single node with no more CPUs than actors
+    these ask for less of one, on several, where parts of CPUs would be left here and there, there is an actor less.
     """
     most = max(1, min(config.train.workers, slices))
     if config.ray.autoscaling:  # it begins with one, and CPUs come as more are asked for
         return {"concurrency": (1, most), "num_cpus": 1}
-    cpus = max(1, int(free_resources()["CPU"]))
-    actors = min(most, cpus)
+    nodes = [int(node.get("CPU", 0)) for node in free_nodes()]
+    cpus, apart = max(1, sum(nodes)), sum(node > 0 for node in nodes) > 1
+    actors = min(most, cpus - 1 if apart else cpus)
     return {"concurrency": (actors, actors), "num_cpus": min(1.0, (cpus - 1) / actors)}
 
 

@@ -164,13 +164,20 @@ def test_the_engines_own_lines_do_not_reach_the_terminal_and_its_statistics_are_
     assert "MapBatches(Given)" in everyone.stats()
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 3, 8])
+@pytest.mark.parametrize("nodes", [[1], [2], [3], [8], [0, 1], [1, 1], [0, 1, 1], [1, 1, 1], [2, 2], [4, 1], [2] * 5])
 @pytest.mark.parametrize("slices", [1, 2, 100])
-def test_a_cpu_is_left_to_read_with(config: Config, monkeypatch: pytest.MonkeyPatch, cpus: int, slices: int) -> None:
-    """Where actors hold all, Ray Data waits for ever for one to read with."""
-    monkeypatch.setattr("pipelines.models.over_users.free_resources", lambda: {"CPU": float(cpus)})
+def test_a_cpu_is_left_to_read_with(
+    config: Config, monkeypatch: pytest.MonkeyPatch, nodes: list[int], slices: int
+) -> None:
+    """Where actors hold a part of every CPU, however they are spread, Ray Data waits for ever for one to read with."""
+    monkeypatch.setattr("pipelines.models.over_users.free_nodes", lambda: [{"CPU": float(cpus)} for cpus in nodes])
     many = config.model_copy(update={"train": config.train.model_copy(update={"workers": 6})})
     asked = actors_of(many, slices)
-    actors = asked["concurrency"][1]
-    assert actors == min(6, cpus, slices)
-    assert actors * asked["num_cpus"] <= cpus - 1
+    actors, share = asked["concurrency"][1], asked["num_cpus"]
+    assert 1 <= actors <= min(6, sum(nodes), slices)
+    left = [float(cpus) for cpus in nodes]
+    for _ in range(actors):  # each where the most is left, which is the worst for who wants a whole CPU
+        emptiest = max(range(len(left)), key=lambda node: left[node])
+        assert left[emptiest] >= share
+        left[emptiest] -= share
+    assert max(left) >= 1
