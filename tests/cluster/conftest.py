@@ -23,9 +23,9 @@ tracking: {{system_metrics: false}}
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
-    """Up, with two workers of one CPU, each on a host of its own."""
+    """Up, with two workers of one CPU, each on a host of its own; a file of tests has one to itself."""
     bed = Testbed(f"/tmp/mind-bed-{os.getpid()}")
     bed.up(workers=2)
     yield bed
