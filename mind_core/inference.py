@@ -245,6 +245,23 @@ def remembered(retriever: Retriever, histories: Histories) -> Remembered | None:
     return Remembered(row[known], item[known], memory[row, column][known])
 
 
+def with_memory(hits: Hits, memory: Remembered | None, catalogue: int) -> Hits:
+    """Add r(u, i) to the hits that have one.
+
+    Parameters
+    ----------
+    hits : by user, then item.
+    catalogue : V.
+    """
+    if memory is None or not len(hits):
+        return hits
+    keys, remembered = hits.user * catalogue + hits.item, memory.user * catalogue + memory.item
+    place = torch.searchsorted(keys, remembered).clamp(max=len(keys) - 1)
+    there = keys[place] == remembered
+    score = hits.score.index_add(0, place[there], memory.more[there])
+    return Hits(hits.user, hits.item, score, hits.interest)
+
+
 def search_shelves(
     catalogue: Catalogue,
     interests: Tensor,
@@ -262,10 +279,7 @@ def search_shelves(
     history : `own_pairs` of the users.
     allowed : (V,) bool, the items that may stand in a list; None: all.
     """
-    again = score_pairs(catalogue, interests, own, history)
-    if memory is not None and len(again):
-        place = torch.searchsorted(again.user * len(catalogue) + again.item, memory.user * len(catalogue) + memory.item)
-        again = Hits(again.user, again.item, again.score.index_add(0, place, memory.more), again.interest)
+    again = with_memory(score_pairs(catalogue, interests, own, history), memory, len(catalogue))
     if allowed is not None:
         again = again[allowed[again.item]]
     longest = max(sizes.get("new", 0), sizes.get("all", 0))

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mind_core.inference import MINDRetriever
+from mind_core.sequences import Histories, Sequences, full_histories
+
 LEADING = 3
 
 
@@ -25,6 +28,13 @@ class Reasons(NamedTuple):
     share: Tensor
     places: Tensor
     coupling: Tensor
+
+
+def reasons_of(retriever: MINDRetriever, sequences: Sequences, users: Tensor) -> tuple[Histories, Reasons]:
+    """Route the histories of `users` (B,), and say what the interests come from; places count in those histories."""
+    histories = full_histories(sequences, users, retriever.view)
+    _, _, weights = retriever.route(histories)
+    return histories, reasons(weights[..., : histories.items.shape[1]], histories.items, histories.mask)
 
 
 def reasons(weights: Tensor, items: Tensor, mask: Tensor, top: int = LEADING) -> Reasons:

@@ -26,7 +26,7 @@ from mind_core.list_rules import NO_RULES, ListRules
 from mind_core.sequences import Sequences, full_histories
 from mind_core.shelves import times_in_history
 from mind_core.special_rows import FIRST_ITEM
-from mind_core.why import Reasons, reasons
+from mind_core.why import Reasons, reasons_of
 from pipelines.config.where import parse_where
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts
 from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
@@ -250,13 +250,11 @@ class Answerer:
         """Say of `items` (n,), which `interests` (n,) found for the user of a row, what those interests are of."""
         user = torch.tensor([row])
         again = times_in_history(sequences, user, items.unsqueeze(0))[0].tolist()
-        histories = full_histories(sequences, user, self.model.retriever.view)
         if not isinstance(self.model.retriever, MINDRetriever):
             return [Why(0, 1.0, (), times) for times in again]
-        _, _, weights = self.model.retriever.route(histories)
-        found = reasons(weights[..., : histories.items.shape[1]], histories.items, histories.mask)
-        of = [self._leading(histories.items[0], found, interest) for interest in range(weights.shape[1])]
+        histories, found = reasons_of(self.model.retriever, sequences, user)
         share = found.share[0].tolist()
+        of = [self._leading(histories.items[0], found, interest) for interest in range(len(share))]
         pairs = zip(interests.tolist(), again, strict=True)
         return [Why(interest, share[interest], of[interest], times) for interest, times in pairs]
 

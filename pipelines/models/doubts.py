@@ -23,7 +23,7 @@ def fell_from_the_start(values: Sequence[float], metric: str) -> str | None:
     """
     if len(values) < 3 or max(values[1:]) >= values[0]:
         return None
-    shown = ", ".join(f"{value:.4f}".removeprefix("0") for value in values[:4])
+    shown = ", ".join(map(_figure, values[:4]))
     return (
         f"Validation fell from its first report on ({metric} {shown}): the model learns too fast. "
         f"Try {RATES}; or: {SEARCH}"
@@ -40,9 +40,8 @@ def below_popularity(model: float, popularity: float, metric: str, users: str) -
     """
     if model >= popularity:
         return None
-    found, simple = (f"{value:.4f}".removeprefix("0") for value in (model, popularity))
     return (
-        f"Below popularity: {metric} {found} against {simple} on {users}: it is of no use yet. "
+        f"Below popularity: {metric} {_figure(model)} against {_figure(popularity)} on {users}: it is of no use yet. "
         f"Try {RATES}, or more epochs if validation still rises; or: {SEARCH}"
     )
 
@@ -68,3 +67,7 @@ def never_asked(shares: Sequence[float], least: float = 0.01) -> str | None:
         f"Of the recommended items {told} % come from each interest: {idle} of {len(shares)} "
         f"{'is' if idle == 1 else 'are'} as good as never asked. Try --set model.interests={len(shares) - idle}"
     )
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0")

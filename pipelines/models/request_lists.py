@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mind_core.inference import Retriever, remembered
+from mind_core.inference import Retriever, remembered, with_memory
 from mind_core.list_rules import NO_RULES, ListRules, ruled_shelves
 from mind_core.search import score_pairs
 from mind_core.sequences import Sequences, full_histories
@@ -109,10 +109,6 @@ def _among(retriever: Retriever, sequences: Sequences, row: int, wanted: Wanted,
         items = items[np.isin(items, mine, invert=wanted.shelf == "new")]
     index = torch.from_numpy(items)
     hits = score_pairs(retriever.catalogue, vectors, own, (torch.zeros_like(index), index))
-    scores, memory = hits.score, remembered(retriever, histories)
-    if memory is not None and len(index):
-        place = torch.searchsorted(index, memory.item).clamp(max=len(index) - 1)
-        asked = index[place] == memory.item
-        scores = scores.index_add(0, place[asked], memory.more[asked])
-    best = scores.argsort(descending=True, stable=True)[: wanted.n]
-    return Found(items[best.numpy()], scores[best].numpy(), hits.interest[best].numpy())
+    hits = with_memory(hits, remembered(retriever, histories), len(retriever.catalogue))
+    best = hits.score.argsort(descending=True, stable=True)[: wanted.n]
+    return Found(items[best.numpy()], hits.score[best].numpy(), hits.interest[best].numpy())

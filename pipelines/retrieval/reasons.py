@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mind_core.inference import MINDRetriever
-from mind_core.sequences import Sequences, full_histories
+from mind_core.sequences import Sequences
 from mind_core.special_rows import FIRST_ITEM
-from mind_core.why import Reasons, reasons
+from mind_core.why import Reasons, reasons_of
 from pipelines.models.artifact import SavedModel
 
 COLUMNS = ("share", "because", "coupling", "remembered")
@@ -36,10 +36,8 @@ def explained(model: SavedModel, sequences: Sequences) -> Explained | None:
     retriever = model.retriever
     if not isinstance(retriever, MINDRetriever):
         return None
-    histories = full_histories(sequences, torch.arange(len(sequences)), retriever.view)
-    _, _, weights = retriever.route(histories)
-    weights = weights[:, :, : histories.items.shape[1]]
-    return Explained(reasons(weights, histories.items, histories.mask), histories.items, retriever.memory(histories))
+    histories, found = reasons_of(retriever, sequences, torch.arange(len(sequences)))
+    return Explained(found, histories.items, retriever.memory(histories))
 
 
 def with_reasons(model: SavedModel, sequences: Sequences, lists: pa.Table) -> pa.Table:

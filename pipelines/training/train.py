@@ -43,7 +43,7 @@ from pipelines.tracking.run import Tracker, open_run
 from pipelines.tracking.versions import versions
 from pipelines.training.callback import DIVERGED, ReportCallback, progress_board
 from pipelines.training.checkpoints import load_weights
-from pipelines.training.data import build_model, load_data, load_items, require_room_to_train, validation_rows
+from pipelines.training.data import TrainData, build_model, load_data, require_room_to_train, validation_rows
 from pipelines.training.doubts import SAMPLED_USERS, doubts
 from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
@@ -112,9 +112,13 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
         else:
             timeline.mark("tracking")
             model, metrics, validated = _fit(config, dataset, state, tracker, timeline)
-        retriever = _retriever(config, dataset, model)
+        data = _data(config, dataset)
+        if model is None:
+            retriever: Retriever = PopularityRetriever(data.counts, config.model.max_history)
+        else:
+            retriever = MINDRetriever.of(model, data.bags)
         folder = _publish(config, dataset, state, tracker, model, retriever, metrics)
-        lines = [] if model is None else _doubts(config, dataset, retriever, validated)
+        lines = [] if model is None else _doubts(config, data, retriever, validated)
         tracker.log_tags({"mind.doubts": "\n".join(lines)} if lines else {})
         tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()}, int(metrics.get("step", 0)))
     write_state(config, replace(state, mlflow_run_id=tracker.run_id, finished=True))
@@ -234,11 +238,16 @@ def _input(config: Config, dataset: Dataset, folder: Path) -> str:
     return chosen.read_text("utf-8")
 
 
-def _doubts(config: Config, dataset: Dataset, retriever: Retriever, validated: Sequence[float]) -> list[str]:
+def _data(config: Config, dataset: Dataset) -> TrainData:
+    """Read the items, and the validation users that a model is doubted on."""
+    rows = validation_rows(dataset.tables("validation"), SAMPLED_USERS, config.train.seed)
+    return load_data(dataset, None, rows, config.train.include_validation)
+
+
+def _doubts(config: Config, data: TrainData, retriever: Retriever, validated: Sequence[float]) -> list[str]:
     """Doubt the model by what it does on some of the validation users; one that was trained on these cannot be."""
     if config.train.include_validation:
         return []
-    data = load_data(dataset, None, validation_rows(dataset.tables("validation"), SAMPLED_USERS, config.train.seed))
     exclude_seen, interests = config.evaluate.seen == "filter", config.model.interests
     return doubts(retriever, data, validated, config.train.metric, interests=interests, exclude_seen=exclude_seen)
 
@@ -250,12 +259,6 @@ def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
     users = torch.arange(len(data.validation))
     found = validation_metrics(retriever, data, users, config.metric_cutoffs, config.evaluate.seen == "filter")
     return {f"validation/{name}": value for name, value in found.items()}
-
-
-def _retriever(config: Config, dataset: Dataset, model: MIND | None) -> Retriever:
-    """Compute the item vectors; without a model they are the items' counts."""
-    bags, counts, _ = load_items(dataset, config.train.include_validation)
-    return PopularityRetriever(counts, config.model.max_history) if model is None else MINDRetriever.of(model, bags)
 
 
 def _publish(

@@ -35,23 +35,6 @@ def model(config: Config) -> SavedModel:
     return load_model(save_untrained(config))
 
 
-@pytest.fixture(scope="module")
-def table(config: Config) -> pa.Table:
-    return Dataset.open(config.dataset_path).table("test")
-
-
-@pytest.fixture(scope="module")
-def sequences(model: SavedModel, table: pa.Table) -> Sequences:
-    return to_sequences(table, feature_specs(model.card.profile_features))
-
-
-@pytest.fixture(scope="module")
-def users(config: Config, table: pa.Table) -> list[int]:
-    """Raw ids of the test users."""
-    ids: list[int] = Dataset.open(config.dataset_path).vocabulary("users")["id"].take(table["user"]).to_pylist()
-    return ids
-
-
 def profile_of(config: Config, users: list[int]) -> pa.Table:
     """Their raw profiles, as a caller of the model would send them."""
     assert config.data.profile is not None

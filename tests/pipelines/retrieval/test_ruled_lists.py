@@ -17,7 +17,7 @@ from mind_core.inference import MINDRetriever, PopularityRetriever
 from mind_core.sequences import Sequences, full_histories
 from pipelines.config.schema import Config, ListsConfig
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts
+from pipelines.dataset.tensors import train_counts
 from pipelines.errors import UserError
 from pipelines.lists.rules import rules_of
 from pipelines.models.artifact import SavedModel, load_model
@@ -35,22 +35,6 @@ NAME = "planted-default-4u1e5"
 @pytest.fixture(scope="module")
 def model(config: Config) -> SavedModel:
     return load_model(save_untrained(config, NAME))
-
-
-@pytest.fixture(scope="module")
-def table(config: Config) -> pa.Table:
-    return Dataset.open(config.dataset_path).table("test")
-
-
-@pytest.fixture(scope="module")
-def sequences(model: SavedModel, table: pa.Table) -> Sequences:
-    return to_sequences(table, feature_specs(model.card.profile_features))
-
-
-@pytest.fixture(scope="module")
-def users(config: Config, table: pa.Table) -> list[int]:
-    ids: list[int] = Dataset.open(config.dataset_path).vocabulary("users")["id"].take(table["user"]).to_pylist()
-    return ids
 
 
 @pytest.fixture(scope="module")

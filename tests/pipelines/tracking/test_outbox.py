@@ -28,13 +28,6 @@ from tests.pipelines.tracking.test_run import SERVED, artifacts, stored
 REAL = tracking.told
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def config(conf: Path, empty_store: Path) -> Config:
     (conf.parent / "home").mkdir()

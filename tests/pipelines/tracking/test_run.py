@@ -36,14 +36,6 @@ mlflow.models.set_model(Times())
 """
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without runs: making one costs a second or two, copying it nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def conf(conf: Path, empty_store: Path) -> Path:
     """The configuration file of conftest.py, with a store in its home."""
