@@ -231,7 +231,7 @@ def _read_card(path: Path) -> tuple[ModelCard, dict[str, Any]]:
     raw = read_json(file)
     made = raw.get("format_version")
     if made != FORMAT_VERSION:
-        raise UserError(f"{shown(path)}: model of format {made}, this program reads {FORMAT_VERSION}; train it again")
+        raise UserError(f"{shown(file)}: model of format {made}, this program reads {FORMAT_VERSION}; train it again")
     if not is_name(str(raw.get("name"))):  # it may come from anywhere, and evaluations and exports are named after it
         raise UserError(f"{shown(file)}: name={raw.get('name')!r}: must be {ALLOWED}")
     require_seal(file, raw)

@@ -194,7 +194,7 @@ def test_absurd_settings_are_refused_before_anything_is_built(model: Path, chang
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 5000, "null", '{"format_version": 3}', "\x00", '{"a": 1'])
 def test_any_text_as_config_is_one_line(model: Path, text: str) -> None:
     (model / "config.json").write_text(text)
-    assert "config.json" in refused(model) or "model of format" in refused(model)
+    assert "config.json" in refused(model)
     with pytest.raises(UserError):
         load_card(model)
 
