@@ -95,7 +95,7 @@ class MINDRetriever:
 
     @torch.no_grad()
     def memory(self, histories: Histories) -> Tensor | None:
-        if self.model.config.repeat == "none":
+        if self.model.config.repeat != "memory":
             return None
         assert histories.newest is not None
         assert histories.traits is not None

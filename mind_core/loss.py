@@ -73,6 +73,7 @@ def sampled_softmax_loss(
     log_expected: Tensor,
     temperature: float = 1.0,
     own: OwnItems | None = None,
+    left_out: Tensor | None = None,
 ) -> Tensor:
     """Average over the batch -log softmax of the label among itself and the shared negatives.
 
@@ -93,6 +94,8 @@ def sampled_softmax_loss(
     label_ids, negative_ids : (B,), (N,) item indices.
     log_expected : (N,) log expected counts of the negatives under the proposal.
     own : the users' own items, for a model with a memory of them.
+    left_out : (B, E) item indices that are no candidates of the sample, 0 where there is none: negatives that are one
+        of them are left out. A label stays in.
 
     Returns
     -------
@@ -119,31 +122,49 @@ def sampled_softmax_loss(
         exact = exact + (own.memory * is_label).sum(1, keepdim=True)
         scores = (own.scores + own.memory).masked_fill(is_label | (own.ids == 0), float("-inf"))
         exact, exact_ids = torch.cat([exact, scores.to(exact.dtype)], 1), torch.cat([exact_ids, own.ids], 1)
+    if left_out is not None:
+        exact_ids = torch.cat([exact_ids, left_out], 1)
+    slot, place = places(negative_ids, exact_ids)
     loss: Tensor = _BestMatchSoftmax.apply(  # type: ignore[no-untyped-call]
-        vectors / temperature, exact / temperature, exact_ids, negatives, negative_ids, log_expected
+        vectors / temperature, exact / temperature, slot, place, negatives, log_expected
     )
     return loss
 
 
-def contained(negative_ids: Tensor, ids: Tensor) -> Tensor:
-    """(B, N) bool: negative n is one of the items `ids` (B, E) of row b.
+def places(negative_ids: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Find `ids` among the negatives: what `contained` asks, for all rows at once.
+
+    Returns
+    -------
+    slot (B, E), which of the distinct negatives each of `ids` is, or their number D if it was not drawn; place (N,),
+    which of them each negative is.
+    """
+    distinct, place = negative_ids.unique(return_inverse=True)
+    if len(distinct) and int(distinct[-1] - distinct[0]) == len(distinct) - 1:  # all items of a range: nothing to search
+        slot = ids - distinct[0]
+        return torch.where((slot < 0) | (slot >= len(distinct)), len(distinct), slot), place
+    slot = torch.searchsorted(distinct, ids).clamp_(max=len(distinct) - 1)
+    return torch.where(distinct[slot] == ids, slot, len(distinct)), place
+
+
+def contained(slot: Tensor, place: Tensor) -> Tensor:
+    """(B, N) bool: negative n is one of the items of row b.
+
+    slot, place : as `places` finds them.
 
     Examples
     --------
-    >>> contained(torch.tensor([5, 7, 5]), torch.tensor([[7, 0], [3, 5]])).tolist()
+    >>> contained(*places(torch.tensor([5, 7, 5]), torch.tensor([[7, 0], [3, 5]]))).tolist()
     [[False, True, False], [True, False, True]]
     """
-    if ids.shape[1] == 1:
-        return ids == negative_ids
-    distinct, place = negative_ids.unique(return_inverse=True)
-    slot = torch.searchsorted(distinct, ids).clamp_(max=len(distinct) - 1)
-    slot = torch.where(distinct[slot] == ids, slot, len(distinct))  # one slot more, for items that were not drawn
-    found = torch.zeros(len(ids), len(distinct) + 1, dtype=torch.bool, device=ids.device)
+    if slot.shape[1] == 1:
+        return slot == place
+    found = torch.zeros(len(slot), int(place.max()) + 2, dtype=torch.bool, device=slot.device)
     return found.scatter_(1, slot, True)[:, place]
 
 
 class _BestMatchSoftmax(torch.autograd.Function):
-    """mean_b( log(sum_e exp x_be + sum_n exp s_bn) - x_b0 ), s_bn = max_k v_bk . e_n - c_n, or -inf where n is in x_b.
+    """mean_b( log(sum_e exp x_be + sum_n exp s_bn) - x_b0 ), s_bn = max_k v_bk . e_n - c_n, or -inf where n is left out.
 
     x_b0 is the score of the label, the other x_be those of the user's own items, if the model remembers them.
 
@@ -156,9 +177,9 @@ class _BestMatchSoftmax(torch.autograd.Function):
         ctx: FunctionCtx,
         vectors: Tensor,
         exact: Tensor,
-        exact_ids: Tensor,
+        slot: Tensor,
+        place: Tensor,
         negatives: Tensor,
-        negative_ids: Tensor,
         log_expected: Tensor,
     ) -> Tensor:
         users, count, dim = vectors.shape
@@ -171,7 +192,7 @@ class _BestMatchSoftmax(torch.autograd.Function):
             scores = (own @ negatives.T).view(count, -1, len(negatives))  # (K, tile, N)
             best = scores.amax(0)
             logits = (best.to(exact.dtype) - log_expected).masked_fill_(
-                contained(negative_ids, exact_ids[part]), float("-inf")
+                contained(slot[part], place), float("-inf")
             )
             top = torch.maximum(logits.amax(1), exact[part].amax(1))
             exponents, exact_exponents = logits.sub_(top.unsqueeze(1)).exp_(), (exact[part] - top.unsqueeze(1)).exp()
@@ -194,4 +215,4 @@ class _BestMatchSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         vectors, exact, negatives = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad * vectors, grad * exact, None, grad * negatives, None, None
+        return grad * vectors, grad * exact, None, None, grad * negatives, None

@@ -62,8 +62,8 @@ class StepBatch:
     mask: Tensor  # (B, L) bool
     log_expected: Tensor  # (U,) log expected count of each distinct item among the negatives
     logits: Tensor | None  # (B, K, L) resampled routing logits
-    newest: Tensor | None  # (B, L) bool, which behaviours stand for an item of the user's own
-    traits: Tensor | None  # (B, L, T) of those items
+    own: Tensor | None  # (B, L) bool, which behaviours stand for an item of the user's own; None with repeat: none
+    traits: Tensor | None  # (B, L, T) of the behaviours' items
     real: Tensor | None = None  # (B,) bool; None: all
 
 
@@ -94,11 +94,13 @@ class Objective(nn.Module):
         else:
             power, normalize = config.attention_power, config.normalize_interests
             vectors = label_attention_vector(interests, own, label, power, normalize)
-        remembered = self._own_items(batch, behaviours, vectors)
+        own_ids = self._own_ids(batch)
+        remembered = self._remembered(own_ids, batch, behaviours, vectors)
         ids = batch.items[batch.label]
         if batch.real is not None:
             kept = batch.real.nonzero().squeeze(1)
             vectors, label, ids = vectors[kept], label[kept], ids[kept]
+            own_ids = None if own_ids is None else own_ids[kept]
             remembered = None if remembered is None else remembered.rows(kept)
         return sampled_softmax_loss(
             vectors,
@@ -109,14 +111,21 @@ class Objective(nn.Module):
             batch.log_expected[batch.negatives],
             config.temperature,
             remembered,
+            own_ids if config.repeat == "never" else None,
         )
 
-    def _own_items(self, batch: StepBatch, behaviours: Tensor, vectors: Tensor) -> OwnItems | None:
-        if batch.newest is None or batch.traits is None or self._model[0].config.repeat == "none":
+    def _own_ids(self, batch: StepBatch) -> Tensor | None:
+        """(B, L) the items of the users' own, also those that dropout hides from the encoder; 0 where there is none."""
+        if batch.own is None:
             return None
         labels = len(batch.label) // len(batch.history)
-        # also those that dropout hides from the encoder
-        ids = batch.items[batch.history].repeat_interleave(labels, 0).masked_fill(~batch.newest, 0)
+        return batch.items[batch.history].repeat_interleave(labels, 0).masked_fill(~batch.own, 0)
+
+    def _remembered(
+        self, ids: Tensor | None, batch: StepBatch, behaviours: Tensor, vectors: Tensor
+    ) -> OwnItems | None:
+        if ids is None or batch.traits is None or self._model[0].config.repeat != "memory":
+            return None
         scores = products(vectors, self._model[0].score_vectors(behaviours)).amax(1)
         return OwnItems(ids, scores, self.encoder.memory(behaviours, batch.traits))
 
@@ -266,7 +275,7 @@ class Trainer:
             mask,
             log_expected,
             logits,
-            seen.newest,
+            {"none": None, "never": seen.mask, "memory": seen.newest}[config.repeat],
             seen.traits,
             real,
         )

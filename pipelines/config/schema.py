@@ -368,6 +368,18 @@ class Config(Section):
     ray: RayConfig = RayConfig()
     serve: ServeConfig = ServeConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def trained_as_lists_are_made(cls, raw: Any) -> Any:
+        """Without a word on `model.repeat`, items that lists leave out are left out of the softmax."""
+        if not isinstance(raw, dict):
+            return raw
+        model, evaluate = raw.get("model", {}), raw.get("evaluate", {})
+        if isinstance(model, dict) and isinstance(evaluate, dict) and "repeat" not in model:
+            if evaluate.get("seen", EvaluateConfig().seen) == "filter":
+                return {**raw, "model": {**model, "repeat": "never"}}
+        return raw
+
     @field_validator("home")
     @classmethod
     def home_is_a_place(cls, value: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mind_core.config import ModelConfig
-from mind_core.context import ContextEncoder, rotated, rotation
+from mind_core.context import ContextEncoder, dropped, rotated, rotation
 from mind_core.inference import MINDRetriever
 from mind_core.loss import own_vectors
 from mind_core.sequences import Samples, View, WindowEnds, ends_before, full_histories, packed, windows
@@ -76,6 +76,24 @@ def test_a_user_without_behaviours_has_no_context() -> None:
         w.model.encoder.context.gate.fill_(1.0)
     nobody = torch.zeros(1, 8, 8), torch.zeros(1, 8, dtype=torch.bool)
     assert not w.model.encoder._context(*nobody).any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(share=st.floats(0, 0.9), shape=st.lists(st.integers(1, 9), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_dropout_keeps_the_mean_and_drops_its_share_wherever_an_element_stands(
+    share: float, shape: list[int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(4096, *shape, dtype=torch.float64)
+    y = dropped(x, share)
+    kept = y != 0
+    rounded = round(256 * share) / 256
+    torch.testing.assert_close(y[kept], x[kept] / (1 - rounded))
+    gone = 1 - kept.double().mean(0)  # of each place, over 4,096 draws
+    assert (gone - rounded).abs().max() < 6 * (0.25 / 4096) ** 0.5
+    torch.manual_seed(seed)
+    torch.randn(4096, *shape, dtype=torch.float64)
+    assert torch.equal(dropped(x, share), y)
 
 
 # --- windows that many labels share ---

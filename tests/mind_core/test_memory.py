@@ -13,11 +13,11 @@ from torch import Tensor
 from mind_core import loss as losses
 from mind_core.config import LossConfig
 from mind_core.inference import MINDRetriever, recommend
-from mind_core.loss import OwnItems, contained, sampled_softmax_loss
+from mind_core.loss import OwnItems, contained, own_vectors, places, sampled_softmax_loss
 from mind_core.memory import RepeatMemory
 from mind_core.repeats import TRAITS
 from mind_core.routing import products
-from mind_core.sequences import Samples, full_histories
+from mind_core.sequences import Samples, full_histories, windows
 from tests.mind_core.given import World, generator, trainer, world
 
 AGAIN = [[5, 6, 5, 7, 5, 8], [9, 3, 9, 9, 4], [2, 3]]
@@ -153,10 +153,66 @@ def test_tiles_of_users_do_not_change_the_loss(monkeypatch: pytest.MonkeyPatch) 
 
 def test_contained_finds_every_copy_of_an_own_item() -> None:
     negatives = torch.tensor([9, 4, 9, 2])
-    assert contained(negatives, torch.tensor([[9, 3], [0, 2]])).tolist() == [
+    assert contained(*places(negatives, torch.tensor([[9, 3], [0, 2]]))).tolist() == [
         [True, False, True, False],
         [False, False, False, True],
     ]
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    negatives=st.lists(st.integers(1, 12), min_size=1, max_size=9),
+    rows=st.lists(st.lists(st.integers(0, 14), min_size=3, max_size=3), min_size=1, max_size=4),
+    whole=st.booleans(),
+)
+def test_contained_is_what_a_loop_finds(negatives: list[int], rows: list[list[int]], whole: bool) -> None:
+    drawn = list(range(min(negatives), max(negatives) + 1)) if whole else negatives
+    found = contained(*places(torch.tensor(drawn), torch.tensor(rows)))
+    assert found.tolist() == [[item in row for item in drawn] for row in rows]
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_items_left_out_are_no_negatives(data: st.DataObject) -> None:
+    g = generator(data.draw(st.integers(0, 99)))
+    vectors = torch.randn(3, 2, 4, generator=g, dtype=torch.float64)
+    table = torch.randn(9, 4, generator=g, dtype=torch.float64)
+    left_out = torch.tensor(data.draw(st.lists(st.lists(st.integers(0, 8), min_size=2, max_size=2), min_size=3, max_size=3)))
+    labels, negatives = torch.tensor([2, 3, 4]), torch.randint(2, 9, (6,), generator=g)
+    expected = torch.randn(6, generator=g, dtype=torch.float64)
+    found = sampled_softmax_loss(
+        vectors, table[labels], table[negatives], labels, negatives, expected, 0.5, left_out=left_out
+    )
+    total = 0.0
+    for user, label in enumerate(labels.tolist()):
+        best = (vectors[user] @ table.T).amax(0) / 0.5
+        kept = [
+            math.exp(float(best[item]) - float(correction))
+            for item, correction in zip(negatives.tolist(), expected.tolist(), strict=True)
+            if item != label and item not in left_out[user].tolist()
+        ]
+        total += math.log(math.exp(float(best[label])) + sum(kept)) - float(best[label])
+    assert found.item() == pytest.approx(total / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("labels_per_window", [None, 5])
+def test_a_step_leaves_out_what_lists_leave_out(labels_per_window: int | None) -> None:
+    """With repeat: never the loss is a softmax over all items that the user has not had, and over all with none."""
+    losses = {}
+    for repeat in ("none", "never"):
+        w = world([[2, 3, 4, 5]], 9, features=False, profile=False, repeat=repeat, history="newest")
+        retriever = MINDRetriever.of(w.model, w.bags)
+        by_hand = []
+        for end in [3] if labels_per_window is None else [1, 2, 3]:
+            history = windows(w.sequences, torch.tensor([0]), torch.tensor([end]), w.model.view)
+            interests, own = retriever.interests(history)
+            scores = (own_vectors(interests, own)[0] @ retriever.item_vectors.T).amax(0)
+            candidates = [i for i in range(2, 9) if repeat == "none" or i not in w.sequences.items[:end].tolist()]
+            by_hand.append(float(scores[candidates].logsumexp(0) - scores[int(w.sequences.items[end])]))
+        step = trainer(w, LossConfig(kind="full"), labels_per_window=labels_per_window)
+        losses[repeat] = float(step.train_step(w.sequences, Samples(torch.tensor([0]), torch.tensor([3]))))
+        assert losses[repeat] == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
+    assert losses["never"] < losses["none"]
 
 
 def test_training_learns_to_remember_what_is_bought_again() -> None:
