@@ -27,7 +27,7 @@ from pipelines.models.find import find_model
 from pipelines.models.over_users import SLICE_USERS
 
 DATA = {"Beauty": "conf/beauty.yaml", "ML-1M": "conf/ml-1m.yaml"}
-TRAINED = ("train.epochs=1", "train.targets_per_user=5")
+TRAINED = ("train.epochs=1",)
 TOP = 100
 BRUTE = 200  # users whose whole catalogue is scored and sorted
 

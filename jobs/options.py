@@ -24,7 +24,7 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="A.B=C", help="Override one setting, e.g. train.epochs=3. May be repeated."),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="default, paper, youtube_dnn or popularity.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="default, context, paper, sasrec, youtube_dnn or popularity.")]
 Home = Annotated[
     str | None, typer.Option("--home", help="Folder of datasets, models and runs; before MIND_HOME and the file.")
 ]

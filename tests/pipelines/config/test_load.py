@@ -151,7 +151,7 @@ def test_file_that_is_no_mapping(conf: Path) -> None:
         ("model: {initial_logits: item, resample_logits: true}", "model.resample_logits=True: must be false with"),
         ("loss: {logq: maybe}", "loss.logq='maybe': must be true or false"),
         ("evaluate: {cutoffs: [10, 0]}", "evaluate.cutoffs.1=0: must be >= 1"),
-        ("preset: papper", "preset='papper': must be one of default, paper, popularity, sasrec, youtube_dnn"),
+        ("preset: papper", "preset='papper': must be one of context, default, paper, popularity, sasrec, youtube_dnn"),
         ("ray: {address: [1]}", "ray.address=[1]: must be text (in quotes)"),
         ("model: {sigma: -1}\ntrain: {workers: 0}", "model.sigma=-1.0: must be >= 0 (and 1 more)"),
     ],
@@ -182,7 +182,7 @@ def test_mistake_on_the_command_line_is_named_as_it_was_typed(conf: Path, text: 
 
 
 def test_unknown_preset_option_lists_the_presets(conf: Path) -> None:
-    assert mistake(conf, preset="x") == "--preset 'x': must be one of default, paper, popularity, sasrec, youtube_dnn"
+    assert mistake(conf, preset="x") == "--preset 'x': must be one of context, default, paper, popularity, sasrec, youtube_dnn"
 
 
 def test_two_settings_of_different_sections_that_do_not_go_together_name_who_set_the_one(conf: Path) -> None:
