@@ -119,6 +119,6 @@ def _is_file_one(stream: TextIO) -> bool:
 class ResultApp(typer.Typer):
     """An app whose commands have results, unless `cls` says otherwise."""
 
-    def command(self, name: str | None = None, **given: Any) -> Callable[[F], F]:  # type: ignore[override]
+    def command(self, name: str | None = None, **given: Any) -> Callable[[F], F]:
         """Add a command, as Typer does; takes what Typer takes."""
         return super().command(name, **{"cls": ResultCommand, **given})

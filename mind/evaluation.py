@@ -102,8 +102,8 @@ class Evaluation:
     def _repr_html_(self) -> str:
         cutoff = self.report.metric.split("@")[1]
         names = [f"{kind}@{cutoff}" for kind in HEADLINES if f"{kind}@{cutoff}" in self.metrics]
-        shown = self.frame[names].map("{:.4f}".format)
         low, high = self.intervals[self.report.metric]
-        place = 0, names.index(self.report.metric)
-        shown.iloc[place] = f"{shown.iloc[place]} ({low:.4f} to {high:.4f})"
+        shown = self.frame[names].map("{:.4f}".format)
+        headline = [str(cell) for cell in shown[self.report.metric]]
+        shown[self.report.metric] = [f"{headline[0]} ({low:.4f} to {high:.4f})", *headline[1:]]
         return f"<b>{escape(self._model.name)}</b><br>{escape(self.report.protocol)}{shown.to_html()}"
