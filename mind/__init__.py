@@ -24,6 +24,7 @@ from mind.evaluation import Evaluation
 from mind.fitted import FittedModel
 from mind.interests import Interests
 from mind.recommender import Recommender, load
+from mind.sample import SampleLog, sample_log
 from pipelines.errors import UserError
 from pipelines.models.answers import Answer, Why
 from pipelines.models.limits import Limits, RequestError
@@ -37,7 +38,9 @@ __all__ = [
     "Limits",
     "Recommender",
     "RequestError",
+    "SampleLog",
     "UserError",
     "Why",
     "load",
+    "sample_log",
 ]

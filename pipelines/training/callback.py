@@ -18,6 +18,7 @@ from ray.train import Checkpoint, UserCallback
 from pipelines.progress import Advance, console, progress
 from pipelines.tracking.notes import learning_curve
 from pipelines.tracking.run import Tracker
+from pipelines.training.gauges import TrainGauges
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -35,10 +36,20 @@ class ReportCallback(UserCallback):
         taken n of them by now.
     logged_until : the last step that an earlier start of this run has logged.
     metric : that early stopping goes by: with the loss it is the learning curve.
+    labels : name of the run and its preset, for Prometheus; None: nothing is shown there.
     """
 
-    def __init__(self, tracker: Tracker, board: Path, logged_until: int, metric: str = ""):
+    def __init__(
+        self,
+        tracker: Tracker,
+        board: Path,
+        logged_until: int,
+        metric: str = "",
+        labels: tuple[str, str] | None = None,
+    ):
         self.tracker, self.board, self.logged_until, self.metric = tracker, board, logged_until, metric
+        self.labels = labels
+        self.gauges: TrainGauges | None = None  # made in Ray's controller, to which this is sent
         self.missing: set[int] = set()  # steps up to there that were lost: logged if a restart repeats them
 
     def after_report(
@@ -50,6 +61,9 @@ class ReportCallback(UserCallback):
             self._write(report)
             if DIVERGED in report or TAKEN_BACK in report:
                 return
+            if self.labels is not None:
+                self.gauges = self.gauges or TrainGauges(*self.labels, self.metric)
+                self.gauges.set(report)
             step = int(report["step"])
             if step > self.logged_until or step in self.missing:
                 lost = self.tracker.lost

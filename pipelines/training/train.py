@@ -197,7 +197,13 @@ def _fit(
                 name=folder.name,
                 **storage(folder.parent),
                 callbacks=[  # type: ignore[list-item]
-                    ReportCallback(tracker, board, tracker.last_step("train/loss"), config.train.metric)
+                    ReportCallback(
+                        tracker,
+                        board,
+                        tracker.last_step("train/loss"),
+                        config.train.metric,
+                        (state.name, config.preset),
+                    )
                 ],
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 worker_runtime_env=environment,
