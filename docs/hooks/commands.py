@@ -40,8 +40,8 @@ def commands_page() -> str:
         "| 3, 4 | of `mind submit` and `mind jobs logs --follow`: the job was stopped; the connection was lost |",
         "| 130, 143 | stopped by Ctrl-C, by SIGTERM: the same command goes on |",
         "",
-        "Results go to standard output, progress and remarks to standard error. In a pipe or a file no table is cut and "
-        "no line is broken. `--json` prints [results as JSON](json.md), `--quiet` leaves out progress and remarks.",
+        "Results go to standard output, progress and remarks to standard error. In a pipe or a file no table is cut "
+        "and no line is broken. `--json` prints [results as JSON](json.md), `--quiet` leaves out progress and remarks.",
         "",
     ]
     root = typer.main.get_command(app)

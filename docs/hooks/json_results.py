@@ -27,8 +27,8 @@ def json_page() -> str:
         f'{{"command": "mind generate", "format": {FORMAT}, "result": {{"events": "log/events", "items": null}}}}',
         "```",
         "",
-        "`format` changes when a field of an older document is gone or means something else. New fields may come at any "
-        "time. A number that is not finite is `null`.",
+        "`format` changes when a field of an older document is gone or means something else. New fields may come "
+        "at any time. A number that is not finite is `null`.",
         "",
     ]
     for command in RESULTS:

@@ -25,8 +25,8 @@ def code_of(notebook: Path) -> list[str]:
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_can_be_read_and_calls_what_is_there(notebook: Path) -> None:
     tree = ast.parse("\n".join(code_of(notebook)))
-    named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-             and node.value.id == "mind"}  # fmt: skip
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    named = {each.attr for each in attributes if isinstance(each.value, ast.Name) and each.value.id == "mind"}
     assert {"Dataset", "sample_log"} <= named
     assert all(hasattr(mind, name) for name in named)
     calls = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call)

@@ -53,8 +53,8 @@ def test_panels_have_titles_and_words_and_do_not_overlap() -> None:
     panels = json.loads((FOLDER / "grafana.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert all(panel["title"] and (panel["type"] == "row" or panel["description"]) for panel in panels)
-    cells = [(x, y) for panel in panels for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
-             for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])]  # fmt: skip
+    places = [panel["gridPos"] for panel in panels]
+    cells = [(each["x"] + x, each["y"] + y) for each in places for x in range(each["w"]) for y in range(each["h"])]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
 
