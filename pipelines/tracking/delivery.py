@@ -131,8 +131,10 @@ class _Placeless(Model):
     def to_dict(self) -> dict[str, Any]:
         """Leave out where the artifact and the code lay, and where this store keeps models."""
         found: dict[str, Any] = super().to_dict()
-        flavor = found.get("flavors", {}).get("python_function", {})
-        flavor = {**flavor, "model_code_path": Path(flavor.get("model_code_path", "")).name}
+        flavor = found["flavors"].get("python_function")
+        if flavor is None:
+            return found
+        flavor = {**flavor, "model_code_path": Path(flavor["model_code_path"]).name}
         artifacts = {name: {**each, "uri": each["path"]} for name, each in flavor.get("artifacts", {}).items()}
         found["flavors"] = {**found["flavors"], "python_function": {**flavor, "artifacts": artifacts}}
         if found.get("model_id"):

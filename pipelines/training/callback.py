@@ -61,9 +61,6 @@ class ReportCallback(UserCallback):
             self._write(report)
             if DIVERGED in report or TAKEN_BACK in report:
                 return
-            if self.labels is not None:
-                self.gauges = self.gauges or TrainGauges(*self.labels, self.metric)
-                self.gauges.set(report)
             step = int(report["step"])
             if step > self.logged_until or step in self.missing:
                 lost = self.tracker.lost
@@ -75,6 +72,9 @@ class ReportCallback(UserCallback):
                     self._write({"lost": self.tracker.lost})
                 else:
                     self.missing.discard(step)
+            if self.labels is not None:
+                self.gauges = self.gauges or TrainGauges(*self.labels, self.metric)
+                self.gauges.set(report)
         except Exception:
             logger.exception("a report could not be recorded; training goes on")
 
