@@ -216,7 +216,7 @@ def _table(*headings: str, gap: int = 2) -> Table:
     gap = gap if output.width >= ROOMY else 1
     table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", vertical="bottom")
+        table.add_column(heading, justify="right" if place else "left", vertical="bottom", overflow="fold")
     return table
 
 
