@@ -74,7 +74,7 @@ def _manual(kind: type) -> dict[str, str]:
     """Read `name, other : what they are.` of a docstring."""
     text = " ".join(inspect.cleandoc(kind.__doc__ or "").split())
     found = list(ENTRY.finditer(text))
-    ends = [each.start() for each in found[1:]] + [len(text)]
+    ends = [*(each.start() for each in found[1:]), len(text)][: len(found)]
     told = {}
     for entry, end in zip(found, ends, strict=True):
         told |= dict.fromkeys(entry[1].split(", "), text[entry.end() : end].strip().rstrip("."))
