@@ -9,11 +9,13 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from jobs.cli_cluster import add_cluster_commands
+from jobs.cli_doctor import doctor
 from jobs.cli_plan import plan
 from jobs.commands import Commands
 from jobs.list_options import (
@@ -45,12 +47,12 @@ from jobs.options import (
     require_list_file,
     with_top,
 )
+from jobs.result_command import ResultApp, asked_for_json
 from pipelines.errors import UserError
 
-app = typer.Typer(
+app = ResultApp(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # a plain traceback can be pasted into an issue
     help="Multi-interest retrieval (MIND): an event log in, K vectors per user and top-N lists out.",
 )
@@ -66,7 +68,7 @@ def preprocess(
         str | None,
         typer.Option(metavar="LOG", help="Take this log (a new day's: file, folder or glob) onto the dataset of CONF."),
     ] = None,
-) -> None:
+) -> Any:
     """Turn the event log into a dataset; if it is killed, the same command goes on."""
     config = loaded_config(conf, sets, preset, home)
     from pipelines.preprocess.summary import print_summary, record_summary
@@ -82,6 +84,7 @@ def preprocess(
     record_summary(config, dataset)
     print_summary(dataset)
     print_next("train", conf, sets, preset, home)
+    return dataset
 
 
 @app.command()
@@ -91,7 +94,7 @@ def init(
     profile: Annotated[str | None, typer.Option("--profile", metavar="T", help="A table of the users.")] = None,
     name: Annotated[str, typer.Option("--name", help="Of the configuration; it is written to NAME.yaml.")] = "mine",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead.")] = None,
-) -> None:
+) -> Any:
     """Look at a log and write a configuration for it, in which every guess says that it is one."""
     from pipelines.log.first_look import look_at
     from pipelines.log.proposal import propose
@@ -104,6 +107,7 @@ def init(
     loaded_config(path, None, None, None)  # what is written is read
     typer.echo(text, nl=False)
     print_next("preprocess", path, None, None, None)
+    return path, text
 
 
 @app.command()
@@ -113,13 +117,14 @@ def train(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Train on the dataset; goes on from the last checkpoint if it was stopped."""
     config = loaded_config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
     from pipelines.training.train import train
 
-    train(config)
+    outcome = train(config)
     print_next("evaluate", conf, sets, preset, home)
+    return outcome
 
 
 @app.command()
@@ -134,13 +139,14 @@ def evaluate(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Rank the whole catalogue for every user and report the metrics."""
     config = loaded_config(conf, sets, preset, home)
     from pipelines.evaluation.evaluate import evaluate
 
-    evaluate(config, model=model, split=split, against=against or ())
+    found = evaluate(config, model=model, split=split, against=against or ())
     print_next("recommend", conf, sets, preset, home, *([] if model is None else ["--model", model]), "--all")
+    return found
 
 
 @app.command()
@@ -151,12 +157,12 @@ def report(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Draw what a model finds, what its interests do and what its lists are made of: one page, and pictures."""
     config = loaded_config(conf, sets, preset, home)
     from pipelines.evaluation.report_page.command import report
 
-    report(config, model=model, split=split)
+    return report(config, model=model, split=split)
 
 
 @app.command()
@@ -193,7 +199,7 @@ def recommend(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """List the top items of users, and which interest found each."""
     if sum((bool(user), everyone, history is not None)) != 1:
         raise UserError("recommend: give either --user ID (may be repeated), --history ID,ID,... or --all")
@@ -201,15 +207,17 @@ def recommend(
     sets = with_lists(sets, where=where, allow=allow, deny=deny, stock=stock, cap=cap, policy=policy,
                       diversity=diversity, category=category, quota=quota)  # fmt: skip
     config = loaded_config(conf, with_top(sets, top, again, new), preset, home)
-    if history is not None:
-        from pipelines.retrieval.strangers import recommend_history
+    from jobs.results import list_file, lists_in
 
-        ids = [part for text in history for each in text.split(",") if (part := each.strip())]
-        recommend_history(config, ids, out=out, model=model, why=why)
-    else:
+    with list_file(out, asked_for_json() and not everyone) as file:
+        if history is not None:
+            from pipelines.retrieval.strangers import recommend_history
+
+            ids = [part for text in history for each in text.split(",") if (part := each.strip())]
+            return lists_in(recommend_history(config, ids, out=file, model=model, why=why), out)
         from pipelines.retrieval.recommend import recommend
 
-        recommend(config, users=user or None, out=out, model=model, latest=latest, why=why)
+        return lists_in(recommend(config, users=user or None, out=file, model=model, latest=latest, why=why), out)
 
 
 @app.command()
@@ -226,13 +234,15 @@ def similar(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """List the items that are most like an item: the cosine of their vectors."""
     require_list_file(out)
     config = loaded_config(conf, with_lists(sets, where=where, allow=allow, deny=deny, stock=stock), preset, home)
+    from jobs.results import list_file, lists_in
     from pipelines.retrieval.similar import similar
 
-    similar(config, item, top, out=out, model=model)
+    with list_file(out, asked_for_json()) as file:
+        return lists_in(similar(config, item, top, out=file, model=model), out)
 
 
 @app.command()
@@ -254,20 +264,19 @@ def export(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Write item vectors, every user's interest vectors and top-N lists for a serving system."""
     config = loaded_config(conf, with_top(sets, top), preset, home)
     if towers:
         from pipelines.retrieval.towers import export_towers
 
-        export_towers(config, model=model)
-        return
+        return export_towers(config, model=model)
     from pipelines.retrieval.export import export
 
-    export(config, model=model, latest=latest, items=items, index=index)
+    return export(config, model=model, latest=latest, items=items, index=index)
 
 
-@app.command()
+@app.command(cls=TyperCommand)
 def serve(
     conf: Conf,
     model: Model = None,
@@ -291,13 +300,14 @@ def pipeline(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Preprocess, train, evaluate and export; what is there already from this log and these settings is left out."""
     config = loaded_config(conf, sets, preset, home)
     from pipelines.pipeline import pipeline
 
-    pipeline(config, latest=latest)
+    steps = pipeline(config, latest=latest)
     print_next("recommend", conf, sets, preset, home, "--all")
+    return steps
 
 
 @app.command()
@@ -307,7 +317,7 @@ def generate(
     users: Annotated[int, typer.Option("--users", min=1, help="Each has at least one event.")] = 2_000,
     items: Annotated[int, typer.Option("--items", min=1, help="Dealt out to 20 clusters.")] = 1_000,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same log.")] = 0,
-) -> None:
+) -> Any:
     """Write a synthetic event log with planted interests, to try things on."""
     from pipelines.preprocess.synthetic import generate
 
@@ -316,6 +326,7 @@ def generate(
     except ValueError as error:
         raise UserError(f"generate: {error}") from None
     typer.echo(f"events: {log.events}\nitems: {log.items}\nprofile: {log.profile}")
+    return log
 
 
 @app.command(name="config")
@@ -323,14 +334,14 @@ def show_config(
     part: Annotated[
         str | None, typer.Argument(metavar="[PART]", help="A section or a setting, e.g. data.events or train.epochs.")
     ] = None,
-) -> None:
+) -> Any:
     """Print every setting: what it accepts, its default, what it does, and what presets make of it."""
     from pipelines.config.show_manual import show_manual
 
-    show_manual(part)
+    return show_manual(part)
 
 
-@app.command()
+@app.command(cls=TyperCommand)
 def ui(
     conf: Annotated[Path | None, typer.Argument(metavar="[CONF]", help="Whose store to show.")] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="On 127.0.0.1.")] = 5000,
@@ -366,7 +377,7 @@ def tune(
     ] = False,
     sets: Sets = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Search settings, train and test the winner; the same command, or --resume, goes on after any interruption."""
     require_campaign(conf, resume, preset)
     from pipelines.tuning.load import load_campaign, stored_campaign
@@ -378,7 +389,7 @@ def tune(
         loaded = stored_campaign(resume, home_folder_of(home), sets or [])
     from pipelines.tuning.tune import tune
 
-    tune(loaded, retry_failed)
+    return tune(loaded, retry_failed)
 
 
 @app.command()
@@ -393,15 +404,16 @@ def promote(
     sets: Sets = None,
     preset: Preset = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Make the challenger the champion if it does better on the test set; exit code 0 whatever is decided."""
     config = loaded_config(conf, sets, preset, home)
     from pipelines.evaluation.promote import promote
 
-    promote(config, name=name, replace=replace)
+    return promote(config, name=name, replace=replace)
 
 
 app.command()(plan)
+app.command()(doctor)
 add_cluster_commands(app)
 
 

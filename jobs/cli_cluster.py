@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
+from jobs.result_command import ResultApp, asked_for_json
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from jobs.client import Cluster
+    from jobs.client import Cluster, Job
 
 STOP_WAIT_S = 60.0  # Ray kills after 3 s what does not end by itself
 TABLE_WIDTH = 1000
@@ -34,7 +36,7 @@ Address = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Of the job, or how it begins.")]
 
-jobs_app = typer.Typer(no_args_is_help=True, help="List, look at, follow and stop the jobs of a cluster.")
+jobs_app = ResultApp(no_args_is_help=True, help="List, look at, follow and stop the jobs of a cluster.")
 
 
 def add_cluster_commands(app: typer.Typer) -> None:
@@ -67,7 +69,7 @@ def submit(
     resources: Annotated[
         str | None, typer.Option("--entrypoint-resources", metavar="JSON", help="Of the driver: '{\"name\": 1}'.")
     ] = None,
-) -> None:
+) -> Any:
     """Run a stage on a cluster: send the code and CONF, follow the log, end as the job ends."""
     from jobs.client import Patience
     from jobs.package import require_small, write_package
@@ -89,15 +91,15 @@ def submit(
         typer.echo(submission.id)
         _say(f"follow it: {_command(cluster, 'logs', submission.id, '--follow')}")
         _say(f"stop it: {_command(cluster, 'stop', submission.id)}")
-    else:
-        _follow(cluster, submission.id)
+        return cluster.find(submission.id) if asked_for_json() else None
+    return _follow(cluster, submission.id)
 
 
 @jobs_app.command("list")
 def list_jobs(
     address: Address = None,
     everything: Annotated[bool, typer.Option("--all", help="Those that mind did not submit, too.")] = False,
-) -> None:
+) -> Any:
     """List the jobs, newest first."""
     from rich.console import Console
     from rich.table import Table
@@ -115,10 +117,11 @@ def list_jobs(
         Console(width=TABLE_WIDTH).print(table)  # wider than the terminal: an id must be there to copy, all of it
     else:
         typer.echo("no jobs" + ("" if everything else "; those that mind did not submit: --all"))
+    return jobs
 
 
 @jobs_app.command()
-def status(job_id: JobId, address: Address = None) -> None:
+def status(job_id: JobId, address: Address = None) -> Any:
     """Show what is known of a job."""
     from jobs.follow import elapsed
 
@@ -137,9 +140,10 @@ def status(job_id: JobId, address: Address = None) -> None:
         lines["exit code"] = str(job.exit_code)
     for name, value in lines.items():
         typer.echo(f"{name:<11} {value}")
+    return job
 
 
-@jobs_app.command()
+@jobs_app.command(cls=TyperCommand)
 def logs(
     job_id: JobId,
     address: Address = None,
@@ -159,7 +163,7 @@ def stop(
     job_id: JobId,
     address: Address = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask, and do not wait until it has ended.")] = False,
-) -> None:
+) -> Any:
     """Stop a job; the same mind submit goes on where it was."""
     from jobs.client import Patience
     from jobs.follow import await_end, verdict
@@ -168,17 +172,18 @@ def stop(
     job = cluster.find(job_id)
     if job.is_over:
         _say(f"{job.id} is over: {job.status}")
-        return
+        return job
     patience = Patience(_say)
     patience.call(cluster.stop, job.id)
     if no_wait:
         _say(f"asked {job.id} to stop")
-        return
+        return job
     job = await_end(cluster, job.id, patience, STOP_WAIT_S)
     if not job.is_over:
         raise UserError(f"{job.id}: still {job.status} after {STOP_WAIT_S:.0f} s; see: "
                         f"{_command(cluster, 'status', job.id)}")  # fmt: skip
     _say(verdict(job))
+    return job
 
 
 def _cluster(given: str | None) -> Cluster:
@@ -201,7 +206,7 @@ def _cluster(given: str | None) -> Cluster:
     return Cluster(address.rstrip("/"))
 
 
-def _follow(cluster: Cluster, job_id: str) -> None:
+def _follow(cluster: Cluster, job_id: str) -> Job:
     """Print the log until the job ends, then end likewise."""
     from jobs.client import LostConnection, Patience
     from jobs.follow import UNKNOWN, exit_code, follow, verdict
@@ -217,6 +222,7 @@ def _follow(cluster: Cluster, job_id: str) -> None:
     if exit_code(job):
         _fail(verdict(job), exit_code(job))
     _say(verdict(job))
+    return job
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def plan(
     figures: Annotated[bool, typer.Option("--figures", help="Print every figure of the machine too.")] = False,
     sets: Sets = None,
     preset: Preset = None,
-) -> None:
+) -> Any:
     """Predict nodes, memory, network, hours and the next bottleneck of a log of some size. Nothing is run."""
     from pipelines.config.numbers import parse_whole
     from pipelines.plan.machine import Machine, with_figures
@@ -64,8 +64,11 @@ def plan(
         known = with_figures(measured(Machine(), config), machine or [])
     if measure or figures:
         show_machine(known)
-    if workload is not None:
-        show_plan(make_plan(workload, known, nodes))
+    if workload is None:
+        return known, None
+    made = make_plan(workload, known, nodes)
+    show_plan(made)
+    return known, made
 
 
 def _config(conf: Path | None, sets: list[str], preset: str | None) -> Config:

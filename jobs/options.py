@@ -99,8 +99,12 @@ def home_folder_of(home: str | None) -> Path:
 def print_next(
     command: str, conf: Path, sets: list[str] | None, preset: str | None, home: str | None, *more: str
 ) -> None:
-    """Print the command that comes after this one, with the same options but for secrets."""
+    """Print the command that comes after this one, with the same options but for secrets; nothing with --quiet."""
     from pipelines.config.redact import redact
+    from pipelines.progress import console
+
+    if console.quiet:
+        return
 
     words = ["mind", command, str(conf), *more]
     for option, values in (("--preset", [preset]), ("--home", [home]), ("--set", sets or [])):

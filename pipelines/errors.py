@@ -10,6 +10,10 @@ from collections.abc import Iterator
 class UserError(Exception):
     """A mistake of the user's (file, column, key, value) with the way out in its text."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Be one line in a notebook too: IPython shows this in place of a traceback."""
+        return [f"mind: error: {self}"]
+
 
 CALMER = "lower optim.learning_rate or optim.table_learning_rate, or set optim.warmup_steps"  # of a diverging training
 

@@ -24,12 +24,12 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError, user_error
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.models.artifact import ModelCard, load_card
-from pipelines.models.runs import model_folder, runs_so_far
+from pipelines.models.runs import finished_model
 from pipelines.preprocess.preprocess import Source, made_before, preprocess
 from pipelines.preprocess.summary import print_summary, record_summary
 from pipelines.progress import console, output
 from pipelines.retrieval.export import Export, export, export_folder
-from pipelines.storage.home_files import exists, renew
+from pipelines.storage.home_files import renew
 from pipelines.training.train import train
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def pipeline(config: Config, latest: bool = True) -> list[StageResult]:
         )
         model = steps.take(
             "train",
-            lambda: _trained_before(config, dataset),
+            lambda: finished_model(config, dataset),
             lambda: train(config).model,
             lambda made: (made, _best(config, made)),
         )
@@ -158,13 +158,6 @@ def _preprocessed(config: Config, source: Source) -> Dataset:
 def _sizes(dataset: Dataset) -> dict[str, float]:
     manifest = dataset.manifest
     return {"users": manifest.users, "items": manifest.items, "events": manifest.events}
-
-
-def _trained_before(config: Config, dataset: Dataset) -> Path | None:
-    """Find the model of the newest finished run of these settings and data, if it is there."""
-    finished = runs_so_far(config, dataset)[:-1]
-    folder = model_folder(config, finished[-1].name) if finished else None
-    return folder if folder is not None and exists(folder / "config.json") else None
 
 
 def _best(config: Config, model: Path) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""One look for every long step: a rich bar with an ETA on a terminal; in a log file a line at start and end, and one a
-minute in between.
+"""One look for every long step: a rich bar with an ETA on a terminal, a bar in the cell of a notebook; in a log file a
+line at start and end, and one a minute in between.
 """
 
 from __future__ import annotations
@@ -9,11 +9,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True)  # progress and remarks
-output = Console()  # results: what a user may pipe on
+from pipelines.notebook import NotebookBar
+
+WIDE = 10_000  # letters of a line in a pipe or a file: nothing is cut there, and no line is broken
+
+
+class _Console(Console):
+    """As wide as the terminal; where there is none, as wide as need be."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        if self.is_terminal or self.is_jupyter:
+            return super().size
+        return ConsoleDimensions(WIDE, 25)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        Console.size.fset(self, new_size)  # type: ignore[attr-defined]
+
+
+console = _Console(stderr=True)  # progress and remarks
+output = _Console()  # results: what a user may pipe on
 
 
 LINE_EVERY_S = 60.0  # in a log file
@@ -58,6 +77,18 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
     >>> with progress("Partitioning events", total=8) as advance:
     ...     advance(8)
     """
+    if console.quiet:
+        yield lambda steps, total=None, what=None: None
+        return
+    if console.is_jupyter:
+        cell = NotebookBar(description, total)
+        try:
+            yield cell
+        except BaseException:
+            cell.finish(failed=True)
+            raise
+        cell.finish()
+        return
     if not console.is_terminal:
         lines = _Lines(description, total)
         console.print(f"{description} ...")

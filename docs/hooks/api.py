@@ -30,6 +30,7 @@ def api_pages() -> dict[str, str]:
     lines = [
         "# Python API",
         "",
+        "`mind` is what a program or a notebook imports: a frame in, a trained model out ([how to](../../python.md)). "
         "`mind_core` is the model in pure PyTorch: no Ray, no MLflow, no files. Lift it out and use it. The axes are "
         "named alike everywhere: B users, L behaviours, K interests, d dimension, N negatives, V items.",
         "",

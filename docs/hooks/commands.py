@@ -29,9 +29,19 @@ def commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "`mind COMMAND --help` shows the same in a terminal. A mistake of yours is one line and exit code 2; Ctrl-C "
-        "ends with 130; anything else that goes wrong keeps its traceback and ends with 1. `mind submit` has more exit "
-        "codes: [Jobs on a cluster](../jobs.md).",
+        "`mind COMMAND --help` shows the same in a terminal. `mind --install-completion` lets the Tab key complete "
+        "commands and options in your shell.",
+        "",
+        "| exit code | means |",
+        "|---|---|",
+        "| 0 | done. `mind promote` ends so whatever it decides |",
+        "| 1 | an error of the program: it keeps its traceback, please report it with the block of `mind doctor` |",
+        "| 2 | a mistake in a file, an option or the data, or a full disk or memory: one line says what to change |",
+        "| 3, 4 | of `mind submit` and `mind jobs logs --follow`: the job was stopped; the connection was lost |",
+        "| 130, 143 | stopped by Ctrl-C, by SIGTERM: the same command goes on |",
+        "",
+        "Results go to standard output, progress and remarks to standard error. In a pipe or a file no table is cut "
+        "and no line is broken. `--json` prints [results as JSON](json.md), `--quiet` leaves out progress and remarks.",
         "",
     ]
     root = typer.main.get_command(app)

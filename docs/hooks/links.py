@@ -5,6 +5,7 @@ So the site needs no address of a repository, and a link to a file that is gone 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -56,8 +57,19 @@ def source_page(target: Path) -> str:
     if target.is_dir():
         files = sorted(each.name for each in target.iterdir() if each.is_file() and not each.name.startswith("."))
         return "\n".join([f"# {place}/", "", *(f"- [{name}]({target.name}/{name}.md)" for name in files), ""])
+    if target.suffix == ".ipynb":
+        return _notebook(target)
     fence = "~" * 12
     return f"# {place}\n\n{fence} {{ .{LANGUAGES.get(target.suffix, 'text')} }}\n{target.read_text()}\n{fence}\n"
+
+
+def _notebook(target: Path) -> str:
+    """Write a notebook as a page: its texts, and its code in fences."""
+    about, parts = f"The notebook `{target.parent.name}/{target.name}`, without its outputs.", []
+    for cell in json.loads(target.read_text())["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    return "\n\n".join([parts[0], about, *parts[1:]]) + "\n"
 
 
 def with_files(targets: set[Path]) -> set[Path]:

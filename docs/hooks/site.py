@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # MkDocs looks for modules b
 
 from docs.hooks.api import api_pages
 from docs.hooks.commands import commands_page
+from docs.hooks.json_results import json_page
 from docs.hooks.licences import licences_page
 from docs.hooks.links import DOCS, PAGES, ROOT, linked, page_of, rewritten, source_page, with_files
 from docs.hooks.settings import campaign_page, settings_page
@@ -27,6 +28,7 @@ def generated() -> dict[str, str]:
         "reference/settings.md": settings_page(),
         "reference/campaign.md": campaign_page(),
         "reference/commands.md": commands_page(),
+        "reference/json.md": json_page(),
         "reference/licences.md": licences_page(),
         **api_pages(),
         **{page: (ROOT / name).read_text() for name, page in PAGES.items()},

@@ -23,7 +23,7 @@ MAX_FILE_NAME = 200
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _ESCAPED = re.compile(r"[^A-Za-z0-9._-]|^\.")
 
-Kind = Literal["datasets", "runs", "models", "evaluations", "reports", "exports", "campaigns"]
+Kind = Literal["datasets", "runs", "models", "evaluations", "reports", "exports", "campaigns", "frames"]
 
 
 def is_name(text: str, longest: int = MAX_PLACE) -> bool:

@@ -14,8 +14,8 @@ from pipelines.errors import UserError
 from pipelines.progress import output
 
 
-def show_manual(asked: str | None = None) -> None:
-    """Print the manual of a section (``data.events``), of a setting (``train.epochs``), or of all.
+def show_manual(asked: str | None = None) -> list[Part]:
+    """Print the manual of a section (``data.events``), of a setting (``train.epochs``), or of all; what was printed.
 
     Raises
     ------
@@ -23,14 +23,16 @@ def show_manual(asked: str | None = None) -> None:
         If there is no section or setting of that name.
     """
     presets = preset_values()
-    for part in chosen(asked):
+    found = chosen(asked)
+    for part in found:
         if part.settings:
             output.print(f"\n[bold]{escape(part.name or 'the file itself')}[/bold]", highlight=False)
         for setting in part.settings:
             output.print(f"[cyan]{escape(setting.name)}[/cyan]: {escape(_told(setting))}", highlight=False)
             text = " ".join([setting.manual, *_in_presets(setting, presets.get(setting.name, {}))]).strip()
             if text:
-                output.print(Padding(escape(text), (0, 0, 0, 4)), highlight=False)
+                output.print(Padding(escape(text), (0, 0, 0, 4), expand=False), highlight=False)
+    return found
 
 
 def chosen(asked: str | None) -> list[Part]:

@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 
 from pipelines.config.home_location import shown
 from pipelines.config.names import file_name
+from pipelines.config.redact import redact
 from pipelines.config.schema import DataConfig
 from pipelines.dataset.part_files import read_part
 from pipelines.dataset.splits import SPLITS, SplitName
@@ -134,6 +135,16 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as JSON: the same text for the same content."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+def described_data(manifest: Manifest) -> str:
+    """Say in a sentence what a dataset is."""
+    source = manifest.sources["events"][0]["path"] if manifest.sources.get("events") else "its log"
+    test = manifest.splits.get("test", NOTHING)
+    protocol = manifest.config.get("split", {}).get("protocol", "leave_one_out").replace("_", " ")
+    return (f"Dataset {manifest.name}: {manifest.events:,} events of {manifest.users:,} users and {manifest.items:,} "
+            f"items, from {redact(source)}; split {protocol}, {test.targets:,} test targets "
+            f"(fingerprint {manifest.fingerprint[:12]}).")  # fmt: skip
 
 
 @dataclass(frozen=True)

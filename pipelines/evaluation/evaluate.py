@@ -19,11 +19,12 @@ import ray
 
 from pipelines.cluster.session import ray_session
 from pipelines.config.schema import Config
-from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.dataset import Dataset, described_data
 from pipelines.dataset.splits import SplitName
 from pipelines.errors import UserError
 from pipelines.evaluation.baselines import LABELS, FittedBaselines, fit_baselines
 from pipelines.evaluation.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
+from pipelines.evaluation.in_words import differences, for_card, headline
 from pipelines.evaluation.interests import SAMPLED_USERS
 from pipelines.evaluation.lists import Categories, item_categories
 from pipelines.evaluation.ranking import Ranking, RankUsers, join_rankings, rankings_in
@@ -42,10 +43,12 @@ from pipelines.evaluation.show_report import show_report
 from pipelines.evaluation.variety import PriceSettings, price_report, price_settings
 from pipelines.evaluation.variety_figure import variety_figure
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
+from pipelines.models.card_text import card_text
 from pipelines.models.find import find_model
 from pipelines.models.over_users import STATS, UserPass
 from pipelines.progress import progress
 from pipelines.storage.publish import Mark, published, require_publishable
+from pipelines.tracking.notes import note
 from pipelines.tracking.run import Tracker, known_run, open_run
 
 POPULARITY = "popularity"
@@ -77,7 +80,8 @@ def evaluate(
     price = price_settings(config, dataset, cutoff, cards[0].config.interests, users)
     trained = [known_run(config, card.run_id) for card in cards]  # None: trained elsewhere
     parent = None if trained[0] is None else trained[0].run_id
-    with open_run(described(config, cards[0]), "evaluate", name, parent=parent, without=TRAINING) as tracker:
+    title = f"{split} of {cards[0].name}"
+    with open_run(described(config, cards[0]), "evaluate", title, parent=parent, without=TRAINING) as tracker:
         with progress("Fitting the baselines", total=None):
             baselines = fit_baselines(dataset, config)
         categories = item_categories(dataset, config.evaluate.category)
@@ -89,7 +93,7 @@ def evaluate(
             pq.write_table(_per_user(dataset, report, ranking, per_user), folder / "users.parquet")
             (folder / STATS).write_text(stats, "utf-8")
             _draw(report, load_model(folders[0]), dataset, split, folder)
-        _record(config, tracker, cards, trained, report, target)
+        _record(config, dataset, tracker, cards, trained, report, target)
     show_report(report, target)
     return report
 
@@ -195,6 +199,7 @@ def _draw(report: Report, model: SavedModel, dataset: Dataset, split: SplitName,
 
 def _record(
     config: Config,
+    dataset: Dataset,
     tracker: Tracker,
     cards: list[ModelCard],
     trained: list[Tracker | None],
@@ -209,10 +214,19 @@ def _record(
         tracker.log_metrics(named, step)
     tracker.log_dataset(config.name, report.fingerprint, report.dataset, report.split)
     tracker.log_tags({"mind.model": str(report.models[0].path), "mind.train_run": cards[0].run_id or ""})
+    data = described_data(dataset.manifest)
+    found = [f"{headline(report)}.", *(f"{line}." for line in differences(report))]
+    then = "mind recommend CONF --all"
+    tracker.describe(note(f"Evaluation of {cards[0].name}: {report.protocol}.", data, found, then))
     tracker.log_artifact(folder)
     for number, (card, training) in enumerate(zip(cards, trained, strict=True)):
         if training is not None:  # not opened as a context: this run ended with its training
-            training.log_metrics(_test_metrics(report, number), int(card.metrics.get("step", 0)))
+            step = int(card.metrics.get("step", 0))
+            training.log_model_metrics(_test_metrics(report, number), step, (config.name, report.fingerprint))
+            doubts = (training.tag("mind.doubts") or "").splitlines()
+            if report.split == "test":
+                text = card_text(card, data, report.metric, doubts, for_card(report, number))
+                training.describe_model(text)
 
 
 def _test_metrics(report: Report, model: int) -> dict[str, float]:

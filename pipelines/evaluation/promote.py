@@ -25,6 +25,7 @@ from pipelines.tracking.registry import (
     model_by_alias,
     move_alias,
     tag_version,
+    tell_decision,
 )
 from pipelines.tracking.run import last_evaluation
 from pipelines.tracking.store import store_of
@@ -143,6 +144,8 @@ def _record(config: Config, decision: Promotion, report: Report | None) -> None:
         if run is not None:
             run.log_tags({**tags, "mind.decision.version": decision.challenger.uri})
     tag_version(store_of(config), decision.challenger, tags)
+    when = tags["mind.decision.date"].partition("T")[0]
+    tell_decision(store_of(config), decision.challenger, f"{tags['mind.decision']} on {when}: {decision.reason}")
 
 
 def _said(decision: Promotion) -> Promotion:

@@ -1,4 +1,4 @@
-"""A report to look at, at 100 columns: models down, figures across; report.json has everything."""
+"""A report to look at, on 80 columns: models down, figures across; report.json has everything."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pipelines.progress import output
 
 GROUPS = ("all", "again", "new")
 SHELVES = ("new", "again")
+LONG_LABEL = 20  # letters
+ROOMY = 90  # columns of a terminal, from which on there are two blanks between numbers
 
 
 def show_report(report: Report, folder: Path) -> None:
@@ -106,7 +108,8 @@ def _lists(report: Report) -> Table:
                "diversity_across": "two\ninterests", "calibration": "off"}  # fmt: skip
     known = {name for model in report.models for name in model.metrics}
     names = {f"list/{name}@{depth}": text for name, text in columns.items() if f"list/{name}@{depth}" in known}
-    table = _table(f"lists of {depth}", "cover-\nage", "Gini", "head\nitems", *names.values())
+    table = _table(f"lists of\n{depth}", "cover-\nage", "Gini", "head\nitems", *names.values())
+    _keep_whole(table, 0, report)
     for model in report.models:
         coverage = [_of(model, f"coverage@{depth}"), _of(model, f"gini@{depth}"), f"{model.lists.band_share[0]:.0%}"]
         table.add_row(model.label, *coverage, *(_of(model, name) for name in names))
@@ -127,6 +130,7 @@ def _overall(report: Report) -> Table:
         columns = [(kind, "all") for kind in ("hit_rate", "recall", "ndcg", "mrr", "coverage")]
     table = _table("N", "model", *(_heading(kind, group, bool(report.groups)) for kind, group in columns))
     table.columns[1].justify = "left"
+    _keep_whole(table, 1, report)
     for n in report.cutoffs:
         for place, model in enumerate(report.models):
             names = [f"{kind}@{n}" if group == "all" else f"{group}/{kind}@{n}" for kind, group in columns]
@@ -156,6 +160,7 @@ def _differences(report: Report) -> Table:
     """Show the model less each other one."""
     metrics = list(dict.fromkeys(found.metric for found in report.differences))
     table = _table("less", *(name.replace("/", "\n") for name in metrics), gap=1)
+    _keep_whole(table, 0, report)
     by_name = {(found.against, found.metric): found for found in report.differences}
     for model in report.models[1:]:
         table.add_row(model.label, *(_apart(by_name[model.label, metric]) for metric in metrics))
@@ -207,11 +212,17 @@ def variety_lines(price: PriceReport) -> list[str]:
 
 
 def _table(*headings: str, gap: int = 2) -> Table:
-    """Begin a table: headings at the bottom of their row, `gap` blanks between the columns of numbers."""
+    """Begin a table: headings at the bottom of their row, `gap` blanks between the columns of numbers if they fit."""
+    gap = gap if output.width >= ROOMY else 1
     table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", vertical="bottom")
+        table.add_column(heading, justify="right" if place else "left", vertical="bottom", overflow="fold")
     return table
+
+
+def _keep_whole(table: Table, column: int, report: Report) -> None:
+    """Let an interval go below its figure before a model's name is broken, unless the name is a long one."""
+    table.columns[column].no_wrap = max(len(model.label) for model in report.models) <= LONG_LABEL
 
 
 def figure(value: float) -> str:

@@ -22,7 +22,7 @@ from pipelines.config.load import config_hash
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.storage.atomic import whole
-from pipelines.storage.home_files import renew
+from pipelines.storage.home_files import exists, renew
 from pipelines.storage.locks import exclusive
 
 
@@ -53,6 +53,13 @@ def runs_so_far(config: Config, dataset: Dataset) -> list[RunState]:
 def current_run(config: Config, dataset: Dataset) -> RunState:
     """Find the unfinished run of these settings and data, or name a new one."""
     return runs_so_far(config, dataset)[-1]
+
+
+def finished_model(config: Config, dataset: Dataset) -> Path | None:
+    """Find the model of the newest finished run of these settings and data, if it is there."""
+    finished = runs_so_far(config, dataset)[:-1]
+    folder = model_folder(config, finished[-1].name) if finished else None
+    return folder if folder is not None and exists(folder / "config.json") else None
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from rich.table import Table
 
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
-from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.dataset import Dataset, described_data
 from pipelines.progress import output
 from pipelines.quality.report import Quality
 from pipelines.storage.home_files import exists, fetch
+from pipelines.tracking.notes import note
 from pipelines.tracking.run import open_run
 
 
@@ -57,6 +58,14 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
         console.print(f"  {check.level}: {check.name}: {check.found}", markup=False, soft_wrap=True)
 
 
+def _found(dataset: Dataset) -> list[str]:
+    """Say how much of the log was kept, and what is odd about it."""
+    manifest, quality = dataset.manifest, Quality.read(dataset.layout)
+    lines = [f"{manifest.rows_read:,} rows read, {manifest.events:,} kept."]
+    lines += [f"Set aside: {count:,}, {reason}." for reason, count in sorted(manifest.set_aside.items())]
+    return lines + [f"{check.level}: {check.name}: {check.found}" for check in (quality.warnings if quality else [])]
+
+
 def record_summary(config: Config, dataset: Dataset) -> None:
     """Record a dataset as a run of stage preprocess: its counts, its lineage and its manifest."""
     manifest = dataset.manifest
@@ -69,6 +78,7 @@ def record_summary(config: Config, dataset: Dataset) -> None:
         source = manifest.sources["events"][0]["path"]
         sizes = {"users": manifest.users, "items": manifest.items, "events": manifest.events}
         run.log_dataset(manifest.name, manifest.fingerprint, source, "preprocessing", sizes)
+        run.describe(note("The log made into a dataset.", described_data(manifest), _found(dataset), "mind train CONF"))
         run.log_artifact(dataset.layout.manifest)
         if exists(dataset.layout.engine):
             run.log_artifact(fetch(dataset.layout.engine))

@@ -32,7 +32,7 @@ from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config, ListsConfig
-from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.dataset import Dataset, described_data
 from pipelines.errors import UserError
 from pipelines.lists.tables import file_stamps
 from pipelines.models.artifact import TRAINING, ModelCard, described, load_card, load_model
@@ -50,6 +50,7 @@ from pipelines.storage.home_files import exists, fetch, listed, remove, renew, t
 from pipelines.storage.locks import exclusive
 from pipelines.storage.publish import Mark, published, require_own
 from pipelines.storage.tables import write_text
+from pipelines.tracking.notes import note
 from pipelines.tracking.run import known_run, open_run
 from pipelines.tracking.versions import versions
 
@@ -163,6 +164,9 @@ def _make_and_record(
         made = _make(config, dataset, source, card, target, latest, new)
         run.log_metrics({"export/items": made.items} | {f"export/{k}": v for k, v in asdict(made.counts).items()}, 0)
         run.log_dataset(config.name, made.fingerprint, made.dataset, "export")
+        found = [f"{made.items:,} items and {made.counts.users:,} users with {made.counts.interests:,} interests."]
+        run.describe(note(f"Vectors and lists of {card.name} for a serving system.", described_data(dataset.manifest),
+                          [*found, f"They lie in {shown(target)}."]))  # fmt: skip
         run.log_tags({"mind.model": str(source), "mind.export": shown(target)})
         run.log_artifact(target / MARK)
         run.log_artifact(target / STATS)

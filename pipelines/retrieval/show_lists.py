@@ -15,11 +15,11 @@ from mind_core.special_rows import UNKNOWN
 from pipelines.evaluation.figures import item_names
 from pipelines.log.ids import as_array
 from pipelines.models.artifact import SavedModel
-from pipelines.progress import output
+from pipelines.progress import WIDE, output
 
 RECENT = 5  # behaviours printed
 LEADING = 4  # behaviours that head an interest
-LONGEST = 40  # letters of a cell
+LONGEST = 40  # letters of a cell on a terminal; elsewhere nothing is cut
 NARROWEST = 6  # to which a cell gives way
 GAP = 2  # letters between cells
 
@@ -107,7 +107,7 @@ def _table(rows: list[dict[str, Any]], of: list[dict[str, Any]], held_out: set[i
     widest = {}
     for name in ["id", *shown]:
         title = name.removeprefix("show_")
-        widest[name] = min(LONGEST, max(len(title), *(len(cell(row[name])) for row in of)))
+        widest[name] = min(longest(), max(len(title), *(len(cell(row[name])) for row in of)))
     gaps = GAP * (len(narrow) + len(shown))
     room = output.width - sum(narrow.values()) - gaps - widest["id"]
     widths = {**fitting({name: widest[name] for name in shown}, room), "id": widest["id"]}
@@ -133,6 +133,11 @@ def fitting(widths: dict[str, int], room: int) -> dict[str, int]:
             break
         widths[widest] -= 1
     return widths
+
+
+def longest() -> int:
+    """Return how many letters a cell may have."""
+    return LONGEST if output.is_terminal or output.is_jupyter else WIDE
 
 
 def cell(value: object) -> str:

@@ -28,7 +28,7 @@ from pipelines.models.find import find_model
 from pipelines.progress import output
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.recommend import told_rules
-from pipelines.retrieval.show_lists import GAP, LONGEST, cell, fitting
+from pipelines.retrieval.show_lists import GAP, NARROWEST, cell, fitting, longest
 from pipelines.retrieval.strangers import places_of
 
 NEAR = 3  # ids and names in the message on an unknown one
@@ -131,7 +131,7 @@ def _shown(table: pa.Table) -> Table:
     names = ["id", *(name for name in table.column_names if name.startswith("show_"))]
     titles = {name: name.removeprefix("show_") for name in names}
     widest = {
-        name: min(LONGEST, max(len(titles[name]), *(len(cell(row[name])) for row in rows))) if rows else LONGEST
+        name: min(longest(), max(len(titles[name]), *(len(cell(row[name])) for row in rows))) if rows else NARROWEST
         for name in names
     }
     room = output.width - 10 - GAP * (1 + len(names)) - widest["id"]

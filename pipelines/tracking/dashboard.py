@@ -12,6 +12,7 @@ from pipelines.errors import UserError
 from pipelines.tracking.store import artifact_root, is_server
 
 HOST = "127.0.0.1"
+PAGE = "/#/experiments?workflowType=machine_learning"  # else MLflow opens its pages of agents and prompts
 
 
 def serve(uri: str, home: Path, port: int) -> None:
@@ -42,7 +43,7 @@ def serve(uri: str, home: Path, port: int) -> None:
         # the server starts uvicorn by its name
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
-    print(f"MLflow dashboard of {redact(uri)}: http://{HOST}:{port} in a few seconds; Ctrl-C ends it", flush=True)
+    print(f"MLflow dashboard of {redact(uri)}: http://{HOST}:{port}{PAGE} in a few seconds; Ctrl-C ends it", flush=True)
     arguments = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     # exec, not a child: Ctrl-C and kill reach the server itself and leave nothing behind
     os.execve(sys.executable, [sys.executable, *arguments], environment)

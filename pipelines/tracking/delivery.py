@@ -18,12 +18,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 
 from pipelines.tracking.client import global_uri
+from pipelines.tracking.notes import NOTE, decision_kept
 from pipelines.tracking.outbox import Item
 
 PACKAGES = Path(__file__).parents[2]
 MAX_METRICS = 1000  # these limits are MLflow's
 MAX_TAG_LENGTH = 8000
+MAX_DIGEST_LENGTH = 36
 MODEL_URI = "mind.model_uri"  # tag of a run: where its model lies in the store
+OF_THE_RUN = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.user")  # and its model's
 POINTLESS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
 
 
@@ -44,13 +47,31 @@ def is_pointless(error: Exception) -> bool:
 
 
 def _metrics(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
-    entities = [Metric(name, float(value), at, step) for name, value, at, step in item["metrics"]]
+    more: dict[str, str] = {}
+    if "dataset" in item and (model_id := _model_id(client, run_id)) is not None:
+        name, digest = item["dataset"]
+        more = {"model_id": model_id, "dataset_name": name, "dataset_digest": digest[:MAX_DIGEST_LENGTH]}
+    entities = [Metric(name, float(value), at, step, **more) for name, value, at, step in item["metrics"]]
     for start in range(0, len(entities), MAX_METRICS):
         client.log_batch(run_id, metrics=entities[start : start + MAX_METRICS])
 
 
 def _tags(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
     client.log_batch(run_id, tags=[RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in item["tags"].items()])
+
+
+def _card(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
+    """Describe the model of a run, and the versions that it is registered as."""
+    if (model_id := _model_id(client, run_id)) is None:
+        return
+    client.set_logged_model_tags(model_id, {NOTE: item["text"][:MAX_TAG_LENGTH]})
+    for entry in client.search_model_versions(f"source_path = 'models:/{model_id}'"):
+        client.update_model_version(entry.name, entry.version, decision_kept(entry.description or "", item["text"]))
+
+
+def _model_id(client: mlflow.MlflowClient, run_id: str) -> str | None:
+    uri = client.get_run(run_id).data.tags.get(MODEL_URI)
+    return None if uri is None else uri.removeprefix("models:/")
 
 
 def _dataset(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:
@@ -78,11 +99,14 @@ def _end(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: 
 
 def _model(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> str:
     run = client.get_run(run_id)
+    tags = {name: run.data.tags[name] for name in OF_THE_RUN if name in run.data.tags}
+    if "card" in item:
+        tags[NOTE] = item["card"][:MAX_TAG_LENGTH]
     model = client.create_logged_model(
-        run.info.experiment_id, item["name"], source_run_id=run_id, params=run.data.params
+        run.info.experiment_id, item["name"], source_run_id=run_id, params=run.data.params, tags=tags
     )
     with global_uri(uri):
-        info = Model.log(
+        info = _Placeless.log(
             artifact_path=None,
             name=item["name"],
             flavor=mlflow.pyfunc,
@@ -101,8 +125,32 @@ def _model(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files
     return str(info.model_uri)
 
 
+class _Placeless(Model):
+    """An MLmodel that names no path of the machine that wrote it: MLflow reads the parts beside it in any case."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Leave out where the artifact and the code lay, and where this store keeps models."""
+        found: dict[str, Any] = super().to_dict()
+        flavor = found["flavors"].get("python_function")
+        if flavor is None:
+            return found
+        flavor = {**flavor, "model_code_path": Path(flavor["model_code_path"]).name}
+        artifacts = {name: {**each, "uri": each["path"]} for name, each in flavor.get("artifacts", {}).items()}
+        found["flavors"] = {**found["flavors"], "python_function": {**flavor, "artifacts": artifacts}}
+        if found.get("model_id"):
+            found["artifact_path"] = f"models:/{found['model_id']}"
+        return found
+
+
 def model_item(
-    name: str, folder: Path, code: Path, signature: ModelSignature, example: Any, requirements: Sequence[str], step: int
+    name: str,
+    folder: Path,
+    code: Path,
+    signature: ModelSignature,
+    example: Any,
+    requirements: Sequence[str],
+    step: int,
+    card: str | None = None,
 ) -> Item:
     """Describe a model to store; its artifact stays where it is."""
     item: Item = {
@@ -113,6 +161,7 @@ def model_item(
         "signature": signature.to_dict(),
         "requirements": list(requirements),
         "step": step,
+        **({} if card is None else {"card": card}),
     }
     if isinstance(example, pd.DataFrame):
         found = example.to_dict(orient="split")
@@ -127,6 +176,7 @@ def _pinned(distribution: str) -> str:
 _KINDS: dict[str, Callable[[mlflow.MlflowClient, str, str, Item, Path | None], str | None]] = {
     "metrics": _metrics,
     "tags": _tags,
+    "card": _card,
     "dataset": _dataset,
     "table": _table,
     "text": _text,

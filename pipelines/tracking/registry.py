@@ -22,8 +22,14 @@ from mlflow.exceptions import MlflowException
 from pipelines.config.home_location import home_folder
 from pipelines.errors import UserError
 from pipelines.tracking.client import first_line, global_uri, store_client, unusable
+from pipelines.tracking.notes import NOTE, with_decision
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+ABOUT = (
+    "Multi-interest retrieval by mind. `mind tune` registers its winner with the alias challenger; `mind promote` "
+    "makes it the champion if it does better on the test set, and the one before it is previous. `mind serve` answers "
+    "with the champion, and follows the alias."
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,19 @@ def tag_version(uri: str, version: RegisteredVersion, tags: Mapping[str, str]) -
             client.set_model_version_tag(version.name, version.version, key, value)
 
 
+def tell_decision(uri: str, version: RegisteredVersion, decision: str) -> None:
+    """Put a decision at the head of a version's description, in place of an earlier one.
+
+    Raises
+    ------
+    UserError
+        The store cannot be used.
+    """
+    with _store(uri) as client:
+        description = client.get_model_version(version.name, version.version).description or ""
+        client.update_model_version(version.name, version.version, with_decision(description, decision))
+
+
 def _new_version(client: mlflow.MlflowClient, uri: str, model_uri: str, name: str) -> str:
     """Do what ``mlflow.register_model`` does, but in this store whatever MLFLOW_REGISTRY_URI says, and in silence."""
     model_id = model_uri.removeprefix("models:/")
@@ -147,12 +166,14 @@ def _new_version(client: mlflow.MlflowClient, uri: str, model_uri: str, name: st
             raise
         raise UserError(f"{model_uri}: cannot be registered as {name} ({first_line(error)})") from error
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=ABOUT)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             raise
     with global_uri(uri):
-        made = client.create_model_version(name, model_uri, run_id=model.source_run_id, model_id=model_id)
+        made = client.create_model_version(
+            name, model_uri, run_id=model.source_run_id, model_id=model_id, description=model.tags.get(NOTE)
+        )
     # the dashboard's link from the model, and from its run, to the version
     links = [*json.loads(model.tags.get("mlflow.modelVersions", "[]")), {"name": name, "version": made.version}]
     client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(links)})

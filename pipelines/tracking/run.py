@@ -38,7 +38,8 @@ from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.progress import console
 from pipelines.tracking.client import first_line, global_uri, store_client, unusable
-from pipelines.tracking.delivery import is_pointless, model_item, told
+from pipelines.tracking.delivery import MAX_DIGEST_LENGTH, is_pointless, model_item, told
+from pipelines.tracking.notes import NOTE
 from pipelines.tracking.outbox import Item, Outbox, outbox_of, outboxes
 from pipelines.tracking.processes import is_dead, this_process
 from pipelines.tracking.store import artifact_root, is_server, store_of
@@ -54,7 +55,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAM_LENGTH = 6000  # these limits are MLflow's
 MAX_PARAM_NAME = 250
 MAX_PARAMS = 100
-MAX_DIGEST_LENGTH = 36
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # of an experiment: the page opens on runs, not on traces
+FAILURE = "mind.failure"  # tag of a run
 PROCESS = "mind.process"  # tag of a run: which process writes it
 SYSTEM_METRICS_INTERVAL_S = 5  # MLflow's own 10 s leave a run of half a minute with one or two points
 PAUSE_S = 30  # without a try after a failed one: each may cost the time-outs below
@@ -112,6 +114,21 @@ class Tracker:
         now = int(time.time() * 1000)
         points = [[metric_name(name), float(value), now, step] for name, value in metrics.items()]
         self._tell({"kind": "metrics", "metrics": points})
+
+    def log_model_metrics(self, metrics: Mapping[str, float], step: int, dataset: tuple[str, str]) -> None:
+        """Record numbers of the run's model at a step, measured on a dataset of this name and fingerprint."""
+        now = int(time.time() * 1000)
+        points = [[metric_name(name), float(value), now, step] for name, value in metrics.items()]
+        self._tell({"kind": "metrics", "metrics": points, "dataset": list(dataset)})
+
+    def describe(self, text: str) -> None:
+        """Set what the run's page says at its top, Markdown: see `pipelines.tracking.notes`."""
+        self.log_tags({NOTE: text})
+
+    def describe_model(self, card: str) -> None:
+        """Set the model card of the run's model, and of the versions that it is registered as."""
+        self._tell({"kind": "card", "text": card})
+        self.log_text(card, "model_card.md")
 
     def last_step(self, metric: str) -> int:
         """Find the last step at which `metric` was logged, -1 if never: where a resumed run goes on."""
@@ -189,6 +206,7 @@ class Tracker:
         input_example: Any,
         requirements: Sequence[str] = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch"),
         step: int = 0,
+        card: str | None = None,
     ) -> str | None:
         """Store a model that ``mlflow models serve`` can run, without pickle and without Ray.
 
@@ -206,13 +224,15 @@ class Tracker:
             Distributions that `code` needs; the installed versions are recorded.
         step : int
             The metrics logged at this step are shown beside the model.
+        card : str, optional
+            What its page says, Markdown.
 
         Returns
         -------
         str or None
             ``models:/m-...``, which the run's tag ``mind.model_uri`` says too; None if the store did not take it.
         """
-        return self._tell(model_item(name, folder, code, signature, input_example, requirements, step))
+        return self._tell(model_item(name, folder, code, signature, input_example, requirements, step, card))
 
     def finish(self, status: Status = "FINISHED") -> None:
         """End the run."""
@@ -229,7 +249,7 @@ class Tracker:
 
     def fail(self, reason: str) -> None:
         """End the run as failed, with the reason as a tag."""
-        self.log_tags({"mind.failure": redact(reason)})
+        self.log_tags({FAILURE: redact(reason)})
         self.finish("FAILED")
 
     def _tell(self, item: Item, files: Path | None = None) -> str | None:
@@ -370,7 +390,7 @@ def catch_up(client: mlflow.MlflowClient, config: Config, own: str | None = None
     running = [] if known is None else client.search_runs([known.experiment_id], "attributes.status = 'RUNNING'")
     for run in running:
         if run.info.run_id != own and is_dead(run.data.tags.get(PROCESS)):
-            client.set_tag(run.info.run_id, "mind.failure", "its process was killed")
+            client.set_tag(run.info.run_id, FAILURE, "its process was killed")
             client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -471,6 +491,8 @@ def _run(
     """Id of the run to write to."""
     if run_id is not None and _is_alive(client, run_id):
         client.update_run(run_id, status="RUNNING")
+        if FAILURE in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, FAILURE)  # of the start before this one
         client.set_tag(run_id, PROCESS, this_process())
         return run_id
     tags = {
@@ -478,6 +500,7 @@ def _run(
         "mind.preset": config.preset,
         "mind.config": digest,
         "mlflow.source.name": f"mind {stage}",
+        "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
         PROCESS: this_process(),
         **{f"version.{package}": number for package, number in versions().items()},
@@ -509,12 +532,15 @@ def _is_alive(client: mlflow.MlflowClient, run_id: str) -> bool:
 def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
     name = config.tracking.experiment or config.name
     if (found := client.get_experiment_by_name(name)) is not None:
+        for key, value in KIND.items():
+            if key not in found.tags:  # made by an earlier version, or by hand
+                client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
     # A server has a place for artifacts; a database must be told one, or it takes the folder we happen to stand in.
     root = artifact_root(config.home_path) / name
     location = None if is_server(store_of(config)) else origin(root) or root.as_uri()
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=KIND))
     except MlflowException:  # another process was faster
         found = client.get_experiment_by_name(name)
         if found is None:

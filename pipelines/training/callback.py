@@ -16,7 +16,9 @@ from typing import Any
 from ray.train import Checkpoint, UserCallback
 
 from pipelines.progress import Advance, console, progress
+from pipelines.tracking.notes import learning_curve
 from pipelines.tracking.run import Tracker
+from pipelines.training.gauges import TrainGauges
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -33,10 +35,21 @@ class ReportCallback(UserCallback):
     board : a local file; one JSON line per report, for the driver's progress bar; ``{"lost": n}`` when MLflow has not
         taken n of them by now.
     logged_until : the last step that an earlier start of this run has logged.
+    metric : that early stopping goes by: with the loss it is the learning curve.
+    labels : name of the run and its preset, for Prometheus; None: nothing is shown there.
     """
 
-    def __init__(self, tracker: Tracker, board: Path, logged_until: int):
-        self.tracker, self.board, self.logged_until = tracker, board, logged_until
+    def __init__(
+        self,
+        tracker: Tracker,
+        board: Path,
+        logged_until: int,
+        metric: str = "",
+        labels: tuple[str, str] | None = None,
+    ):
+        self.tracker, self.board, self.logged_until, self.metric = tracker, board, logged_until, metric
+        self.labels = labels
+        self.gauges: TrainGauges | None = None  # made in Ray's controller, to which this is sent
         self.missing: set[int] = set()  # steps up to there that were lost: logged if a restart repeats them
 
     def after_report(
@@ -51,13 +64,17 @@ class ReportCallback(UserCallback):
             step = int(report["step"])
             if step > self.logged_until or step in self.missing:
                 lost = self.tracker.lost
-                self.tracker.log_metrics({k: v for k, v in report.items() if k not in ("step", "total_steps")}, step)
+                told = {k: v for k, v in report.items() if k not in ("step", "total_steps")}
+                self.tracker.log_metrics(told | learning_curve(told, self.metric), step)
                 self.logged_until = max(step, self.logged_until)
                 if self.tracker.lost > lost:
                     self.missing.add(step)
                     self._write({"lost": self.tracker.lost})
                 else:
                     self.missing.discard(step)
+            if self.labels is not None:
+                self.gauges = self.gauges or TrainGauges(*self.labels, self.metric)
+                self.gauges.set(report)
         except Exception:
             logger.exception("a report could not be recorded; training goes on")
 

@@ -31,14 +31,17 @@ from pipelines.cluster.session import WORKER_ENVIRONMENT, cluster_address, inter
 from pipelines.config.home_location import shown
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config
-from pipelines.dataset.dataset import Dataset
+from pipelines.config.titles import run_title
+from pipelines.dataset.dataset import Dataset, described_data
 from pipelines.errors import DivergedError, UserError
 from pipelines.models.artifact import FORMAT_VERSION, MARK, ModelCard, load_model, save_model
+from pipelines.models.card_text import card_text
 from pipelines.models.runs import RunState, claimed_run, model_folder, run_folder, write_state
 from pipelines.progress import console, output
 from pipelines.storage.home_files import renew, storage
 from pipelines.storage.publish import require_publishable
 from pipelines.storage.tables import write_text
+from pipelines.tracking.notes import best_validation, note
 from pipelines.tracking.run import Tracker, open_run
 from pipelines.tracking.versions import versions
 from pipelines.training.callback import DIVERGED, ReportCallback, progress_board
@@ -98,13 +101,15 @@ def train(config: Config) -> TrainOutcome:
 def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline) -> TrainOutcome:
     """Train and publish a new run, or go on with it."""
     resumed = state.mlflow_run_id is not None
-    with open_run(config, "train", state.name, run_id=state.mlflow_run_id) as tracker:
+    with open_run(config, "train", run_title(config), run_id=state.mlflow_run_id) as tracker:
         write_state(config, replace(state, mlflow_run_id=tracker.run_id))
         if resumed:
             console.print(f"Going on with the interrupted run {state.name}")
         manifest = dataset.manifest
         source = manifest.sources["events"][0]["path"]
         tracker.log_dataset(manifest.name, manifest.fingerprint, source, "training", _counts(dataset))
+        what = f"Training of {state.name}: {run_title(config)}."
+        tracker.describe(note(what, described_data(manifest)))
         validated: list[float] = []
         if config.model.encoder == "popularity":
             model, metrics = None, _popularity_metrics(config, dataset)
@@ -117,12 +122,24 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
             retriever: Retriever = PopularityRetriever(data.counts, config.model.max_history)
         else:
             retriever = MINDRetriever.of(model, data.bags)
-        folder = _publish(config, dataset, state, tracker, model, retriever, metrics)
         lines = [] if model is None else _doubts(config, data, retriever, validated)
+        folder = _publish(config, dataset, state, tracker, model, retriever, metrics, lines)
         tracker.log_tags({"mind.doubts": "\n".join(lines)} if lines else {})
-        tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()}, int(metrics.get("step", 0)))
+        tracker.log_model_metrics(
+            best_validation(metrics), int(metrics.get("step", 0)), (manifest.name, manifest.fingerprint)
+        )
+        tracker.describe(note(what, described_data(manifest), [*_found(config, metrics), *lines], "mind evaluate CONF"))
     write_state(config, replace(state, mlflow_run_id=tracker.run_id, finished=True))
     return TrainOutcome(folder, tracker.run_id, metrics, lines)
+
+
+def _found(config: Config, metrics: Mapping[str, float]) -> list[str]:
+    """Say how good the best checkpoint is."""
+    metric = config.train.metric
+    if f"validation/{metric}" not in metrics:
+        return ["Trained on the validation split too, so not validated."]
+    when = f" at step {metrics['step']:,.0f}, epoch {metrics['epoch']:.1f}" if "epoch" in metrics else ""
+    return [f"Best validation: {metric} {metrics[f'validation/{metric}']:.4f}{when}."]
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
@@ -179,7 +196,15 @@ def _fit(
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
                 **storage(folder.parent),
-                callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],  # type: ignore[list-item]
+                callbacks=[  # type: ignore[list-item]
+                    ReportCallback(
+                        tracker,
+                        board,
+                        tracker.last_step("train/loss"),
+                        config.train.metric,
+                        (state.name, config.preset),
+                    )
+                ],
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 worker_runtime_env=environment,
                 checkpoint_config=ray.train.CheckpointConfig(
@@ -269,8 +294,9 @@ def _publish(
     model: MIND | None,
     retriever: Retriever,
     metrics: dict[str, float],
+    doubts: Sequence[str],
 ) -> Path:
-    """Write the artifact and log it as an MLflow model."""
+    """Write the artifact and log it as an MLflow model, with a card for people."""
     manifest = dataset.manifest
     card = ModelCard(
         format_version=FORMAT_VERSION,
@@ -292,7 +318,10 @@ def _publish(
 
     saved = load_model(folder)
     step = int(metrics.get("step", 0))
-    tracker.log_model("retriever", folder, SERVING, serving.signature(saved), serving.example(saved), step=step)
+    name = state.name.replace(".", "_")  # which MLflow takes in no model's name
+    told = card_text(card, described_data(manifest), config.train.metric, doubts)
+    tracker.log_model(name, folder, SERVING, serving.signature(saved), serving.example(saved), step=step, card=told)
+    tracker.log_text(told, "model_card.md")
     tracker.log_tags({"mind.model": shown(folder)})
     return folder
 

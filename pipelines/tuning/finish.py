@@ -23,6 +23,7 @@ from pipelines.models.runs import model_folder, read_state, run_stem
 from pipelines.progress import console, output
 from pipelines.storage.home_files import exists
 from pipelines.storage.tables import write_text
+from pipelines.tracking.notes import note
 from pipelines.tracking.registry import CHALLENGER, register_model
 from pipelines.tracking.run import Tracker
 from pipelines.tracking.store import store_of
@@ -125,8 +126,13 @@ def _record(
         "campaign/saved_share": spent.saved_share,
     }
     if (first := winner(rows, campaign.finish)) is not None:
-        numbers[f"best/validation/{metric}"] = first.metric
+        numbers[f"validation/best/{metric}"] = first.metric
+        won = f"Winner: {values_text(first.values)}, validation {metric} {first.metric:.4f}."
         parent.log_tags({"mind.winner": values_text(first.values)})
+        parent.describe(note(f"Campaign {campaign.campaign}: {len(records)} trials of {len(rows)} points.",
+                             "The search, trial by trial, is in the runs below this one; `report.html` shows it.",
+                             [won, *conclusion(records, metric, campaign)],
+                             f"mind promote {loaded.base_source}"))  # fmt: skip
     parent.log_metrics(numbers, len(records))
 
 

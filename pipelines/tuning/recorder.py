@@ -8,13 +8,16 @@ ledger, from which `settle` completes the runs.
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.config.schema import Config
+from pipelines.config.titles import values_title
 from pipelines.progress import console
 from pipelines.tracking.client import first_line
+from pipelines.tracking.notes import best_validation, learning_curve
 from pipelines.tracking.run import PAUSE_S, Status, Tracker, find_child, open_run
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.space import trial_config
@@ -22,6 +25,13 @@ from pipelines.tuning.space import trial_config
 logger = logging.getLogger(__name__)
 STATUS: dict[str, Status] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 NUMBER = "mind.trial"  # tag
+NAME_LETTERS = 100
+
+
+def _name(record: TrialRecord) -> str:
+    """Name a trial's run: its number, and what is tried in it."""
+    tried = values_title({**record.values, **({"train.seed": record.seed} if record.seed else {})})
+    return textwrap.shorten(f"{record.number:03d} {tried}", NAME_LETTERS, placeholder=" ...")
 
 
 class Recorder:
@@ -97,7 +107,7 @@ class Recorder:
             tracker = open_run(
                 trial_config(self.base, record.values, record.seed - self.base.train.seed),
                 "tune",
-                f"{self.campaign}-{record.number:03d}",
+                _name(record),
                 run_id=find_child(self.parent, NUMBER, number),
                 parent=self.parent.run_id,
                 tags={NUMBER: number, "mind.point": str(record.point)},
@@ -112,7 +122,8 @@ class Recorder:
         for report in record.reports:
             if (step := int(report["step"])) not in logged:
                 lost = tracker.lost
-                tracker.log_metrics({name: value for name, value in report.items() if name != "step"}, step)
+                told = {name: value for name, value in report.items() if name != "step"}
+                tracker.log_metrics(told | learning_curve(told, self.metric), step)
                 if tracker.lost == lost:
                     logged.add(step)
 
@@ -120,8 +131,7 @@ class Recorder:
         self._log(record)
         tracker = self._runs[record.number]
         if (best := record.best(self.metric)) is not None:
-            values = {f"best/{name}": value for name, value in best.items() if name.startswith("validation/")}
-            tracker.log_metrics(values | {"best/epoch": best["epoch"]}, int(best["step"]))
+            tracker.log_metrics(best_validation(best), int(best["step"]))
         tracker.log_tags({"mind.status": record.status})
         if record.status == "failed":
             tracker.fail(record.reason or "unknown")

@@ -12,9 +12,12 @@ from pydantic import BaseModel
 from docs.hooks.api import api_pages, modules
 from docs.hooks.commands import commands, commands_page
 from docs.hooks.docstrings import as_markdown
+from docs.hooks.json_results import json_page
+from docs.hooks.links import ROOT, source_page
 from docs.hooks.markdown import cell, code
 from docs.hooks.settings import campaign_page, settings_page
 from jobs.cli import app
+from jobs.results import RESULTS, result_type
 from pipelines.config.manual import _comments, parts
 from pipelines.config.schema import Config
 from pipelines.tuning.config import Campaign
@@ -148,3 +151,21 @@ def test_a_docstring_becomes_markdown_with_its_shapes() -> None:
     assert "**Returns**\n\n- `vectors`: (B, K), zero at padding.\n\nSource: a paper." in shown
     assert as_markdown("A.\n\nx    1\nlong    2\n") == "A.\n\n\n    x    1\n    long    2"
     assert "By hand:\n\n\n```pycon\n>>> 1 + 1\n2\n```\n\nThen more." in shown
+
+
+def test_the_page_of_json_has_every_command_field_and_inner_type() -> None:
+    page = json_page()
+    for command in RESULTS:
+        assert f"## {command}\n" in page
+        for field in dataclasses.fields(result_type(command)):
+            assert f"| {code(field.name)} |" in page, (command, field.name)
+    assert "**Split**" in page
+    assert "rows of the log" in page
+    assert "| <code>machine</code> | object of number by name | figures by their name |" in page
+
+
+def test_a_notebook_is_shown_as_text_and_code() -> None:
+    page = source_page(ROOT / "examples/movies.ipynb")
+    assert page.startswith("# Movies")
+    assert "```python\nimport polars as pl" in page
+    assert '"cell_type"' not in page

@@ -254,6 +254,24 @@ def test_the_entrypoint_of_a_job_is_a_command_of_ours() -> None:
     assert known.returncode == 0, known.stderr.decode()
 
 
+def test_configurations_come_from_a_configmap_and_not_from_the_image() -> None:
+    for path in (CLUSTER, JOB, ROOT / "jobs/kuberay/service.yaml"):
+        for pod in _pods(documents(path)[0]):
+            assert {"name": "conf", "configMap": {"name": "mind-conf", "optional": True}} in pod["volumes"], path
+            mounts = [mount for each in pod["containers"] for mount in each["volumeMounts"]]
+            assert {"name": "conf", "mountPath": "/conf", "readOnly": True} in mounts
+    assert "/conf/mine.yaml" in documents(JOB)[0]["spec"]["entrypoint"]
+    assert "conf: /conf/mine.yaml" in documents(ROOT / "jobs/kuberay/service.yaml")[0]["spec"]["serveConfigV2"]
+
+
+def _pods(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pods of the Ray cluster within a resource: its head's and its workers'."""
+    spec = resource["spec"]
+    spec = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
 def test_a_nightly_run_may_touch_rayjobs_only_and_never_overlaps_with_the_last() -> None:
     kinds = {each["kind"]: each for each in documents(ROOT / "jobs/kuberay/nightly.yaml")}
     (rule,) = kinds["Role"]["rules"]
@@ -306,6 +324,9 @@ def test_only_the_namespace_reaches_pods_and_only_mlflow_its_database() -> None:
     assert everyone["ingress"] == [{"from": [{"podSelector": {}}]}]
     assert everyone["podSelector"]["matchExpressions"] == [{"key": "app", "operator": "NotIn", "values": ["postgres"]}]
     assert policies["mlflow-to-postgres"]["podSelector"] == {"matchLabels": {"app": "postgres"}}
+    (rule,) = policies["prometheus-to-ray"]["ingress"]  # metrics alone, and to one namespace
+    assert rule["ports"] == [{"port": 8080, "protocol": "TCP"}]
+    assert rule["from"][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
     services = [each for path in MANIFESTS for each in documents(path) if each["kind"] == "Service"]
     assert {each["metadata"]["name"]: each["spec"]["type"] for each in services} == {
         "mlflow": "ClusterIP",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
+import pytest
+from rich.table import Table
+
+from pipelines import progress as module
 from pipelines.progress import LINE_EVERY_S, _Lines, progress
 
 
@@ -47,3 +51,16 @@ def test_a_short_step_begins_and_ends(capsys: pytest.CaptureFixture[str]) -> Non
     first, last = capsys.readouterr().err.splitlines()
     assert first == "Starting workers ..."
     assert last.startswith("Training, 9 samples/s done in")
+
+
+def test_in_a_pipe_no_cell_is_cut_and_no_line_broken() -> None:
+    pipe = io.StringIO()
+    console = module._Console(file=pipe)
+    table = Table("score", "title")
+    table.add_row("0.6123456", "x" * 300)
+    console.print(table)
+    console.print("word " * 100)
+    assert "0.6123456" in pipe.getvalue()
+    assert "x" * 300 in pipe.getvalue()
+    assert max(line.count("word") for line in pipe.getvalue().splitlines()) == 100
+    assert module._Console(file=io.StringIO(), force_terminal=True, width=80).width == 80

@@ -199,14 +199,15 @@ def test_the_model_is_compared_with_each_baseline_headline_first(report: Report)
         assert found.low <= found.mean <= found.high
 
 
-def test_the_report_on_the_terminal_fits_100_columns(
-    config: Config, report: Report, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_report_on_the_terminal_fits(
+    config: Config, report: Report, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    monkeypatch.setattr("pipelines.evaluation.show_report.output", Console(width=100))
+    monkeypatch.setattr("pipelines.evaluation.show_report.output", Console(width=width))
     show_report(report, config.home_path)
     printed = capsys.readouterr().out
     assert "…" not in printed, "nothing is cut off"
-    assert max(map(len, printed.splitlines()[:-1])) <= 100
+    assert max(map(len, printed.splitlines()[:-1])) <= width
     for label in LABELS.values():
         assert printed.count(label) >= 6, "in every table, on a line of its own"
 

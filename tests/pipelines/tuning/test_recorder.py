@@ -69,7 +69,9 @@ def test_each_trial_has_a_run_with_its_settings_curve_and_end(base: Config, pare
     for number, run in found.items():
         assert curve(base, run) == pytest.approx([0.1, 0.2])
         assert run.data.params["model.interests"] == number
-        assert run.data.metrics["best/validation/ndcg_at_20"] == pytest.approx(0.2)
+        assert run.info.run_name == f"00{number} K={number}"
+        assert run.data.metrics["curve/validation ndcg_at_20"] == pytest.approx(0.2)
+        assert run.data.metrics["validation/best/ndcg_at_20"] == pytest.approx(0.2)
     assert found["3"].data.tags["mind.failure"] == "no memory"
 
 
