@@ -15,7 +15,7 @@ import typer
 
 from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_plan import plan
-from jobs.commands import Commands
+from jobs.commands import STOPPED, Commands
 from jobs.list_options import (
     Allow,
     CapOption,
@@ -96,12 +96,36 @@ def init(
     from pipelines.log.first_look import look_at
     from pipelines.log.proposal import propose
 
-    path = out or Path(f"{name}.yaml")
-    if path.exists():
-        raise UserError(f"{path}: is there already; give --out FILE or --name NAME")
-    text = propose(name, look_at(log), look_at(items) if items else None, look_at(profile) if profile else None)
-    path.write_text(text, encoding="utf-8")
-    loaded_config(path, None, None, None)  # what is written is read
+    texts = [look_at(log), look_at(items) if items else None, look_at(profile) if profile else None]
+    _write_conf(propose(name, *texts), out or Path(f"{name}.yaml"))
+
+
+@app.command(name="import")
+def import_set(
+    kind: Annotated[
+        Literal["movielens", "amazon-reviews", "recbole", "yambda"],
+        typer.Argument(metavar="KIND", help="movielens, amazon-reviews, recbole or yambda."),
+    ],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where it was unpacked: a folder or a URI.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of the configuration; without it KIND.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write to this file, not NAME.yaml.")
+    ] = None,
+) -> None:
+    """Write a configuration for a public data set, from its files as they were downloaded."""
+    from pipelines.log.public_sets import configuration
+
+    _write_conf(configuration(kind, folder, name or kind), out or Path(f"{name or kind}.yaml"))
+
+
+def _write_conf(text: str, path: Path) -> None:
+    """Write a configuration that was made, read it, and show it; one that is there stays."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{path}: is there already; give --out FILE or --name NAME") from None
+    loaded_config(path, None, None, None)
     typer.echo(text, nl=False)
     print_next("preprocess", path, None, None, None)
 
@@ -418,9 +442,6 @@ def options(
     ] = False,
 ) -> None:
     """Take the options of ``mind`` itself; the help text is that of `app`."""
-
-
-STOPPED = (130, 143)  # exit codes after Ctrl-C and SIGTERM
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ def _how_written(path: str) -> dict[str, Any]:
         form = guess_format(file.path)
     except UserError:
         form = "text"
-    if form in ("parquet", "jsonl"):
+    if form in ("parquet", "jsonl", "recbole"):
         return {}
     with open_bytes(filesystem, file.path, path) as raw:
         head = raw.read(2**16)

@@ -37,6 +37,7 @@ from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.progress import console
+from pipelines.stopping import exit_code
 from pipelines.tracking.client import first_line, global_uri, store_client, unusable
 from pipelines.tracking.delivery import is_pointless, model_item, told
 from pipelines.tracking.outbox import Item, Outbox, outbox_of, outboxes
@@ -102,7 +103,7 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None:
             self.finish()
-        elif isinstance(error, KeyboardInterrupt | SystemExit):
+        elif exit_code(error) is not None or isinstance(error, SystemExit):
             self.finish("KILLED")
         else:
             self.fail(f"{type(error).__name__}: {error}")
