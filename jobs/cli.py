@@ -96,8 +96,8 @@ def init(
     from pipelines.log.first_look import look_at
     from pipelines.log.proposal import propose
 
-    texts = [look_at(log), look_at(items) if items else None, look_at(profile) if profile else None]
-    _write_conf(propose(name, *texts), out or Path(f"{name}.yaml"))
+    text = propose(name, look_at(log), look_at(items) if items else None, look_at(profile) if profile else None)
+    _write_conf(text, out or Path(f"{name}.yaml"))
 
 
 @app.command(name="import")

@@ -6,7 +6,9 @@ not downloaded, a column, an encoding, which way a table is written) is looked u
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Literal
 
 import pyarrow as pa
@@ -16,7 +18,6 @@ from pipelines.config.schema import TableSource
 from pipelines.errors import UserError
 from pipelines.log.event_lists import is_list
 from pipelines.log.first_look import Column, look_at
-from pipelines.log.formats import read_blocks
 from pipelines.log.proposal import MANY, SHOWN, quoted
 from pipelines.log.sources import find_files, fragments
 from pipelines.log.text_files import open_bytes
@@ -24,10 +25,11 @@ from pipelines.storage.filesystems import open_filesystem
 
 PublicSet = Literal["movielens", "amazon-reviews", "recbole", "yambda"]
 Lines = Iterator[str]
-# fmt: off
-GENRES = ["unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-          "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"]
-# fmt: on
+GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+LOOKED_AT = 100  # lines of JSON whose keys count
 LAST = "  split: {protocol: leave_one_out} # each user's last event is the test, the one before the validation"
 
 
@@ -165,7 +167,7 @@ def _amazon(files: Files) -> Lines:
         raise files.none("reviews as JSON lines, such as reviews_Beauty_5.json.gz or All_Beauty.jsonl.gz")
     if len(logs) > 1:
         raise UserError(f"{redact(files.folder)}: several files of reviews ({', '.join(logs)}); give the folder of one")
-    keys = _keys(logs[0])
+    keys = _keys(files, logs[0])
     if {"user_id", "parent_asin", "timestamp"} <= set(keys):
         user, item, time, unit = "user_id", "parent_asin", "timestamp", "ms"
     elif {"reviewerID", "asin", "unixReviewTime"} <= set(keys):
@@ -183,14 +185,14 @@ def _amazon(files: Files) -> Lines:
         yield "  #   for line in gzip.open(sys.argv[1]): print(json.dumps(ast.literal_eval(line.decode())))'"
         yield f"  #   {metas[0]} > meta_items.json"
     elif metas:
-        yield from _amazon_items(metas[0], item)
+        yield from _amazon_items(files, metas[0], item)
     yield "  # most users wrote one review; the papers' 5-core: min_user_events: 5 and min_item_events: 5"
     yield "  min_user_events: 3"
     yield LAST
 
 
-def _amazon_items(path: str, item: str) -> Lines:
-    keys = set(_keys(path))
+def _amazon_items(files: Files, path: str, item: str) -> Lines:
+    keys = set(_keys(files, path))
     yield from ("  items:", f"    path: {quoted(path)}", f"    id: {item}")
     yield "    duplicates: last # some releases have an item twice"
     kinds = {"categories": "kind: multi, min_count: 5", "category": "kind: multi, min_count: 5",
@@ -204,10 +206,14 @@ def _amazon_items(path: str, item: str) -> Lines:
         yield "    show: [title]"
 
 
-def _keys(path: str) -> list[str]:
-    source = TableSource(path=path)
-    blocks = (block for piece in fragments(source, []) for block in read_blocks(piece, source, []))
-    return list(next((block.keys for block in blocks), ()))
+def _keys(files: Files, path: str) -> list[str]:
+    """List the keys of the first objects of a file of JSON lines."""
+    found: dict[str, None] = {}
+    for line in files.text(path, 2**18).splitlines()[:LOOKED_AT]:
+        with suppress(ValueError):
+            value = json.loads(line)
+            found |= dict.fromkeys(value if isinstance(value, dict) else ())
+    return list(found)
 
 
 # ---------------------------------------------------------------- RecBole

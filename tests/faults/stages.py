@@ -24,7 +24,7 @@ data:
   profile: {{path: {log}/profile.parquet, id: user_id, features: {{group: {{}}}}}}
 model: {{dim: 16, interests: 3, max_history: 12, hidden: [16]}}
 loss: {{uniform_negatives: 32, popularity_negatives: 32}}
-train: {{batch_size: 256, epochs: 4, threads: 1, patience: null}}
+train: {{batch_size: 256, epochs: 12, threads: 1, patience: null}}
 evaluate: {{seen: keep, cutoffs: [10, 20]}}
 tracking: {{system_metrics: false}}
 ray: {{num_cpus: 2}}
