@@ -120,7 +120,9 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
     if not keep.all():
         events = events.filter(pa.array(keep))
     notes = tuple(note for rule in source.exclude for note in _numbers_seen(block[rule.column], rule))
-    return Normalised(events, set_aside, _quarantine(block, bad), examples, notes, Counter(dict(types.most_common(MANY_TYPES))))
+    return Normalised(
+        events, set_aside, _quarantine(block, bad), examples, notes, Counter(dict(types.most_common(MANY_TYPES)))
+    )
 
 
 def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:

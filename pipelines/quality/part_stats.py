@@ -157,8 +157,8 @@ def _heaviest(pairs: Iterable[Sequence[Any]]) -> list[list[Any]]:
     count = Counter[str]()
     for user, events in pairs:
         count[user] += events
-    found = sorted(((user, events) for user, events in count.items() if events > 0), key=lambda pair: (-pair[1], pair[0]))
-    return [list(pair) for pair in found[:HEAVIEST]]
+    found = sorted((-events, user) for user, events in count.items() if events > 0)
+    return [[user, -events] for events, user in found[:HEAVIEST]]
 
 
 def bin_width(unit: TimeUnit, level: int) -> int:

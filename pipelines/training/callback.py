@@ -17,6 +17,7 @@ from ray.train import Checkpoint, UserCallback
 
 from pipelines.progress import Advance, console, progress
 from pipelines.tracking.run import Tracker
+from pipelines.training.snapshot import keep_record
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -33,10 +34,11 @@ class ReportCallback(UserCallback):
     board : a local file; one JSON line per report, for the driver's progress bar; ``{"lost": n}`` when MLflow has not
         taken n of them by now.
     logged_until : the last step that an earlier start of this run has logged.
+    folder : of the run, whose record of checkpoints is kept as it is after each report; None: nothing is kept.
     """
 
-    def __init__(self, tracker: Tracker, board: Path, logged_until: int):
-        self.tracker, self.board, self.logged_until = tracker, board, logged_until
+    def __init__(self, tracker: Tracker, board: Path, logged_until: int, folder: Path | None = None):
+        self.tracker, self.board, self.logged_until, self.folder = tracker, board, logged_until, folder
         self.missing: set[int] = set()  # steps up to there that were lost: logged if a restart repeats them
 
     def after_report(
@@ -44,6 +46,8 @@ class ReportCallback(UserCallback):
     ) -> None:  # Ray passes these by keyword
         """Take in a report of all workers; their metrics are equal."""
         try:
+            if self.folder is not None:
+                keep_record(self.folder)
             report = metrics[0]
             self._write(report)
             if DIVERGED in report or TAKEN_BACK in report:

@@ -49,6 +49,7 @@ from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
 from pipelines.training.precision import slow_precision
 from pipelines.training.scaling import scaling_of
+from pipelines.training.snapshot import mend_record
 from pipelines.training.startup import Timeline
 from pipelines.training.step_profile import phases, profile_columns, profile_figure, profile_table
 from pipelines.training.worker import train_loop
@@ -164,6 +165,7 @@ def _fit(
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)
         environment = {} if cluster_address(config.ray) is None else {"env_vars": WORKER_ENVIRONMENT}
+        mend_record(folder)
         timeline.mark("ray")
         trainer = TorchTrainer(
             train_loop,
@@ -179,7 +181,7 @@ def _fit(
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
                 **storage(folder.parent),
-                callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"))],  # type: ignore[list-item]
+                callbacks=[ReportCallback(tracker, board, tracker.last_step("train/loss"), folder)],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 worker_runtime_env=environment,
                 checkpoint_config=ray.train.CheckpointConfig(
