@@ -38,11 +38,11 @@ from jobs.options import (
     Sets,
     Top,
     home_folder_of,
+    list_file,
     loaded_config,
     print_next,
     require_campaign,
     require_extra,
-    require_list_file,
     with_top,
 )
 from pipelines.errors import UserError
@@ -199,7 +199,9 @@ def recommend(
     new: Annotated[
         int | None, typer.Option("--new", metavar="M", help="So many items that the user does not know.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Write to this .parquet, .csv or .jsonl, or s3://...")
+    ] = None,
     latest: Latest = False,
     why: Annotated[
         bool, typer.Option("--why", help="Say of each item which interest found it, and what that comes from.")
@@ -221,7 +223,7 @@ def recommend(
     """List the top items of users, and which interest found each."""
     if sum((bool(user), everyone, history is not None)) != 1:
         raise UserError("recommend: give either --user ID (may be repeated), --history ID,ID,... or --all")
-    require_list_file(out)
+    file = list_file(out)
     sets = with_lists(sets, where=where, allow=allow, deny=deny, stock=stock, cap=cap, policy=policy,
                       diversity=diversity, category=category, quota=quota)  # fmt: skip
     config = loaded_config(conf, with_top(sets, top, again, new), preset, home)
@@ -229,11 +231,11 @@ def recommend(
         from pipelines.retrieval.strangers import recommend_history
 
         ids = [part for text in history for each in text.split(",") if (part := each.strip())]
-        recommend_history(config, ids, out=out, model=model, why=why)
+        recommend_history(config, ids, out=file, model=model, why=why)
     else:
         from pipelines.retrieval.recommend import recommend
 
-        recommend(config, users=user or None, out=out, model=model, latest=latest, why=why)
+        recommend(config, users=user or None, out=file, model=model, latest=latest, why=why)
 
 
 @app.command()
@@ -241,7 +243,9 @@ def similar(
     conf: Conf,
     item: Annotated[list[str], typer.Option("--item", "-i", metavar="ID", help="May be repeated.")],
     top: Annotated[int, typer.Option("--top", "-n", metavar="N", min=1, help="Items beside each.")] = 20,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Write to this .parquet, .csv or .jsonl, or s3://...")
+    ] = None,
     where: Where = None,
     allow: Allow = None,
     deny: Deny = None,
@@ -252,11 +256,11 @@ def similar(
     home: Home = None,
 ) -> None:
     """List the items that are most like an item: the cosine of their vectors."""
-    require_list_file(out)
+    file = list_file(out)
     config = loaded_config(conf, with_lists(sets, where=where, allow=allow, deny=deny, stock=stock), preset, home)
     from pipelines.retrieval.similar import similar
 
-    similar(config, item, top, out=out, model=model)
+    similar(config, item, top, out=file, model=model)
 
 
 @app.command()

@@ -42,7 +42,7 @@ from pipelines.tracking.client import first_line, global_uri, store_client, unus
 from pipelines.tracking.delivery import is_pointless, model_item, told
 from pipelines.tracking.outbox import Item, Outbox, outbox_of, outboxes
 from pipelines.tracking.processes import is_dead, this_process
-from pipelines.tracking.store import artifact_root, is_server, store_of
+from pipelines.tracking.store import artifact_root, database_of, is_file, is_server, store_of
 from pipelines.tracking.versions import git_state, versions
 
 if TYPE_CHECKING:
@@ -335,8 +335,8 @@ def open_run(
     uri = store_of(config)
     settings = {key: value for key, value in resolved(config).items() if key not in without}
     try:
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if is_file(uri):
+            database_of(uri).parent.mkdir(parents=True, exist_ok=True)
         digest = config_hash(config, [section for section in HASHED if section not in without])
         client = store_client(uri)
         if keep:
@@ -344,6 +344,8 @@ def open_run(
         own = _run(client, config, digest, stage, name, run_id, parent, tags or {})
         tracker = Tracker(uri, own, outbox_of(config.home_path, uri, own) if keep else None)
         _log_params(tracker, settings)
+    except UserError:
+        raise
     except Exception as error:
         raise unusable(uri, error) from error
     tracker.log_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "config.yaml")
@@ -510,6 +512,12 @@ def _is_alive(client: mlflow.MlflowClient, run_id: str) -> bool:
 def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
     name = config.tracking.experiment or config.name
     if (found := client.get_experiment_by_name(name)) is not None:
+        if found.lifecycle_stage == "deleted":
+            uri = redact(store_of(config))
+            raise UserError(
+                f"MLflow's experiment {name!r} was deleted in {uri}: bring it back (MLFLOW_TRACKING_URI={uri} mlflow "
+                f"experiments restore --experiment-id {found.experiment_id}), or set tracking.experiment to a new name"
+            )
         return str(found.experiment_id)
     # A server has a place for artifacts; a database must be told one, or it takes the folder we happen to stand in.
     root = artifact_root(config.home_path) / name

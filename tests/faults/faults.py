@@ -117,7 +117,7 @@ class Memory(Fault):
         "time.sleep(float(sys.argv[2]))\n"
     )
     seconds = 4.0
-    spare = 5e9  # bytes that the stage may take
+    spare = 8e9  # bytes that the stage may take
 
     def ready(self, scene: Scene) -> str:
         memory = psutil.virtual_memory()

@@ -29,7 +29,7 @@ def tracked(uri: str) -> dict[str, object]:
     for run in runs[:1]:
         found["status"] = run.info.status
         for name in run.data.metrics:
-            if not any(part in name for part in TIMED):
+            if not name.startswith(("test/", "startup/")) and not any(part in name for part in TIMED):
                 history = client.get_metric_history(run.info.run_id, name)
                 found[name] = sorted({(each.step, each.value) for each in history})
     return found
