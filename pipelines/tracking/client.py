@@ -58,7 +58,7 @@ def unusable(uri: str, error: Exception) -> UserError:
 
 
 def _other_schema(uri: str, found: str) -> UserError:
-    """Make the error of a database that another MLflow has made: an older one, whose schema this one knows, or a newer."""
+    """Make the error of a database that another MLflow has made: an older one, whose schema is known, or a newer."""
     migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
     made = f"MLflow's store {redact(uri)} was made by another version of MLflow (schema {found})"
     if any(migrations.glob(f"*{found}*")):

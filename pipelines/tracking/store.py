@@ -11,7 +11,7 @@ from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.tracking.moved import follow_home
 
-SQLITE = "sqlite:///"
+SQLITE, ESCAPED = "sqlite:///", "sqlite+pysqlite:///"
 
 
 def store_uri(tracking_uri: str | None, home: Path) -> str:
@@ -34,20 +34,23 @@ def store_of(config: Config) -> str:
 def own_database(home: Path) -> str:
     """Return the address of the database in a home, whatever characters the home's name has.
 
-    >>> own_database(Path("/a%20b"))
-    'sqlite:////a%2520b/mlflow.db'
+    MLflow makes a folder of the path after sqlite:/// as it stands, so an address with escapes names the driver too.
+
+    >>> own_database(Path("/a b")), own_database(Path("/a%20b"))
+    ('sqlite:////a b/mlflow.db', 'sqlite+pysqlite:////a%2520b/mlflow.db')
     """
-    return f"{SQLITE}{quote(str(home / 'mlflow.db'), safe='/ ')}"
+    path = str(home / "mlflow.db")
+    return f"{ESCAPED}{quote(path, safe='/ ')}" if set(path) & set("%?#") else f"{SQLITE}{path}"
 
 
 def database_of(uri: str) -> Path:
     """Find the file of a database of SQLite's."""
-    return Path(unquote(uri.removeprefix(SQLITE)))
+    return Path(unquote(uri.removeprefix(SQLITE).removeprefix(ESCAPED)))
 
 
 def is_file(uri: str) -> bool:
     """Say whether the store is a file of this machine: a database of SQLite's."""
-    return uri.startswith(SQLITE)
+    return uri.startswith((SQLITE, ESCAPED))
 
 
 def is_server(uri: str) -> bool:

@@ -15,7 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.options import list_file
+from pipelines.config.home_location import home_folder, shown
+from pipelines.errors import UserError
 from pipelines.retrieval.list_files import write_lists
+from tests.pipelines.s3_server import s3_server, use_s3
 
 MOMENT = dt.datetime(2024, 5, 6, 7, 8, 9)
 SHOWN: dict[str, tuple[pa.Array, Any, str]] = {  # values, and the first one in JSON and in CSV
@@ -67,3 +71,39 @@ def test_whatever_arrow_holds_comes_out_a_line_each(tmp_path: Path, values: list
     for suffix in ("csv", "jsonl"):
         assert write_lists([block], tmp_path / f"x.{suffix}") == len(values)
     assert len((tmp_path / "x.jsonl").read_text().splitlines()) == len(values)
+
+
+def test_a_file_of_lists_may_lie_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server("bucket") as (address, store):
+        use_s3(monkeypatch, address, tmp_path)
+        monkeypatch.setenv("MIND_CACHE", str(tmp_path / "cache"))
+        out = list_file("s3://bucket/lists/x.parquet")
+        assert out is not None
+        assert shown(out) == "s3://bucket/lists/x.parquet"
+        assert write_lists([pa.table({"user": [1]})], out) == 1
+        with store.open_input_file("bucket/lists/x.parquet") as file:
+            assert pq.read_table(file)["user"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("s3://bucket/x.xls", "--out s3://bucket/x.xls: must end in .parquet, .csv, .jsonl"),
+        ("s3://key:secret@bucket/x.csv", "credentials and AWS_ENDPOINT_URL come from the environment"),
+        ("ftp://host/x.csv", "must be a path, or a URI that begins with s3:// or gs://"),
+    ],
+)
+def test_a_place_for_lists_that_cannot_be_is_refused_in_a_line(out: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        list_file(out)
+    assert said in str(refused.value)
+
+
+def test_a_folder_that_happens_to_be_called_as_a_mirror_is_a_folder(tmp_path: Path) -> None:
+    for name in ("mind-mirror/s3/bucket", ".mind-mirror/other/x", "mind-mirror"):
+        out = tmp_path / name / "x.csv"
+        assert shown(out) == str(out)
+        assert write_lists([pa.table({"user": [1]})], out) == 1
+        assert home_folder(str(tmp_path / name)) == tmp_path / name
+    with pytest.raises(ValueError, match=r"is this machine's copy of s3://bucket/x; give that address"):
+        home_folder(str(tmp_path / ".mind-mirror/s3/bucket/x"))

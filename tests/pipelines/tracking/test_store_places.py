@@ -14,7 +14,7 @@ from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.tracking.registry import model_by_alias
-from pipelines.tracking.run import known_run, open_run
+from pipelines.tracking.run import open_run
 from pipelines.tracking.store import database_of, is_file, store_of
 
 
@@ -24,7 +24,7 @@ def home_of(conf: Path, empty_store: Path, home: Path) -> Config:
     return load_config(conf, [f"home={str(home)!r}"])
 
 
-@pytest.mark.parametrize("name", ["a%20b", "a b", "100%", "what?", "a#b", "größe"])
+@pytest.mark.parametrize("name", ["a%20b", "was? #é 5%"])
 def test_a_home_of_any_name_has_its_database_in_it(conf: Path, empty_store: Path, tmp_path: Path, name: str) -> None:
     config = home_of(conf, empty_store, tmp_path / name)
     (tmp_path / "note.txt").write_text("x")
@@ -59,13 +59,12 @@ def test_a_home_that_was_moved_keeps_its_runs_and_models_and_writes_here(
     assert found is not None
     assert found.folder == tmp_path / "new" / "models" / "m"
     assert found.model_uri == f"{(tmp_path / 'new').as_uri()}/mlartifacts/x"
-    again = known_run(after, run.run_id)
-    assert again is not None
-    again.log_artifact(tmp_path / "note.txt", "later")
+    location = mlflow.MlflowClient(store_of(after)).get_run(run.run_id).info.artifact_uri
+    assert location == f"{after.home_path.as_uri()}/mlartifacts/tiny/{run.run_id}/artifacts"
     with open_run(after, "evaluate", "next") as following:
         following.log_artifact(tmp_path / "note.txt")
     assert not (tmp_path / "old").exists()
-    assert len(list((tmp_path / "new").glob("mlartifacts/**/note.txt"))) == 3
+    assert len(list((tmp_path / "new").glob("mlartifacts/**/note.txt"))) == 2
 
 
 def test_a_copy_of_a_home_leaves_the_first_alone(conf: Path, empty_store: Path, tmp_path: Path) -> None:
@@ -77,7 +76,6 @@ def test_a_copy_of_a_home_leaves_the_first_alone(conf: Path, empty_store: Path, 
     with open_run(second, "train", "next"):
         pass
     assert len(mlflow.MlflowClient(store_of(first)).search_runs(["1"])) == 1
-    assert not [file for file in (tmp_path / "first").rglob("config.yaml") if "second" in str(file)]
     assert len(list((tmp_path / "second").rglob("config.yaml"))) == 2
 
 
