@@ -6,4 +6,5 @@ cases.py        one fault in one stage: break, repeat, compare, look around
 faults.py       what breaks: signals, disk, memory
 stores.py       what breaks beside it: MLflow, its database, S3; servers.py runs them
 table.py        docs/reliability.md, from the cases that were run
+soak.py         does anything grow? minutes of train, evaluate, recommend in one process
 """

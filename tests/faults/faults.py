@@ -10,8 +10,9 @@ import sys
 import time
 
 import psutil
+import pyarrow.parquet as pq
 
-from tests.faults.cases import Fault, Scene
+from tests.faults.cases import Fault, Scene, write_conf
 from tests.faults.commands import Command
 
 WORKER_S = 60.0  # for a worker to be there
@@ -100,6 +101,40 @@ class ReadOnly(FullDisk):
 
     def mend(self, scene: Scene) -> None:
         _mount("-o", "remount,rw", str(self.home))
+
+
+class TornInput(Fault):
+    """The log's file ends in its middle, as one that is still being copied."""
+
+    waits = False
+    refuses = True
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.name = f"log of {kind} torn"
+
+    def ready(self, scene: Scene) -> str:
+        super().ready(scene)
+        log = scene.folder / "log"
+        shutil.copytree(scene.undisturbed.log, log)
+        (source,) = (log / "events").iterdir()
+        events = pq.read_table(source).to_pandas()
+        source.unlink()
+        self.file = log / "events" / f"part.{self.kind}"
+        if self.kind == "parquet":
+            shutil.copy(next((scene.undisturbed.log / "events").iterdir()), self.file)
+        elif self.kind == "csv.gz":
+            events.to_csv(self.file, index=False)
+        else:
+            events.to_json(self.file, orient="records", lines=True, date_format="iso", date_unit="us")
+        self.whole = self.file.read_bytes()
+        share = scene.random.uniform(0.2, 0.9)
+        self.file.write_bytes(self.whole[: int(share * len(self.whole))])
+        scene.conf = write_conf(scene.folder, scene.home, log)
+        return f"after {share:.0%} of its bytes"
+
+    def mend(self, scene: Scene) -> None:
+        self.file.write_bytes(self.whole)
 
 
 class Memory(Fault):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.cases import Fault, Undisturbed, disturb, record
 from tests.faults.conftest import RESULTS
-from tests.faults.faults import Again, FullDisk, Memory, ReadOnly, Signal, Worker, may_mount
+from tests.faults.faults import Again, FullDisk, Memory, ReadOnly, Signal, TornInput, Worker, may_mount
 from tests.faults.stages import BY_NAME, STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
@@ -59,6 +59,14 @@ def test_a_full_disk_costs_no_more_than_what_did_not_fit(undisturbed: Undisturbe
 @pytest.mark.parametrize("stage", ["preprocess", "train", "export"])
 def test_a_read_only_home_is_named_and_left_alone(undisturbed: Undisturbed, tmp_path: Path, stage: str) -> None:
     check(undisturbed, stage, ReadOnly(), 0, tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["parquet", "csv.gz", "jsonl.gz"])
+def test_a_torn_log_is_named_and_the_whole_one_is_what_counts(
+    undisturbed: Undisturbed, tmp_path: Path, kind: str
+) -> None:
+    check(undisturbed, "preprocess", TornInput(kind), 0, tmp_path)
 
 
 @pytest.mark.faults
