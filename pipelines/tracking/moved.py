@@ -52,7 +52,7 @@ def _others(store: sqlite3.Connection, artifacts: Path) -> list[Path]:
         found = store.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
     except sqlite3.Error:  # no database of MLflow's: MLflow says so
         return []
-    roots = []
+    roots: list[Path] = []
     for (location,) in found:
         if (location or "").startswith("file://"):
             root = Path(url2pathname(urlsplit(location).path)).parent
