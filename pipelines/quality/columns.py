@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.dataset.column_summary import TOP, ColumnSummary
 from pipelines.dataset.dataset import Manifest
+from pipelines.log.ids import Int64s
 from pipelines.log.normalise import BAD_TIME, MISSING_ITEM, MISSING_TIME, MISSING_USER
 from pipelines.quality.part_stats import HEAVIEST, Stats
 
@@ -33,13 +36,21 @@ def event_columns(manifest: Manifest, stats: Stats, top: list[list[object]]) -> 
         yield column("event_type", max(0, rows - sum(types.values())), len(types), [list(pair) for pair in ranked])
 
 
-def top_items(items: pa.Table, named: str) -> list[list[object]]:
+def top_items(file: Path, count: Int64s, named: str) -> list[list[object]]:
     """List [title, events] of the items with most events, of equal ones the first; the id where there is no title.
 
-    items : columns id, count and the one that names them.
+    file : of the items.  count : (items,) events of each.  named : the column that names them.
     """
-    count = items["count"].to_numpy()
-    places = pa.array(np.argsort(-count, kind="stable")[:HEAVIEST])
-    some = items.take(places)
-    found = zip(some[named].to_pylist(), some["id"].to_pylist(), some["count"].to_pylist(), strict=True)
-    return [[str(own if title is None else title), events] for title, own, events in found if events]
+    places = np.argsort(-count, kind="stable")[:HEAVIEST]
+    places = places[count[places] > 0]
+    found: dict[int, str] = {}
+    start = 0
+    for batch in pq.ParquetFile(file).iter_batches(columns=list(dict.fromkeys(["id", named]))):
+        here = places[(places >= start) & (places < start + len(batch))]
+        some = batch.take(pa.array(here - start))
+        titles = zip(some[named].to_pylist(), some["id"].to_pylist(), strict=True)
+        found |= {
+            int(place): str(own if title is None else title) for place, (title, own) in zip(here, titles, strict=True)
+        }
+        start += len(batch)
+    return [[found[int(place)], int(count[place])] for place in places]

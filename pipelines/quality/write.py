@@ -16,6 +16,7 @@ from pipelines.quality.columns import event_columns, top_items
 from pipelines.quality.page import page
 from pipelines.quality.part_stats import Stats
 from pipelines.quality.report import Quality, assemble, raw_report, unknown_test_items
+from pipelines.storage.home_files import fetch
 from pipelines.storage.tables import read_table, write_arrow, write_text
 
 
@@ -49,11 +50,13 @@ def write_quality(
     """
     title = next(iter((manifest.config.get("items") or {}).get("show", ())), None)
     named = "id" if title is None else f"show_{title}"
-    items = read_table(layout.items, list(dict.fromkeys(["count", "train_count", "id", named])))
+    items = read_table(layout.items, ["count", "train_count"])
     test_items = unknown_test_items(items["train_count"].to_numpy(), test_count)
     before = raw_report(Layout(previous).quality)
-    columns = [*event_columns(manifest, stats, top := top_items(items, named)), *columns]
-    quality = assemble(manifest, stats, items["count"].to_numpy(), test_items, before, notes, columns, top)
+    count = items["count"].to_numpy()
+    top = top_items(fetch(layout.items), count, named)
+    columns = [*event_columns(manifest, stats, top), *columns]
+    quality = assemble(manifest, stats, count, test_items, before, notes, columns, top)
     write_text(quality.to_json(), layout.quality)
     write_text(page(quality), layout.quality_page)
     write_text(json.dumps(stats), layout.stats)

@@ -314,6 +314,7 @@ def test_users_are_taken_out_again() -> None:
     assert left["split"]["test_targets"] == two["split"]["test_targets"]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 12), max_size=60), st.integers(1, 5))
 def test_the_heaviest_users_are_the_same_however_the_users_are_cut(lengths: list[int], parts: int) -> None:
     def of(users: list[int]) -> Stats:

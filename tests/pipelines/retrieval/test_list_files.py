@@ -61,7 +61,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=4))
 def test_whatever_arrow_holds_comes_out_a_line_each(tmp_path: Path, values: list[Any]) -> None:
     try:
