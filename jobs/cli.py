@@ -96,7 +96,9 @@ def init(
     from pipelines.log.first_look import look_at
     from pipelines.log.proposal import propose
 
-    text = propose(name, look_at(log), look_at(items) if items else None, look_at(profile) if profile else None)
+    text = propose(
+        name, look_at(log, events=True), look_at(items) if items else None, look_at(profile) if profile else None
+    )
     _write_conf(text, out or Path(f"{name}.yaml"))
 
 

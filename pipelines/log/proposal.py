@@ -65,6 +65,8 @@ def propose(name: str, log: Look, items: Look | None = None, profile: Look | Non
         roles = {role: Guess(log.column(role), "") for role in ("user", "item", "time")}
     else:
         roles = guess_roles(log)
+        if log.unrolled:
+            lines.append(f"    # a row has lists ({', '.join(log.unrolled)}): each of their values is an event")
         for role in ("user", "item"):
             lines.append(f"    {role}: {quoted(roles[role].column.name)} # {roles[role].why}")
         lines += _time_lines(roles["time"])

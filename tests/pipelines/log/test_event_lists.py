@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.config.load import load_config
 from pipelines.config.schema import EventSource
 from pipelines.log.event_lists import row_an_event, rows_at_once
+from pipelines.log.first_look import look_at
 from pipelines.log.formats import read_blocks
 from pipelines.log.normalise import needed_columns
+from pipelines.log.proposal import propose
 from pipelines.log.sources import fragments
 
 SOURCE = EventSource(path="x")
@@ -88,3 +91,20 @@ def test_lists_in_json_lines_too(tmp_path: Path) -> None:
     blocks = list(read_blocks(piece, source, needed_columns(source)))
     assert [item for block in blocks for item in block.table["item"].to_pylist()] == [1, 2]
     assert sum(len(block.unreadable) for block in blocks) == 1
+
+
+def test_a_configuration_is_proposed_for_lists_of_events(tmp_path: Path) -> None:
+    rows = {"uid": list(range(40)), "item_ids": [[n, n + 1, n + 2] for n in range(40)],
+            "timestamps": [[1_700_000_000 + n, 1_700_000_100 + n, 1_700_000_200 + n] for n in range(40)]}  # fmt: skip
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet")
+    look = look_at(str(tmp_path / "x.parquet"), events=True)
+    assert look.rows == 120
+    (tmp_path / "c.yaml").write_text(propose("lists", look))
+    events = load_config(tmp_path / "c.yaml").data.events
+    assert (events.user, events.item, events.time, events.time_unit) == ("uid", "item_ids", "timestamps", "s")
+    assert "each of their values is an event" in (tmp_path / "c.yaml").read_text()
+
+
+def test_a_table_with_lists_of_one_length_keeps_its_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1, 2], "tags": [["a"], ["b"]], "words": [["c"], ["d"]]}), tmp_path / "x.parquet")
+    assert look_at(str(tmp_path / "x.parquet")).rows == 2
