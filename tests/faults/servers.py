@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
+import psycopg
+
 from tests.cluster.testbed.services import postgres_programs
 from tests.faults.commands import REPOSITORY
 
@@ -89,8 +91,9 @@ def postgres(folder: Path) -> tuple[Server, str]:
     subprocess.run(made, check=True, capture_output=True, cwd="/")
     command = [*become, str(programs / "postgres"), "-D", str(data / "db"), "--listen_addresses=127.0.0.1",
                f"--port={port}", "--unix_socket_directories="]  # fmt: skip
-    server = Server(command, {}, folder / "postgres.log", lambda: _listens(port))
-    return server, f"postgresql+psycopg://{DATABASE_OWNER}@127.0.0.1:{port}/postgres"
+    place = f"//{DATABASE_OWNER}@127.0.0.1:{port}/postgres"
+    server = Server(command, {}, folder / "postgres.log", lambda: _connects(f"postgresql:{place}"))
+    return server, f"postgresql+psycopg:{place}"
 
 
 def s3(folder: Path) -> tuple[Server, dict[str, str]]:
@@ -105,6 +108,13 @@ def free_port() -> int:
     """Find a port that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def _connects(uri: str) -> bool:
+    with suppress(psycopg.OperationalError):  # nobody there, or still starting
+        psycopg.connect(uri, connect_timeout=2).close()
+        return True
+    return False
 
 
 def _listens(port: int) -> bool:

@@ -29,7 +29,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             row["when"],
             row["ended"],
             repeated,
-            f"{row['undisturbed_s']:.0f}",
+            "" if row["undisturbed_s"] is None else f"{row['undisturbed_s']:.0f}",
             ", ".join(row["differs"]) or "0",
             ", ".join(row["left"]) or "none",
         ]
