@@ -40,7 +40,7 @@ quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, eva
 test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)
 	$(BIN)/pytest
 
-faults: $(INSTALLED) ## Kill every stage at every moment, throw anything at the readers; writes docs/reliability.md (about 1 hour)
+faults: $(INSTALLED) ## Kill every stage at every moment, throw anything at the readers; writes docs/reliability.md (some hours, alone)
 	$(BIN)/pytest tests -m faults
 	$(BIN)/python -m tests.faults.table build/faults
 

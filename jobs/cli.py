@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_doctor import doctor
 from jobs.cli_plan import plan
-from jobs.commands import Commands
+from jobs.commands import STOPPED, Commands
 from jobs.list_options import (
     Allow,
     CapOption,
@@ -40,11 +40,11 @@ from jobs.options import (
     Sets,
     Top,
     home_folder_of,
+    list_file,
     loaded_config,
     print_next,
     require_campaign,
     require_extra,
-    require_list_file,
     with_top,
 )
 from jobs.result_command import ResultApp, asked_for_json
@@ -99,12 +99,38 @@ def init(
     from pipelines.log.first_look import look_at
     from pipelines.log.proposal import propose
 
-    path = out or Path(f"{name}.yaml")
-    if path.exists():
-        raise UserError(f"{path}: is there already; give --out FILE or --name NAME")
-    text = propose(name, look_at(log), look_at(items) if items else None, look_at(profile) if profile else None)
-    path.write_text(text, encoding="utf-8")
-    loaded_config(path, None, None, None)  # what is written is read
+    text = propose(
+        name, look_at(log, events=True), look_at(items) if items else None, look_at(profile) if profile else None
+    )
+    return _write_conf(text, out or Path(f"{name}.yaml"))
+
+
+@app.command(name="import")
+def import_set(
+    kind: Annotated[
+        Literal["movielens", "amazon-reviews", "recbole", "yambda"],
+        typer.Argument(metavar="KIND", help="movielens, amazon-reviews, recbole or yambda."),
+    ],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where it was unpacked: a folder or a URI.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of the configuration; without it KIND.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write to this file, not NAME.yaml.")
+    ] = None,
+) -> Any:
+    """Write a configuration for a public data set, from its files as they were downloaded."""
+    from pipelines.log.public_sets import configuration
+
+    return _write_conf(configuration(kind, folder, name or kind), out or Path(f"{name or kind}.yaml"))
+
+
+def _write_conf(text: str, path: Path) -> tuple[Path, str]:
+    """Write a configuration that was made, read it, and show it; one that is there stays."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{path}: is there already; give --out FILE or --name NAME") from None
+    loaded_config(path, None, None, None)
     typer.echo(text, nl=False)
     print_next("preprocess", path, None, None, None)
     return path, text
@@ -181,7 +207,9 @@ def recommend(
     new: Annotated[
         int | None, typer.Option("--new", metavar="M", help="So many items that the user does not know.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Write to this .parquet, .csv or .jsonl, or s3://...")
+    ] = None,
     latest: Latest = False,
     why: Annotated[
         bool, typer.Option("--why", help="Say of each item which interest found it, and what that comes from.")
@@ -203,21 +231,21 @@ def recommend(
     """List the top items of users, and which interest found each."""
     if sum((bool(user), everyone, history is not None)) != 1:
         raise UserError("recommend: give either --user ID (may be repeated), --history ID,ID,... or --all")
-    require_list_file(out)
+    wanted = list_file(out)
     sets = with_lists(sets, where=where, allow=allow, deny=deny, stock=stock, cap=cap, policy=policy,
                       diversity=diversity, category=category, quota=quota)  # fmt: skip
     config = loaded_config(conf, with_top(sets, top, again, new), preset, home)
-    from jobs.results import list_file, lists_in
+    from jobs.results import lists_file, lists_in
 
-    with list_file(out, asked_for_json() and not everyone) as file:
+    with lists_file(wanted, asked_for_json() and not everyone) as file:
         if history is not None:
             from pipelines.retrieval.strangers import recommend_history
 
             ids = [part for text in history for each in text.split(",") if (part := each.strip())]
-            return lists_in(recommend_history(config, ids, out=file, model=model, why=why), out)
+            return lists_in(recommend_history(config, ids, out=file, model=model, why=why), wanted)
         from pipelines.retrieval.recommend import recommend
 
-        return lists_in(recommend(config, users=user or None, out=file, model=model, latest=latest, why=why), out)
+        return lists_in(recommend(config, users=user or None, out=file, model=model, latest=latest, why=why), wanted)
 
 
 @app.command()
@@ -225,7 +253,9 @@ def similar(
     conf: Conf,
     item: Annotated[list[str], typer.Option("--item", "-i", metavar="ID", help="May be repeated.")],
     top: Annotated[int, typer.Option("--top", "-n", metavar="N", min=1, help="Items beside each.")] = 20,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to .parquet, .csv or .jsonl.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Write to this .parquet, .csv or .jsonl, or s3://...")
+    ] = None,
     where: Where = None,
     allow: Allow = None,
     deny: Deny = None,
@@ -236,13 +266,13 @@ def similar(
     home: Home = None,
 ) -> Any:
     """List the items that are most like an item: the cosine of their vectors."""
-    require_list_file(out)
+    wanted = list_file(out)
     config = loaded_config(conf, with_lists(sets, where=where, allow=allow, deny=deny, stock=stock), preset, home)
-    from jobs.results import list_file, lists_in
+    from jobs.results import lists_file, lists_in
     from pipelines.retrieval.similar import similar
 
-    with list_file(out, asked_for_json()) as file:
-        return lists_in(similar(config, item, top, out=file, model=model), out)
+    with lists_file(wanted, asked_for_json()) as file:
+        return lists_in(similar(config, item, top, out=file, model=model), wanted)
 
 
 @app.command()
@@ -430,9 +460,6 @@ def options(
     ] = False,
 ) -> None:
     """Take the options of ``mind`` itself; the help text is that of `app`."""
-
-
-STOPPED = (130, 143)  # exit codes after Ctrl-C and SIGTERM
 
 
 def main() -> None:

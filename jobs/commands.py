@@ -4,14 +4,15 @@ becomes one line.
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from pipelines.errors import machine_error, user_error
+from pipelines.stopping import exit_code, heed_sigterm
+
+STOPPED = {130: "interrupted", 143: "terminated"}  # exit codes after Ctrl-C and SIGTERM
 
 
 class Commands(TyperGroup):
@@ -19,19 +20,13 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; any other exception keeps its traceback."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminated)  # until Ray starts, which exits in the same way
+        heed_sigterm()
         try:
             return super().invoke(ctx)
-        except SystemExit as ended:
-            if ended.code != signal.SIGTERM:
-                raise
-            typer.echo("mind: terminated", err=True)
-            raise typer.Exit(128 + signal.SIGTERM) from None
-        except KeyboardInterrupt:
-            typer.echo("mind: interrupted", err=True)
-            raise typer.Exit(130) from None
-        except Exception as error:
+        except BaseException as error:
+            if (code := exit_code(error)) is not None:
+                typer.echo(f"mind: {STOPPED[code]}", err=True)
+                raise typer.Exit(code) from None
             mistake = user_error(error) or machine_error(error)
             if mistake is None:
                 raise
@@ -39,8 +34,3 @@ class Commands(TyperGroup):
 
             typer.echo(f"mind: error: {redact(' '.join(str(mistake).split()))}", err=True)
             raise typer.Exit(2) from None
-
-
-def _terminated(*_: object) -> None:
-    """End as Ray does on SIGTERM: by an exception, so that whoever holds something lets it go."""
-    raise SystemExit(int(signal.SIGTERM))

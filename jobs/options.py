@@ -24,7 +24,9 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="A.B=C", help="Override one setting, e.g. train.epochs=3. May be repeated."),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="default, context, paper, sasrec, youtube_dnn or popularity.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="default, context, paper, sasrec, youtube_dnn or popularity.")
+]
 Home = Annotated[
     str | None, typer.Option("--home", help="Folder of datasets, models and runs; before MIND_HOME and the file.")
 ]
@@ -57,10 +59,25 @@ def with_top(sets: list[str] | None, top: int | None, again: int | None = None, 
     return [*(sets or []), *(f"evaluate.{name}={number}" for name, number in places.items() if number is not None)]
 
 
-def require_list_file(out: Path | None) -> None:
-    """See that a file of lists is of a format that can be written."""
-    if out is not None and out.suffix not in OUT_SUFFIXES:
+def list_file(out: str | None) -> Path | None:
+    """Find where a file of lists is written: there, or in this machine's copy of a bucket; None without one.
+
+    Raises
+    ------
+    UserError
+        For a format that cannot be written, and a URI of another kind than homes have.
+    """
+    if out is None:
+        return None
+    from pipelines.config.home_location import home_folder
+
+    try:
+        path = home_folder(out) if "://" in out else Path(out)
+    except ValueError as error:
+        raise UserError(f"--out: {str(error).removeprefix('home=')}") from None
+    if path.suffix not in OUT_SUFFIXES:
         raise UserError(f"--out {out}: must end in {', '.join(OUT_SUFFIXES)}")
+    return path
 
 
 def require_campaign(conf: Path | None, resume: str | None, preset: str | None = None) -> None:

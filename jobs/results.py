@@ -308,6 +308,7 @@ RESULTS: Mapping[str, tuple[type | str, Callable[[Any], Any]]] = {
     # what a command returns -> its type: a class, or where one is that is heavy to import
     "mind preprocess": (Prepared, _prepared),
     "mind init": (Proposal, lambda made: Proposal(*made)),
+    "mind import": (Proposal, lambda made: Proposal(*made)),
     "mind train": ("pipelines.training.train:TrainOutcome", lambda outcome: outcome),
     "mind evaluate": ("pipelines.evaluation.report:Report", lambda report: report),
     "mind report": (Page, Page),
@@ -346,7 +347,7 @@ def document(command: str, returned: Any) -> str:
 
 
 @contextmanager
-def list_file(out: Path | None, wanted: bool) -> Iterator[Path | None]:
+def lists_file(out: Path | None, wanted: bool) -> Iterator[Path | None]:
     """Yield where a command writes its lists: `out`, or, if rows are `wanted` and it is None, a file that `lists_in`
     reads before it is gone.
     """

@@ -140,7 +140,9 @@ def places(negative_ids: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     which of them each negative is.
     """
     distinct, place = negative_ids.unique(return_inverse=True)
-    if len(distinct) and int(distinct[-1] - distinct[0]) == len(distinct) - 1:  # all items of a range: nothing to search
+    if (
+        len(distinct) and int(distinct[-1] - distinct[0]) == len(distinct) - 1
+    ):  # all items of a range: nothing to search
         slot = ids - distinct[0]
         return torch.where((slot < 0) | (slot >= len(distinct)), len(distinct), slot), place
     slot = torch.searchsorted(distinct, ids).clamp_(max=len(distinct) - 1)
@@ -191,9 +193,7 @@ class _BestMatchSoftmax(torch.autograd.Function):
             own = vectors[part].transpose(0, 1).reshape(-1, dim)  # (K * tile, d)
             scores = (own @ negatives.T).view(count, -1, len(negatives))  # (K, tile, N)
             best = scores.amax(0)
-            logits = (best.to(exact.dtype) - log_expected).masked_fill_(
-                contained(slot[part], place), float("-inf")
-            )
+            logits = (best.to(exact.dtype) - log_expected).masked_fill_(contained(slot[part], place), float("-inf"))
             top = torch.maximum(logits.amax(1), exact[part].amax(1))
             exponents, exact_exponents = logits.sub_(top.unsqueeze(1)).exp_(), (exact[part] - top.unsqueeze(1)).exp()
             total = exponents.sum(1) + exact_exponents.sum(1)

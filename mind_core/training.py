@@ -121,9 +121,7 @@ class Objective(nn.Module):
         labels = len(batch.label) // len(batch.history)
         return batch.items[batch.history].repeat_interleave(labels, 0).masked_fill(~batch.own, 0)
 
-    def _remembered(
-        self, ids: Tensor | None, batch: StepBatch, behaviours: Tensor, vectors: Tensor
-    ) -> OwnItems | None:
+    def _remembered(self, ids: Tensor | None, batch: StepBatch, behaviours: Tensor, vectors: Tensor) -> OwnItems | None:
         if ids is None or batch.traits is None or self._model[0].config.repeat != "memory":
             return None
         scores = products(vectors, self._model[0].score_vectors(behaviours)).amax(1)

@@ -89,8 +89,9 @@ def _path_in(error: BaseException) -> str:
     name = getattr(error, "filename", None)
     if isinstance(name, str | bytes):
         return name.decode(errors="replace") if isinstance(name, bytes) else name
-    found = re.search(r"['\"](/[^'\"\n]+)['\"]|(?<![\w/])(/[^\s'\":,;()]+)", str(error))
-    return (found[1] or found[2]) if found else "a file"
+    found = re.findall(r"['\"](/[^'\"\n]+)['\"]|(?<![\w/])(/[^\s'\":,;()]+)", str(error))
+    paths = [quoted or plain for quoted, plain in found]  # a text with the trace of another process names its code too
+    return next((path for path in paths if not path.endswith(".py")), "a file")
 
 
 def _memory_error(error: BaseException) -> UserError | None:

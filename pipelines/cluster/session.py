@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -9,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from pipelines.cluster.local_start import start_here
 from pipelines.cluster.nodes import require_reach
 from pipelines.config.schema import RayConfig
 from pipelines.errors import UserError, user_error
+from pipelines.stopping import heed_sigterm
 
 # How long threads spin at a barrier before they sleep. For ever, OpenMP's own way, they steal the cores of whoever they
 # wait for: 2 to 10 times slower on a busy machine. Not at all: 1.4 times slower on a quiet one. See docs/training.md
@@ -84,12 +87,17 @@ def ray_session(
             logging_level=logging.WARNING,
             log_to_driver=False,
         )
-    _heed_sigterm()
+    heed_sigterm()  # Ray's core has put a handler below Python's that prints its stack and aborts
     _set_up_data()
     try:
         if home is not None:
             require_reach(home, inputs)
         yield
+    except BaseException as error:
+        # A pass of Ray Data goes on in a thread until nobody holds it, and ends the process if Ray is gone before it
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        raise
     finally:
         ray.shutdown()
 
@@ -141,16 +149,6 @@ def _bring_a_token() -> None:
     known = Path("~/.ray/auth_token").expanduser().is_file() or "RAY_AUTH_TOKEN_PATH" in os.environ
     if "RAY_AUTH_MODE" not in os.environ and not known:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def _heed_sigterm() -> None:
-    """End by SystemExit on SIGTERM: Ray's core has put a handler below Python's that prints its stack and aborts."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _exit)
-
-
-def _exit(number: int, _: object) -> None:
-    sys.exit(number)
 
 
 def _set_up_data() -> None:

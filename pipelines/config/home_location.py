@@ -1,6 +1,6 @@
 """Where a home lies: a folder, or a URI of which every node keeps what it touches in a folder of its own. Paths only.
 
-<cache>/mind-mirror/s3/bucket/prefix/datasets/ml-1m/...    is of    s3://bucket/prefix/datasets/ml-1m/...
+<cache>/.mind-mirror/s3/bucket/prefix/datasets/ml-1m/...    is of    s3://bucket/prefix/datasets/ml-1m/...
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import tempfile
 from pathlib import Path
 
-FOLDER = "mind-mirror"  # the component of a path after which the URI comes
+FOLDER = ".mind-mirror"  # the component of a path after which the URI comes; nobody else has a folder of that name
 SCHEMES = ("s3", "gs")
 
 
@@ -24,7 +24,10 @@ def home_folder(home: str) -> Path:
     """
     scheme, separator, rest = home.partition("://")
     if not separator:
-        return Path(home).expanduser().resolve()
+        folder = Path(home).expanduser().resolve()
+        if origin(folder) is not None:
+            raise ValueError(f"home={home}: is this machine's copy of {origin(folder)}; give that address")
+        return folder
     if scheme == "file":
         return Path("/", rest.lstrip("/")).resolve()
     if scheme not in SCHEMES:
@@ -40,7 +43,7 @@ def origin(path: str | Path) -> str | None:
     """Find the URI that a mirrored path is of; None for any other path."""
     _, found, rest = str(path).partition(f"/{FOLDER}/")
     scheme, slash, where = rest.partition("/")
-    return f"{scheme}://{where}" if found and slash else None
+    return f"{scheme}://{where}" if found and slash and scheme in SCHEMES else None
 
 
 def shown(path: str | Path) -> str:

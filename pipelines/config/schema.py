@@ -42,8 +42,9 @@ class TableSource(Section):
     """
 
     path: str
-    format: Literal["parquet", "csv", "jsonl", "sessions"] | None = None  # None: from the file's suffix
-    # sessions: one session a line, item ids separated by blanks; the line number is the user, the place the time
+    format: Literal["parquet", "csv", "jsonl", "sessions", "recbole"] | None = None  # None: from the file's suffix.
+    # sessions: one session a line, item ids separated by blanks; the line number is the user, the place the time.
+    # recbole: .inter, .item and .user; its columns are named without their types
     delimiter: str = ","  # csv; may be several characters, as MovieLens' "::"
     columns: list[str] | None = None  # csv without a header line: the names
     encoding: str = "utf-8"

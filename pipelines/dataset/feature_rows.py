@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config.schema import FeatureTable
+from pipelines.dataset.column_summary import ColumnSummary, summary_of
 from pipelines.dataset.one_row import OneRow
 from pipelines.dataset.vocabulary import FeatureEncoder, Floats, all_numbers_of, fit, no_numbers
 from pipelines.errors import UserError
@@ -104,6 +105,11 @@ class FeatureRows:
             return [fit(name, feature, columns[name]) for name, feature in self.source.features.items()]
         except UserError as error:
             raise UserError(f"{self.source.path}: {error}") from None
+
+    def summaries(self, table: str) -> list[ColumnSummary]:
+        """Say what the columns hold that are features or are shown."""
+        names = dict.fromkeys([*self.source.features, *self.source.show])
+        return [summary_of(table, each, self.columns[each], self.source.features.get(each)) for each in names]
 
     def notes(self, encoders: Sequence[FeatureEncoder]) -> list[Note]:
         """Say what a person should know of the table, as read and as its features' encoders take it."""

@@ -120,7 +120,7 @@ class FeatureEncoder:
         return as_array(rows.cast(pa.int32()))
 
     def _encode_lists(self, array: pa.Array) -> pa.Array:
-        lists = _present_lists(array, self.separator, self.name)
+        lists = present_lists(array, self.separator, self.name)
         encoded = pa.ListArray.from_arrays(lists.offsets, self._rows(lists.values))
         length = np.diff(encoded.offsets.to_numpy())
         # an empty list becomes [MISSING]: put one into the flat values at its place
@@ -156,7 +156,7 @@ def fit(name: str, feature: Feature, column: Any) -> FeatureEncoder:
             name, "bucket", counts=pa.array(counts, pa.int64()), edges=tuple(float(edge) for edge in edges)
         )
     if feature.kind == "multi":
-        lists = _present_lists(array, feature.separator, name)
+        lists = present_lists(array, feature.separator, name)
         array = lists.values.slice(lists.offsets[0].as_py(), lists.offsets[-1].as_py() - lists.offsets[0].as_py())
         encoded = array.dictionary_encode()
         codes = pa.ListArray.from_arrays(lists.offsets, encoded.indices)
@@ -275,7 +275,7 @@ def _scale(numbers: Floats) -> tuple[float, float]:
     return float((numbers / unit).mean() * unit), float((numbers / unit).std() * unit)
 
 
-def _present_lists(array: pa.Array, separator: str | None, name: str) -> pa.ListArray:
+def present_lists(array: pa.Array, separator: str | None, name: str) -> pa.ListArray:
     """Lists without null or blank members; a null list becomes empty. Text is split at `separator`."""
     if pa.types.is_string(array.type):
         if separator is None:

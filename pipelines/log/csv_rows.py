@@ -36,6 +36,7 @@ class Dialect:
     delimiter: str
     quote: str | None  # one character
     names: list[str] | None = None  # of the columns; None: the file's first line has them
+    typed: bool = False  # the names in the first line have a type behind a colon, which is left out
 
     @property
     def is_long(self) -> bool:
@@ -178,7 +179,8 @@ def _header(body: bytes, dialect: Dialect) -> tuple[list[str] | None, int]:
         csv.ReadOptions(use_threads=False, block_size=len(line) + 1),
         csv.ParseOptions(**dialect.parse_options | plain),
     )
-    return list(header.schema.names), stop
+    names = header.schema.names
+    return [name.rpartition(":")[0] or name for name in names] if dialect.typed else list(names), stop
 
 
 def _records(body: bytes, columns: int, dialect: Dialect, final: bool) -> _Records:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines.config.schema import NULL_WORDS, EventSource
 from pipelines.errors import UserError
+from pipelines.log.event_lists import is_list, row_an_event
 from pipelines.log.formats import columns_inside, read_blocks
 from pipelines.log.ids import as_array
 from pipelines.log.null_words import without_nulls
@@ -63,14 +64,17 @@ class Look:
     rows: int
     is_whole: bool  # whether all rows were looked at
     columns: tuple[Column, ...]
+    unrolled: tuple[str, ...] = ()  # columns of which a row has a list, a value an event
 
     def column(self, name: str) -> Column:
         """Find the column of that name."""
         return next(each for each in self.columns if each.name == name)
 
 
-def look_at(path: str) -> Look:
+def look_at(path: str, events: bool = False) -> Look:
     """Look at the first rows of a file, a folder or a glob.
+
+    events : of a log; where its rows have several lists of one length each, their values are the events.
 
     Raises
     ------
@@ -86,6 +90,10 @@ def look_at(path: str) -> Look:
     if not tables:
         raise UserError(f"{path}: no row to look at")
     seen = tables[:BLOCKS]
+    lists = _lists_of_events(seen) if events else []
+    if lists:
+        rows = source.model_copy(update={"item": lists[0]})
+        seen = [row_an_event(table, rows)[0] for table in seen]
     columns = []
     for name in names:
         arrays = [as_array(table[name]) for table in seen]
@@ -96,7 +104,20 @@ def look_at(path: str) -> Look:
             (kind,) = kinds
             arrays = [pa.nulls(len(each), kind) if pa.types.is_null(each.type) else each for each in arrays]
         columns.append(_column(name, pa.concat_arrays(arrays)))
-    return Look(path, settings, sum(table.num_rows for table in seen), len(tables) <= BLOCKS, tuple(columns))
+    return Look(
+        path, settings, sum(table.num_rows for table in seen), len(tables) <= BLOCKS, tuple(columns), tuple(lists)
+    )
+
+
+def _lists_of_events(tables: Sequence[pa.Table]) -> list[str]:
+    """Find the columns of lists that have one length in each row, if there are two or more."""
+    found = [name for name in tables[0].column_names if all(is_list(table[name].type) for table in tables)]
+
+    def lengths(name: str) -> list[pa.Array]:
+        return [pc.fill_null(pc.list_value_length(as_array(table[name])), 0) for table in tables]
+
+    same = len(found) > 1 and all(lengths(name) == lengths(found[0]) for name in found[1:])
+    return found if same else []
 
 
 def _names(source: EventSource, pieces: Sequence[Any]) -> list[str]:
@@ -115,7 +136,7 @@ def _how_written(path: str) -> dict[str, Any]:
         form = guess_format(file.path)
     except UserError:
         form = "text"
-    if form in ("parquet", "jsonl"):
+    if form in ("parquet", "jsonl", "recbole"):
         return {}
     with open_bytes(filesystem, file.path, path) as raw:
         head = raw.read(2**16)

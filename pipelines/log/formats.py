@@ -1,4 +1,5 @@
-"""Read one file, or a run of its row groups, as Arrow tables of bounded size: Parquet, CSV, JSON lines, session lines.
+"""Read one file, or a run of its row groups, as Arrow tables of bounded size: Parquet, CSV, JSON lines, session lines,
+and RecBole's atomic files, which are CSV with tabs, no quotes, and a header of name:type.
 
 CSV and session values arrive as text: a text file has no types, and a guess from its first block would refuse the
 first odd value later on. Whoever knows the whole column (pipelines.preprocess.preprocess, pipelines.log.sources)
@@ -11,7 +12,7 @@ import json
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipelines.config.schema import EventSource, TableSource
 from pipelines.errors import UserError
 from pipelines.log.csv_rows import NO_CHARACTER, Dialect, csv_rows
 from pipelines.log.csv_rows import column_names as csv_columns
+from pipelines.log.event_lists import row_an_event, rows_at_once
 from pipelines.log.ids import as_array
 from pipelines.log.json_rows import MANY_KEYS, json_rows, keys_of
 from pipelines.log.null_words import without_nulls
@@ -111,7 +113,7 @@ def columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
 
 
 def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
-    """Yield the fragment's rows, `columns` only, in file order.
+    """Yield the fragment's rows, `columns` only, in file order; of a log with lists of events, an event a row.
 
     What the file has no value for is taken from the path, see `pipelines.log.sources.partition`.
 
@@ -120,6 +122,14 @@ def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> 
     UserError
         If the file lacks a column (the text lists those it has) or cannot be read.
     """
+    for block in _blocks_as_written(fragment, source, columns):
+        if isinstance(source, EventSource):
+            table, wrong = row_an_event(block.table, source)
+            block = replace(block, table=table, unreadable=(*block.unreadable, *wrong))
+        yield block
+
+
+def _blocks_as_written(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
     given = dict(fragment.partition)
     if fragment.format == "jsonl":  # a line may leave out a key: that is a missing value, not a missing column
         yield from _json_blocks(fragment, source, columns, given)
@@ -178,7 +188,10 @@ def _hint(inside: Sequence[str]) -> str:
 def _parquet_blocks(fragment: Fragment, columns: list[str]) -> Iterator[Block]:
     with fragment.filesystem.open_input_file(fragment.path) as raw:
         file = pq.ParquetFile(raw)
-        for batch in file.iter_batches(BLOCK_ROWS, row_groups=list(fragment.row_groups), columns=columns):
+        groups = [file.metadata.row_group(number) for number in fragment.row_groups]
+        values = max((sum(g.column(n).num_values for g in groups) for n in range(file.metadata.num_columns)), default=0)
+        size = rows_at_once(sum(group.num_rows for group in groups), values, BLOCK_ROWS)
+        for batch in file.iter_batches(size, row_groups=list(fragment.row_groups), columns=columns):
             yield Block(pa.Table.from_batches([batch]))
 
 
@@ -195,6 +208,8 @@ def _text(fragment: Fragment, source: TableSource) -> AbstractContextManager[Rea
 
 
 def _dialect(fragment: Fragment, source: TableSource) -> Dialect:
+    if fragment.format == "recbole":
+        return Dialect(fragment.shown, "\t", None, typed=True)
     return Dialect(fragment.shown, source.delimiter, source.quote or None, source.columns)
 
 

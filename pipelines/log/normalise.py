@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ MISSING_TIME = "missing time"
 BAD_TIME = "time cannot be parsed"
 OTHER_TYPE = "other event type"
 LONGEST_EXAMPLE = 120  # characters
+MANY_TYPES = 100  # of which more than so many are no event types
 MALFORMED = (UNREADABLE, MISSING_USER, MISSING_ITEM, MISSING_TIME, BAD_TIME)  # what max_bad_fraction counts
 
 
@@ -56,6 +57,7 @@ class Normalised:
     set_aside : count of the others by reason; the first reason that applies counts, in the order of the tests.
     examples : by reason, the column and its value in the first of them.
     notes : of exclusions by number, how many values were numbers, and how many were not.
+    types : rows by event type, of all rows, the commonest MANY_TYPES.
     quarantine : those of them that are no good (not those of another event type), as text: reason, then the columns.
     """
 
@@ -64,6 +66,7 @@ class Normalised:
     quarantine: pa.Table
     examples: dict[str, str]
     notes: tuple[Note, ...] = ()
+    types: Counter[str] = field(default_factory=Counter)
 
 
 def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) -> Normalised:
@@ -88,12 +91,15 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
         *((rule.reason, rule.column, excluded(block[rule.column], rule, where)) for rule in source.exclude),
     ]
     columns = {"user": user, "item": item, "time": time}
+    types: Counter[str] = Counter()
     if source.tie_break is not None:
         label = f"{where}: tie_break column {source.tie_break!r}"
         tie = given[source.tie_break]
         columns["tie"] = tie_of(tie, label)
     if source.event_type is not None:
         columns["type"] = _as_text(given[source.event_type], f"{where}: event_type column {source.event_type!r}")
+        counted = columns["type"].drop_null().value_counts().to_pylist()
+        types = Counter({each["values"]: each["counts"] for each in counted})
         if source.keep_types is not None:
             kept = pc.is_in(columns["type"], value_set=pa.array(source.keep_types, pa.string()))
             tests.append((OTHER_TYPE, source.event_type, ~_mask(kept)))
@@ -114,7 +120,9 @@ def normalise(block: pa.Table, source: EventSource, unit: TimeUnit, where: str) 
     if not keep.all():
         events = events.filter(pa.array(keep))
     notes = tuple(note for rule in source.exclude for note in _numbers_seen(block[rule.column], rule))
-    return Normalised(events, set_aside, _quarantine(block, bad), examples, notes)
+    return Normalised(
+        events, set_aside, _quarantine(block, bad), examples, notes, Counter(dict(types.most_common(MANY_TYPES)))
+    )
 
 
 def _quarantine(block: pa.Table, bad: list[tuple[str, Rows]]) -> pa.Table:

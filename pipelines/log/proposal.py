@@ -58,15 +58,17 @@ def propose(name: str, log: Look, items: Look | None = None, profile: Look | Non
     """
     seen = f"{'all' if log.is_whole else 'the first'} {log.rows:,} rows"
     lines = [f"# Written by `mind init` from {seen}. Each guess says so.", f"name: {name}", "data:", "  events:"]
-    lines += [f"    path: {_quoted(log.path)}"]
-    lines += [f"    {key}: {_quoted(value)}" for key, value in log.settings.items()]
+    lines += [f"    path: {quoted(log.path)}"]
+    lines += [f"    {key}: {quoted(value)}" for key, value in log.settings.items()]
     if log.settings.get("format") == "sessions":
         lines.append("    # one session a line: its line is the user, the place in it the time")
         roles = {role: Guess(log.column(role), "") for role in ("user", "item", "time")}
     else:
         roles = guess_roles(log)
+        if log.unrolled:
+            lines.append(f"    # a row has lists ({', '.join(log.unrolled)}): each of their values is an event")
         for role in ("user", "item"):
-            lines.append(f"    {role}: {_quoted(roles[role].column.name)} # {roles[role].why}")
+            lines.append(f"    {role}: {quoted(roles[role].column.name)} # {roles[role].why}")
         lines += _time_lines(roles["time"])
         lines += _tie_lines(log, roles)
         lines += _type_lines(log, roles)
@@ -126,11 +128,11 @@ def _may_be(role: str, column: Column) -> bool:
 
 def _time_lines(time: Guess) -> Iterator[str]:
     column = time.column
-    yield f"    time: {_quoted(column.name)} # {time.why}"
+    yield f"    time: {quoted(column.name)} # {time.why}"
     if column.form == "?":
         yield '    time_format: "%d/%m/%Y" # CHECK: days could be months here, and hours may be missing in this form'
     elif column.form is not None:
-        yield f"    time_format: {_quoted(column.form)} # as in {_quoted(next(distinct_texts(column, 1)))}"
+        yield f"    time_format: {quoted(column.form)} # as in {quoted(next(distinct_texts(column, 1)))}"
     elif column.unit is not None:
         yield f"    time_unit: {column.unit} # a guess: by their size, since 1970"
     elif column.kind != "times":
@@ -141,7 +143,7 @@ def _tie_lines(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
     taken = {guess.column.name for guess in roles.values()}
     for column in log.columns:
         if column.name not in taken and column.words in ORDERS and column.kind in ("ints", "floats"):
-            yield f"    tie_break: {_quoted(column.name)} # a guess: named so; it orders events of equal time"
+            yield f"    tie_break: {quoted(column.name)} # a guess: named so; it orders events of equal time"
             return
 
 
@@ -149,8 +151,8 @@ def _type_lines(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
     taken = {guess.column.name for guess in roles.values()}
     for column in log.columns:
         if column.name not in taken and column.words in NAMES["type"].split() and 1 < column.distinct <= 30:
-            yield f"    event_type: {_quoted(column.name)} # a guess: named so"
-            values = ", ".join(map(_quoted, distinct_texts(column, 30)))
+            yield f"    event_type: {quoted(column.name)} # a guess: named so"
+            values = ", ".join(map(quoted, distinct_texts(column, 30)))
             yield f"    # keep_types: [{values}] # all that were seen, the commonest first; all are kept"
             return
 
@@ -167,9 +169,9 @@ def _remarks(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
     if len(counts) > 10 and counts.max() > HEAVY * max(1.0, float(np.median(counts))):
         heaviest = counted.field("values")[int(counts.argmax())].as_py()
         yield f"    # a bot? user {heaviest!r} has {counts.max():,} of {len(user.values):,} rows; the median user has"
-        yield f"    #   {int(np.median(counts)):,}; {_leave_out(user, f'values: [{_quoted(heaviest)}], reason: bot')}"
+        yield f"    #   {int(np.median(counts)):,}; {_leave_out(user, f'values: [{quoted(heaviest)}], reason: bot')}"
     if odd := list(_odd_items(item)):
-        shown = ", ".join(map(_quoted, odd[:8]))
+        shown = ", ".join(map(quoted, odd[:8]))
         yield f"    # no products? {len(odd):,} items are words where most have digits: {shown}"
         yield f"    #   {_leave_out(item, 'values: [...], reason: no product')}"
     yield from _signs(log, roles)
@@ -209,7 +211,7 @@ def _signs(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
 
 
 def _leave_out(column: Column, rule: str) -> str:
-    return f"to leave them out: exclude: [{{column: {_quoted(column.name)}, {rule}}}]"
+    return f"to leave them out: exclude: [{{column: {quoted(column.name)}, {rule}}}]"
 
 
 def _table_lines(side: str, key: str, table: Look, ids: Column) -> Iterator[str]:
@@ -221,9 +223,9 @@ def _table_lines(side: str, key: str, table: Look, ids: Column) -> Iterator[str]
         )
     own = table.column(max(matches, key=lambda name: matches[name]))
     yield f"  {side}:"
-    yield f"    path: {_quoted(table.path)}"
-    yield from (f"    {name}: {_quoted(value)}" for name, value in table.settings.items())
-    yield f"    id: {_quoted(own.name)} # {matches[own.name]:.0%} of its values are in the log's {ids.name}"
+    yield f"    path: {quoted(table.path)}"
+    yield from (f"    {name}: {quoted(value)}" for name, value in table.settings.items())
+    yield f"    id: {quoted(own.name)} # {matches[own.name]:.0%} of its values are in the log's {ids.name}"
     if own.distinct < len(own.values) - own.values.null_count:
         yield "    duplicates: last # an id stands on several rows"
     features, shown = [], []
@@ -235,12 +237,12 @@ def _table_lines(side: str, key: str, table: Look, ids: Column) -> Iterator[str]
         if column.words in SHOWN or is_name:
             shown.append(column.name)
         elif (feature := _feature(column)) is not None:
-            features.append(f"      {_quoted(column.name)}: {feature}")
+            features.append(f"      {quoted(column.name)}: {feature}")
     if features:
         yield "    features:"
         yield from features
     if shown:
-        yield f"    show: [{', '.join(map(_quoted, shown))}]"
+        yield f"    show: [{', '.join(map(quoted, shown))}]"
 
 
 def _named_in_the_log(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
@@ -251,11 +253,11 @@ def _named_in_the_log(log: Look, roles: dict[str, Guess]) -> Iterator[str]:
     ]
     if named:
         yield "  items: # the log itself: its rows name the items"
-        yield f"    path: {_quoted(log.path)}"
-        yield from (f"    {name}: {_quoted(value)}" for name, value in log.settings.items())
-        yield f"    id: {_quoted(roles['item'].column.name)}"
+        yield f"    path: {quoted(log.path)}"
+        yield from (f"    {name}: {quoted(value)}" for name, value in log.settings.items())
+        yield f"    id: {quoted(roles['item'].column.name)}"
         yield "    duplicates: last # an id stands on several rows"
-        yield f"    show: [{', '.join(map(_quoted, named))}]"
+        yield f"    show: [{', '.join(map(quoted, named))}]"
 
 
 def _again_lines(roles: dict[str, Guess]) -> Iterator[str]:
@@ -283,7 +285,7 @@ def _feature(column: Column) -> str | None:
             share = pc.mean(pc.match_substring(column.values.drop_null(), separator).cast(pa.float64())).as_py()
             if share > 0.2 and not re.search(rf"{re.escape(separator)}\s", next(distinct_texts(column, 1))):
                 return (
-                    f"{{kind: multi, separator: {_quoted(separator)}}} {said}, a guess: {share:.0%} have a {separator}"
+                    f"{{kind: multi, separator: {quoted(separator)}}} {said}, a guess: {share:.0%} have a {separator}"
                 )
     is_code = column.words.endswith(("id", "code", "number"))
     if column.kind == "floats" or (column.kind == "ints" and column.distinct > MANY and not is_code):
@@ -323,10 +325,10 @@ def _split_lines(roles: dict[str, Guess]) -> Iterator[str]:
         yield "  split: {protocol: user_holdout} # half of the users have fewer than 3 events: other users are tested"
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Write a value as YAML reads it back."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_quoted, value))}]"
+        return f"[{', '.join(map(quoted, value))}]"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value) and value.lower() not in YAML_WORDS:
         return value
     return json.dumps(value, ensure_ascii=False, default=str)

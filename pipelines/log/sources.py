@@ -39,10 +39,11 @@ from pipelines.storage.filesystems import hint, open_filesystem, reason
 
 ROWS_AT_ONCE = 2**20  # of a table that is reduced while it is read
 FRAGMENT_BYTES = 128 * 2**20  # of uncompressed row groups per Parquet fragment
-TEXT_FORMATS = ("csv", "sessions")  # their values carry no type
+TEXT_FORMATS = ("csv", "recbole", "sessions")  # their values carry no type
 _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv", ".dat": "csv",
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
+    ".inter": "recbole", ".item": "recbole", ".user": "recbole",
 }  # fmt: skip
 _COMPRESSIONS = {".gz", ".zst", ".bz2", ".lz4"}
 _WILDCARDS = frozenset("*?[")
@@ -76,7 +77,7 @@ def fragments(source: TableSource, columns: list[str]) -> list[Fragment]:
     pieces = [piece for found in at_once(partial(_pieces, columns=columns), files) for piece in found]
     if not pieces:
         raise UserError(f"{redact(source.path)}: empty, no data in {len(infos)} file(s)")
-    if pieces[0].format == "csv":  # the others are checked where they are read
+    if pieces[0].format in ("csv", "recbole"):  # the others are checked where they are read
         require_columns(pieces[0].shown, columns_inside(pieces[0], source), columns, dict(pieces[0].partition))
     return pieces
 
@@ -243,8 +244,8 @@ def guess_format(path: str) -> str:
     name = Path(path.split("?")[0])
     suffix = Path(name.stem).suffix if name.suffix in _COMPRESSIONS else name.suffix
     if suffix not in _SUFFIXES:
-        raise UserError(f"{path}: cannot tell the format from the suffix {suffix!r}; set format: parquet, csv, jsonl "
-                        "or sessions")  # fmt: skip
+        raise UserError(f"{path}: cannot tell the format from the suffix {suffix!r}; set format: parquet, csv, jsonl, "
+                        "sessions or recbole")  # fmt: skip
     return _SUFFIXES[suffix]
 
 

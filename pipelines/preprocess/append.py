@@ -60,6 +60,7 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of file sy
 Tables = dict[str, FeatureRows | None]
 """The item and the profile table: "item", "user"."""
 SIDES: dict[str, Side] = {"item": "item", "user": "profile"}
+TABLES = {"item": "items", "user": "profile"}  # by the same, as the settings name them
 
 
 def append(config: Config, path: str) -> Dataset:
@@ -166,8 +167,9 @@ def _append(dataset: Dataset, data: DataConfig, pieces: list[Fragment], tables: 
     notes = [
         note for side, rows in tables.items() if rows is not None for note in rows.notes(dataset.encoders(SIDES[side]))
     ]
-    stats = merge_stats([before, *gone, *come])
-    write_quality(layout, after, stats, test_count, dataset.path, [*log.notes, *notes])
+    stats = merge_stats([before, *gone, *come]) | {"types": dict(Counter(before.get("types", {})) + log.types)}
+    columns = [each for side, rows in tables.items() if rows is not None for each in rows.summaries(TABLES[side])]
+    write_quality(layout, after, stats, test_count, dataset.path, [*log.notes, *notes], columns)
     write_text(after.to_json(), layout.manifest)
 
 

@@ -65,6 +65,7 @@ class CleanLog:
     item_type: pa.DataType
     tie: str | None  # pipelines.log.order_keys
     notes: tuple[Note, ...]
+    types: Counter[str]  # rows by event type
 
     @property
     def kinds(self) -> Kinds:
@@ -128,9 +129,11 @@ def read_log(
     blocks = [done[key] for key in sorted(done)]
     rows_by_file, set_aside, examples = Counter[int](), Counter[str](), dict[str, str]()
     notes: dict[str, Note] = {}
+    types = Counter[str]()
     for block in blocks:
         rows_by_file[pieces[block["piece"]].number] += block["rows_read"]
         set_aside.update(block["set_aside"])
+        types.update(block.get("types", {}))  # records of an older version have none
         examples = block["examples"] | examples
         for name, count, example in block["notes"]:
             before = notes.get(name, (name, 0, example))
@@ -155,6 +158,7 @@ def read_log(
         if tie_break is None
         else common_tie({block["tie"] for block in kept}, f"{data.events.path}: {tie_break!r}"),
         tuple(note for name, note in sorted(notes.items()) if name not in as_they_should),
+        types,
     )
 
 
@@ -213,6 +217,7 @@ class Cleaner:
             if block.unreadable
             else found.examples,
             "notes": [*block.notes, *found.notes],
+            "types": dict(found.types),
             "file": None,
         }
         if events.num_rows:

@@ -179,9 +179,9 @@ def _make(config: Config, source: Source, cutoffs: tuple[int, int] | None, work:
         time_format=data.events.time_format,
         reading=READING,
     )
-    write_quality(
-        layout, manifest, content.stats, content.test_count, current(config.dataset_path), [*log.notes, *content.notes]
-    )
+    stats = content.stats | {"types": dict(log.types)}
+    notes = [*log.notes, *content.notes]
+    write_quality(layout, manifest, stats, content.test_count, current(config.dataset_path), notes, content.columns)
     write_text(manifest.to_json(), layout.manifest)
 
 

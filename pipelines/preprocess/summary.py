@@ -54,8 +54,8 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
     if quality is None:
         return
     console.print(f"data quality: {shown(dataset.layout.quality_page)}", soft_wrap=True)
-    for check in quality.warnings:
-        console.print(f"  {check.level}: {check.name}: {check.found}", markup=False, soft_wrap=True)
+    for line in quality.lines():
+        console.print(f"  {line}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _found(dataset: Dataset) -> list[str]:

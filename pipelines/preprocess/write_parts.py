@@ -17,6 +17,7 @@ import ray
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.cluster.ray_data import mapped, pieces, run
 from pipelines.config.schema import DataConfig
+from pipelines.dataset.column_summary import ColumnSummary
 from pipelines.dataset.dataset import (
     NEWCOMERS,
     NOTHING,
@@ -61,6 +62,7 @@ class Content:
     stats: Stats  # of all parts
     test_count: Int64s  # (items,) how often each is a test target
     notes: list[Note]  # of the item and the profile table
+    columns: list[ColumnSummary]  # of the same
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,10 @@ def write_parts(
         [
             *(item_rows.notes(item_encoders) if item_rows else ()),
             *(profile_rows.notes(profile_encoders) if profile_rows else ()),
+        ],
+        [
+            *(item_rows.summaries("items") if item_rows else ()),
+            *(profile_rows.summaries("profile") if profile_rows else ()),
         ],
     )
 

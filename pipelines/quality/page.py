@@ -19,13 +19,13 @@ from pipelines.quality.render import render
 from pipelines.quality.svg_plots import Series, bars, curve, short
 
 if TYPE_CHECKING:
+    from pipelines.dataset.column_summary import ColumnSummary
     from pipelines.quality.report import Quality
 
 EPOCH = datetime(1970, 1, 1)
 ROLES = (("train", "s1"), ("validation targets", "s2"), ("test targets", "s3"), ("known before targets", "s4"))
 WIDTHS = ("hour", "day", "week", "4 weeks", "52 weeks")
 GAP_TICKS = {"1 s": 1, "1 min": 60, "1 h": 3600, "1 d": 86400, "30 d": 30 * 86400, "1 y": 365 * 86400}
-WORDS = {"ok": "OK", "info": "BY DESIGN", "watch": "WARN", "alarm": "ALARM"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,24 @@ def page(quality: Quality) -> str:
         Figure("How concentrated are the events?",
                curve([(x, y) for x, y in popular["lorenz"]], "items, the most popular first"), _concentration(popular)),
     ]  # fmt: skip
+    from pipelines.quality.report import WORDS
+
     return render(
-        "quality.html.j2", quality=quality, cards=_headline(quality), figures=figures, rows=_rows(quality), words=WORDS
+        "quality.html.j2",
+        quality=quality,
+        cards=_headline(quality),
+        figures=figures,
+        rows=_rows(quality),
+        words=WORDS,
+        columns=[_column(each) for each in quality.columns],
     )
+
+
+def _column(column: ColumnSummary) -> tuple[str, str, str, str, str]:
+    """Write a column: table, name, share missing, distinct values, the commonest with their counts."""
+    missing = f"{column.missing / column.rows:.1%}" if column.rows else ""
+    distinct = "" if column.distinct is None else f"{column.distinct:,}"
+    return column.table, column.name, missing, distinct, ", ".join(f"{value} ({n:,})" for value, n in column.top)
 
 
 def _headline(quality: Quality) -> list[tuple[str, str]]:

@@ -7,11 +7,12 @@ are cut into parts. Pure NumPy; no Ray. What becomes of the numbers: pipelines.q
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from mind_core.splitmix import GOLDEN
 from pipelines.dataset.behaviours import elapsed, gap_buckets
@@ -24,6 +25,7 @@ Stats = dict[str, Any]
 Range = tuple[Int64s, Int64s]  # (U,) first event row and last + 1 of each user; equal where there is none
 
 MAX_TIME_BINS = 400
+HEAVIEST = 10  # users that are named
 HOUR_US = 3_600_000_000
 MONDAY = 3 * 24  # hours from a Monday to 1970-01-01: weeks begin on Mondays
 HOURS = (1, 24, 7 * 24, 28 * 24, 364 * 24)  # each holds the one before a whole number of times
@@ -55,6 +57,7 @@ def part_stats(histories: SortedEvents, stretches: dict[str, Stretches], unit: T
         time : first, last; level (see `bin_width`); bins of [bin, events, in train, validation targets, test targets,
         users whose first event it is].
         leaks : users for whom a rule is broken that every split must keep, by rule; all 0 if the program is right.
+        heaviest : [user, events] of the HEAVIEST users with most events, the id as text.
         split : train_last, test_first: times; test_users, of whom unknown_users have no row in train and tied_users
         have a target at the very time of their last known event; test_targets: target events, of which
         seen_targets are of items that stand in the user's history.
@@ -72,6 +75,7 @@ def part_stats(histories: SortedEvents, stretches: dict[str, Stretches], unit: T
             "max": int(length.max(initial=0)),
             "histogram": _length_histogram(length[length > 0]),
         },
+        "heaviest": _heaviest(_longest(histories.users, length)),
         "gaps": {
             "same_time": same_time,
             "histogram": gaps,
@@ -95,6 +99,7 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
             "max": max(each["lengths"]["max"] for each in stats),
             "histogram": _added([each["lengths"]["histogram"] for each in stats]),
         },
+        "heaviest": _heaviest(pair for each in stats for pair in each.get("heaviest", ())),
         "gaps": {
             "same_time": sum(each["gaps"]["same_time"] for each in stats),
             "histogram": _added([each["gaps"]["histogram"] for each in stats]),
@@ -118,7 +123,7 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
 def without(stats: Stats) -> Stats:
     """Make what takes users out again: ``merge_stats([all, without(some)])``; leasts and greatests stay as they are."""
 
-    def turned(histogram: list[list[int]]) -> list[list[int]]:
+    def turned(histogram: list[list[Any]]) -> list[list[Any]]:
         return [[row[0], *(-count for count in row[1:])] for row in histogram]
 
     lengths, gaps, time = stats["lengths"], stats["gaps"], stats["time"]
@@ -130,11 +135,30 @@ def without(stats: Stats) -> Stats:
             "max": 0,
             "histogram": turned(lengths["histogram"]),
         },
+        "heaviest": turned(stats.get("heaviest", [])),
         "gaps": {"same_time": -gaps["same_time"], "histogram": turned(gaps["histogram"])},
         "time": time | {"first": None, "last": None, "bins": turned(time["bins"])},
         "leaks": {rule: -count for rule, count in stats["leaks"].items()},
         "split": {"train_last": None, "test_first": None, **counts},
     }
+
+
+def _longest(users: pa.Array, length: Int64s) -> list[list[Any]]:
+    """List the ids, as text, and events of users among whom the HEAVIEST with most events are, and few others."""
+    least = np.partition(length, -HEAVIEST)[-HEAVIEST] if len(length) > HEAVIEST else 0
+    places = np.flatnonzero(length > max(0, least))
+    ties = np.flatnonzero(length == least) if least else places[:0]
+    chosen = users.take(pa.array(np.concatenate([places, ties]))).cast(pa.string()).to_pylist()
+    return [list(pair) for pair in zip(chosen, length[[*places, *ties]].tolist(), strict=True)]
+
+
+def _heaviest(pairs: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Add up events by user: the HEAVIEST users, of equal ones those whose ids come first as text."""
+    count = Counter[str]()
+    for user, events in pairs:
+        count[user] += events
+    found = sorted((-events, user) for user, events in count.items() if events > 0)
+    return [[user, -events] for events, user in found[:HEAVIEST]]
 
 
 def bin_width(unit: TimeUnit, level: int) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.dataset.column_summary import ColumnSummary
 from pipelines.dataset.dataset import Layout, Manifest
 from pipelines.log.formats import Note
 from pipelines.log.ids import Int64s
@@ -24,6 +25,7 @@ from pipelines.quality.part_stats import Stats, bin_width, tick
 from pipelines.storage.home_files import fetch
 
 SCHEMA_VERSION = 1
+WORDS = {"ok": "OK", "info": "BY DESIGN", "watch": "WARN", "alarm": "ALARM"}  # of levels
 QUANTILES = (5, 25, 50, 75, 90, 95, 99)
 LORENZ_POINTS = 100
 BAD_ROWS = (0.01, 0.1)  # watch, alarm
@@ -54,6 +56,9 @@ class Quality:
     checks: tuple[Check, ...]  # of the rows
     leakage: tuple[Check, ...]  # of the split
     drift: tuple[Check, ...] | None  # None: no previous version with a report
+    columns: tuple[ColumnSummary, ...] = ()  # of the log and the tables
+    heaviest: list[list[Any]] = field(default_factory=list)  # [user, events] of those with most
+    top_items: list[list[Any]] = field(default_factory=list)  # [title or id, events]
 
     @classmethod
     def read(cls, layout: Layout) -> Quality | None:
@@ -68,11 +73,18 @@ class Quality:
             name: None if raw[name] is None else tuple(Check(**each) for each in raw[name])
             for name in ("checks", "leakage", "drift")
         }
-        return cls(**(raw | checks))
+        columns = tuple(
+            ColumnSummary(**{**each, "top": tuple(map(tuple, each["top"]))}) for each in raw.get("columns", ())
+        )
+        return cls(**(raw | checks | {"columns": columns}))
 
     def to_json(self) -> str:
         """Return the report as JSON: the same text for the same content; without NaN."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def lines(self) -> list[str]:
+        """Say each finding in a line, for the terminal as on the page."""
+        return [" ".join(filter(None, (WORDS[c.level], f"{c.name}: {c.found}", c.note))) for c in self.warnings]
 
     @property
     def warnings(self) -> list[Check]:
@@ -103,6 +115,8 @@ def assemble(
     test_items: dict[str, int],
     previous: dict[str, Any] | None = None,
     notes: Sequence[Note] = (),
+    columns: Sequence[ColumnSummary] = (),
+    top: Sequence[Sequence[Any]] = (),
 ) -> Quality:
     """Put the report together.
 
@@ -112,6 +126,7 @@ def assemble(
     item_counts : (items,) events of each item.
     previous : quality.json of the version before.
     notes : of what was odd in the log and the tables.
+    columns, top : pipelines.quality.columns.
     """
     protocol = str(manifest.config["split"]["protocol"])
     lengths, gaps = stats["lengths"], stats["gaps"]
@@ -139,6 +154,9 @@ def assemble(
         checks=(*_row_checks(manifest, gaps), *_split_checks(manifest, stats["time"]), *_note_checks(notes)),
         leakage=tuple(_leak_checks(stats, test_items, protocol)),
         drift=None,
+        columns=tuple(columns),
+        heaviest=[list(pair) for pair in stats.get("heaviest", ())],
+        top_items=[list(pair) for pair in top],
     )
     differences = drift(previous, asdict(quality))
     return quality if differences is None else replace(quality, drift=tuple(differences))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -48,13 +52,17 @@ def write_lists(blocks: Iterable[pa.Table], out: Path) -> int:
 
 
 class _JsonLines:
-    """One object a row, as pandas writes it."""
+    """One object a row: times as ISO text, objects as objects."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.file = path.open("w", encoding="utf-8")
 
     def write(self, block: pa.Table) -> None:
-        block.to_pandas().to_json(self.file, orient="records", lines=True, force_ascii=False)
+        nested = [field.name for field in block.schema if _is_deep(field.type)]
+        frame = _texts(block.drop_columns(nested)).to_pandas()
+        for name in nested:
+            frame[name] = pd.Series([_jsonable(value) for value in block[name].to_pylist()], dtype=object)
+        frame[block.column_names].to_json(self.file, orient="records", lines=True, force_ascii=False)
 
     def close(self) -> None:
         self.file.close()
@@ -68,9 +76,49 @@ _WRITERS: dict[str, Callable[[Path, pa.Schema], Any]] = {
 
 
 def _flat(block: pa.Table) -> pa.Table:
-    """Lists as text, their members separated by |, as a CSV cell cannot hold a list."""
+    """Make every value one that a CSV cell holds: lists as text with | between, objects as JSON, times as ISO text."""
     for place, field in enumerate(block.schema):
-        if pa.types.is_list(field.type):
+        if _is_deep(field.type):
+            values = [_jsonable(value) for value in block[field.name].to_pylist()]
+            texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+            block = block.set_column(place, field.name, pa.array(texts, pa.string()))
+        elif pa.types.is_list(field.type):
             text = pc.binary_join(block[field.name].cast(pa.list_(pa.string())), "|")
             block = block.set_column(place, field.name, text)
+    return _texts(block)
+
+
+def _is_deep(kind: pa.DataType) -> bool:
+    """Say whether values are objects, or lists of anything but numbers and text."""
+    return pa.types.is_nested(kind) and not (pa.types.is_list(kind) and _is_plain(kind.value_type))
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _texts(block: pa.Table) -> pa.Table:
+    """Write what is neither number nor text as text: times in ISO, bytes as they read."""
+    for place, field in enumerate(block.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if not _is_plain(kind) and not pa.types.is_nested(kind):
+            values = [_jsonable(value) for value in block[field.name].to_pylist()]
+            texts = [None if value is None else str(value) for value in values]
+            block = block.set_column(place, field.name, pa.array(texts, pa.string()))
     return block
+
+
+def _jsonable(value: Any) -> Any:
+    """Bring a value, at any depth, to what JSON has."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(each) for each in value]
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
 
 from pipelines.config.redact import redact
 from pipelines.errors import UserError, machine_error
+from pipelines.tracking.store import database_of, is_file
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # MLflow's own: minutes
+SCHEMA = re.compile(r"database schema \(found version (\w+), but expected|locate revision identified by '(\w+)'")
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # a bar a file, among our own
 
 
@@ -41,14 +45,27 @@ def global_uri(uri: str) -> Iterator[None]:
 
 def unusable(uri: str, error: Exception) -> UserError:
     """Make the error to raise when the store failed at the start."""
-    if uri.startswith("sqlite:///"):
-        refused = machine_error(error, uri.removeprefix("sqlite:///"))
+    if is_file(uri):
+        refused = machine_error(error, str(database_of(uri)))
         if refused is not None:
             return refused
+    if (schema := SCHEMA.search(str(error))) is not None:
+        return _other_schema(uri, schema[1] or schema[2])
     return UserError(
         f"MLflow's store {redact(uri)} cannot be used ({first_line(error)}): "
         "start it, or set tracking.uri, or leave tracking.uri out for a database in the home folder"
     )
+
+
+def _other_schema(uri: str, found: str) -> UserError:
+    """Make the error of a database that another MLflow has made: an older one, whose schema is known, or a newer."""
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    made = f"MLflow's store {redact(uri)} was made by another version of MLflow (schema {found})"
+    if any(migrations.glob(f"*{found}*")):
+        return UserError(f"{made}, older than {mlflow.__version__}: take a copy of it, then run: mlflow db upgrade "
+                         f"{redact(uri)}")  # fmt: skip
+    return UserError(f"{made}, newer than {mlflow.__version__}: pip install --upgrade mlflow, or set tracking.uri to "
+                     "another store")  # fmt: skip
 
 
 def first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.config.redact import redact
 from pipelines.errors import UserError
-from pipelines.tracking.store import artifact_root, is_server
+from pipelines.tracking.store import artifact_root, database_of, is_file, is_server
 
 HOST = "127.0.0.1"
 PAGE = "/#/experiments?workflowType=machine_learning"  # else MLflow opens its pages of agents and prompts
@@ -26,8 +26,8 @@ def serve(uri: str, home: Path, port: int) -> None:
     if is_server(uri):
         print(f"The runs are on a server: {redact(uri)}")
         return
-    database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.exists():
+    database = database_of(uri)
+    if is_file(uri) and not database.exists():
         raise UserError(f"{database}: no runs yet; `mind train CONF` records the first, --home names another folder")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -23,6 +23,7 @@ from pipelines.config.home_location import home_folder
 from pipelines.errors import UserError
 from pipelines.tracking.client import first_line, global_uri, store_client, unusable
 from pipelines.tracking.notes import NOTE, with_decision
+from pipelines.tracking.store import database_of, is_file
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 ABOUT = (
@@ -103,7 +104,7 @@ def model_by_alias(uri: str, name: str, alias: str) -> RegisteredVersion | None:
         The store cannot be used.
     """
     _check_name(name)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    if is_file(uri) and not database_of(uri).exists():
         return None  # asking would make an empty database
     with _store(uri) as client:
         try:

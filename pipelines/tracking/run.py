@@ -37,12 +37,13 @@ from pipelines.config.redact import redact
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.progress import console
+from pipelines.stopping import exit_code
 from pipelines.tracking.client import first_line, global_uri, store_client, unusable
 from pipelines.tracking.delivery import MAX_DIGEST_LENGTH, is_pointless, model_item, told
 from pipelines.tracking.notes import NOTE
 from pipelines.tracking.outbox import Item, Outbox, outbox_of, outboxes
 from pipelines.tracking.processes import is_dead, this_process
-from pipelines.tracking.store import artifact_root, is_server, store_of
+from pipelines.tracking.store import artifact_root, database_of, is_file, is_server, store_of
 from pipelines.tracking.versions import git_state, versions
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None:
             self.finish()
-        elif isinstance(error, KeyboardInterrupt | SystemExit):
+        elif exit_code(error) is not None or isinstance(error, SystemExit):
             self.finish("KILLED")
         else:
             self.fail(f"{type(error).__name__}: {error}")
@@ -354,8 +355,8 @@ def open_run(
     uri = store_of(config)
     settings = {key: value for key, value in resolved(config).items() if key not in without}
     try:
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if is_file(uri):
+            database_of(uri).parent.mkdir(parents=True, exist_ok=True)
         digest = config_hash(config, [section for section in HASHED if section not in without])
         client = store_client(uri)
         if keep:
@@ -363,6 +364,8 @@ def open_run(
         own = _run(client, config, digest, stage, name, run_id, parent, tags or {})
         tracker = Tracker(uri, own, outbox_of(config.home_path, uri, own) if keep else None)
         _log_params(tracker, settings)
+    except UserError:
+        raise
     except Exception as error:
         raise unusable(uri, error) from error
     tracker.log_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "config.yaml")
@@ -532,6 +535,12 @@ def _is_alive(client: mlflow.MlflowClient, run_id: str) -> bool:
 def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
     name = config.tracking.experiment or config.name
     if (found := client.get_experiment_by_name(name)) is not None:
+        if found.lifecycle_stage == "deleted":
+            uri = redact(store_of(config))
+            raise UserError(
+                f"MLflow's experiment {name!r} was deleted in {uri}: bring it back (MLFLOW_TRACKING_URI={uri} mlflow "
+                f"experiments restore --experiment-id {found.experiment_id}), or set tracking.experiment to a new name"
+            )
         for key, value in KIND.items():
             if key not in found.tags:  # made by an earlier version, or by hand
                 client.set_experiment_tag(found.experiment_id, key, value)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from pipelines.config.home_location import origin
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
+from pipelines.tracking.moved import follow_home
+
+SQLITE, ESCAPED = "sqlite:///", "sqlite+pysqlite:///"
 
 
 def store_uri(tracking_uri: str | None, home: Path) -> str:
@@ -16,12 +20,37 @@ def store_uri(tracking_uri: str | None, home: Path) -> str:
     if given is None and origin(home) is not None:
         raise UserError(f"home={origin(home)}: runs are kept by a server or in a database, and none can lie there; set "
                         "MLFLOW_TRACKING_URI or tracking.uri, e.g. to http://HOST:5000")  # fmt: skip
-    return given or f"sqlite:///{home / 'mlflow.db'}"
+    return given or own_database(home)
 
 
 def store_of(config: Config) -> str:
-    """Return the store that a configuration reports to."""
-    return store_uri(config.tracking.uri, config.home_path)
+    """Return the store that a configuration reports to; the home's own names the home's files where they are now."""
+    uri = store_uri(config.tracking.uri, config.home_path)
+    if uri == own_database(config.home_path):
+        follow_home(database_of(uri), artifact_root(config.home_path))
+    return uri
+
+
+def own_database(home: Path) -> str:
+    """Return the address of the database in a home, whatever characters the home's name has.
+
+    MLflow makes a folder of the path after sqlite:/// as it stands, so an address with escapes names the driver too.
+
+    >>> own_database(Path("/a b")), own_database(Path("/a%20b"))
+    ('sqlite:////a b/mlflow.db', 'sqlite+pysqlite:////a%2520b/mlflow.db')
+    """
+    path = str(home / "mlflow.db")
+    return f"{ESCAPED}{quote(path, safe='/ ')}" if set(path) & set("%?#") else f"{SQLITE}{path}"
+
+
+def database_of(uri: str) -> Path:
+    """Find the file of a database of SQLite's."""
+    return Path(unquote(uri.removeprefix(SQLITE).removeprefix(ESCAPED)))
+
+
+def is_file(uri: str) -> bool:
+    """Say whether the store is a file of this machine: a database of SQLite's."""
+    return uri.startswith((SQLITE, ESCAPED))
 
 
 def is_server(uri: str) -> bool:

@@ -19,6 +19,7 @@ from pipelines.progress import Advance, console, progress
 from pipelines.tracking.notes import learning_curve
 from pipelines.tracking.run import Tracker
 from pipelines.training.gauges import TrainGauges
+from pipelines.training.snapshot import keep_record
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -37,6 +38,7 @@ class ReportCallback(UserCallback):
     logged_until : the last step that an earlier start of this run has logged.
     metric : that early stopping goes by: with the loss it is the learning curve.
     labels : name of the run and its preset, for Prometheus; None: nothing is shown there.
+    folder : of the run, whose record of checkpoints is kept as it is after each report; None: nothing is kept.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class ReportCallback(UserCallback):
         logged_until: int,
         metric: str = "",
         labels: tuple[str, str] | None = None,
+        folder: Path | None = None,
     ):
         self.tracker, self.board, self.logged_until, self.metric = tracker, board, logged_until, metric
-        self.labels = labels
+        self.labels, self.folder = labels, folder
         self.gauges: TrainGauges | None = None  # made in Ray's controller, to which this is sent
         self.missing: set[int] = set()  # steps up to there that were lost: logged if a restart repeats them
 
@@ -57,6 +60,8 @@ class ReportCallback(UserCallback):
     ) -> None:  # Ray passes these by keyword
         """Take in a report of all workers; their metrics are equal."""
         try:
+            if self.folder is not None:
+                keep_record(self.folder)
             report = metrics[0]
             self._write(report)
             if DIVERGED in report or TAKEN_BACK in report:

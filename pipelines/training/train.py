@@ -52,6 +52,7 @@ from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
 from pipelines.training.precision import slow_precision
 from pipelines.training.scaling import scaling_of
+from pipelines.training.snapshot import mend_record
 from pipelines.training.startup import Timeline
 from pipelines.training.step_profile import phases, profile_columns, profile_figure, profile_table
 from pipelines.training.worker import train_loop
@@ -181,6 +182,7 @@ def _fit(
         folder = run_folder(config, state.name)
         given = _input(config, dataset, folder)
         environment = {} if cluster_address(config.ray) is None else {"env_vars": WORKER_ENVIRONMENT}
+        mend_record(folder)
         timeline.mark("ray")
         trainer = TorchTrainer(
             train_loop,
@@ -203,6 +205,7 @@ def _fit(
                         tracker.last_step("train/loss"),
                         config.train.metric,
                         (state.name, config.preset),
+                        folder,
                     )
                 ],
                 failure_config=FailureConfig(max_failures=config.train.max_failures),

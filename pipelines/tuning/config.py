@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from pipelines.config.names import Name
 from pipelines.config.schema import Section
 
-Value = bool | int | float | str | list[int]  # list: model.hidden
+Value = bool | int | float | str | list[int] | None  # list: model.hidden; null: of a setting that may be null
 
 
 class Domain(Section):

@@ -17,6 +17,10 @@ import psutil
 
 REPOSITORY = Path(__file__).parents[2]
 MARK = "MIND_FAULT"  # in the environment of a command and of all that it starts
+SURROUNDINGS = {
+    "PYTHONPATH": str(REPOSITORY),
+    "RAY_worker_niceness": "0",  # Ray's own 15 would starve its workers on a machine with other work
+}
 LIMIT_S = 900.0  # of a command; a busy machine takes long
 GRACE_S = 120.0  # Ray takes a minute to notice that its driver is gone
 TORN = (".writing-", ".partial-", ".work-", "lock", ".probe-")  # in names of files that may not outlive a command
@@ -34,7 +38,7 @@ class Command:
                 [sys.executable, "-m", "jobs.cli", *arguments],
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY), MARK: self.mark, **(environment or {})},
+                env={**os.environ, **SURROUNDINGS, MARK: self.mark, **(environment or {})},
                 start_new_session=True,
                 preexec_fn=_heeds_ctrl_c,
             )

@@ -24,18 +24,28 @@ data:
   profile: {{path: {log}/profile.parquet, id: user_id, features: {{group: {{}}}}}}
 model: {{dim: 16, interests: 3, max_history: 12, hidden: [16]}}
 loss: {{uniform_negatives: 32, popularity_negatives: 32}}
-train: {{batch_size: 256, epochs: 4, threads: 1, patience: null}}
+train: {{batch_size: 256, epochs: 12, threads: 1, patience: null}}
 evaluate: {{seen: keep, cutoffs: [10, 20]}}
 tracking: {{system_metrics: false}}
 ray: {{num_cpus: 2}}
 """
+CAMPAIGN = """\
+campaign: planted-tune
+base: conf.yaml
+settings: {train: {epochs: 3}}
+space: {model.interests: {grid: [1, 2, 3]}}
+stopping: {method: none}
+resources: {concurrent: 1}
+finish: {refit: none}
+"""  # beside the configuration, as campaign.yaml
+TIMED = ("sec", "wait", "mb_")  # parts of the names of metrics that no two runs share
 
 
 @dataclass(frozen=True)
 class Stage:
     """A command.
 
-    arguments : after CONF; OUT stands for a file of the case.
+    arguments : words after `mind`; CONF, CAMPAIGN and OUT stand for files of the case.
     needs : folders of an undisturbed home that it starts from.
     moments : lines that it says, after each of which it may be disturbed.
     worker : how the title of the Ray worker begins that does its work.
@@ -64,8 +74,7 @@ def _model(home: Path, _: Path) -> Made:
     (folder,) = (home / "models").iterdir()
     card = json.loads((folder / "config.json").read_text())
     files = {name: entry["sha256"] for name, entry in card["files"].items()}
-    return {"metrics": json.dumps({k: v for k, v in card["metrics"].items() if "/" in k and "sec" not in k
-                                   and "wait" not in k}, sort_keys=True), **files}  # fmt: skip
+    return {"metrics": json.dumps(_timeless(card["metrics"])), **files}
 
 
 def _evaluation(home: Path, _: Path) -> Made:
@@ -75,9 +84,11 @@ def _evaluation(home: Path, _: Path) -> Made:
 
 
 def _timeless(value: Any) -> Any:
+    """Leave out seconds, and what names the home or the log instead of what was found."""
     if isinstance(value, dict):
-        others = ("run_id", "path", "dataset")  # of the home, not of what was found
-        return {k: _timeless(v) for k, v in sorted(value.items()) if k not in others and "second" not in k}
+        others = ("run_id", "path", "dataset", "name")
+        kept = {k: v for k, v in sorted(value.items()) if k not in others and not any(part in k for part in TIMED)}
+        return {k: _timeless(v) for k, v in kept.items()}
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
@@ -87,17 +98,45 @@ def _lists(_: Path, out: Path) -> Made:
 
 def _export(home: Path, _: Path) -> Made:
     (folder,) = (each for each in (home / "exports").iterdir() if each.is_dir())
-    return {str(file.relative_to(folder)): _file(file) for file in folder.rglob("*.parquet")}
+    mark = json.loads((folder / "export.json").read_text())
+    told = {name: mark[name] for name in ("fingerprint", "dim", "counts", "top_n", "rules")}
+    files = {str(file.relative_to(folder)): _file(file) for file in folder.rglob("*.parquet")}
+    return {"export.json": json.dumps(told), **files}
+
+
+def _campaign(home: Path, _: Path) -> Made:
+    folder = home / "campaigns" / "planted-tune"
+    return {file.name: json.dumps(_timeless(json.loads(file.read_text()))) for file in folder.glob("trials/*.json")}
+
+
+def _all(home: Path, out: Path) -> Made:
+    found = {}
+    for name, made in (("dataset", _dataset), ("model", _model), ("evaluation", _evaluation), ("export", _export)):
+        found |= {f"{name}/{what}": digest for what, digest in made(home, out).items()}
+    return found
 
 
 STAGES = (
-    Stage("preprocess", (), (), ("Reading the log", "Sorting by user", "Writing sequences"),
+    Stage("preprocess", ("preprocess", "CONF"), (), ("Reading the log", "Sorting by user", "Writing sequences"),
           ("Clean", "Sort", "Writ", "MapBatches"), _dataset),
-    Stage("train", (), ("datasets",), ("Training ...", "  step "), ("RayTrainWorker",), _model),
-    Stage("evaluate", (), ("datasets", "models", "runs"), ("Fitting the baselines", "Ranking test users"),
-          ("MapWorker",), _evaluation),
-    Stage("recommend", ("--all", "--out", "OUT"), ("datasets", "models", "runs"), ("Recommending",),
-          ("MapWorker",), _lists),
-    Stage("export", (), ("datasets", "models", "runs"), ("Exporting users",), ("MapWorker",), _export),
+    Stage("train", ("train", "CONF"), ("datasets",), ("Training ...", "  step "), ("RayTrainWorker",), _model),
+    Stage("evaluate", ("evaluate", "CONF"), ("datasets", "models", "runs"),
+          ("Fitting the baselines", "Ranking test users"), ("MapWorker",), _evaluation),
+    Stage("recommend", ("recommend", "CONF", "--all", "--out", "OUT"), ("datasets", "models", "runs"),
+          ("Recommending",), ("MapWorker",), _lists),
+    Stage("export", ("export", "CONF"), ("datasets", "models", "runs"), ("Exporting users",), ("MapWorker",), _export),
+    Stage("tune", ("tune", "CAMPAIGN"), ("datasets",), ("trials at a time", "trial   1 finished"),
+          ("OneWorkerTrial", "ResourceTrainable"), _campaign),
+    Stage("pipeline", ("pipeline", "CONF"), (), ("Sorting by user", "  step ", "Ranking test users", "Exporting users"),
+          ("MapWorker", "RayTrainWorker", "MapBatches"), _all),
 )  # fmt: skip
 BY_NAME = {stage.name: stage for stage in STAGES}
+EARLIER = {  # which stages of an undisturbed home each one starts from
+    "preprocess": (),
+    "train": ("preprocess",),
+    "evaluate": ("preprocess", "train"),
+    "recommend": ("preprocess", "train"),
+    "export": ("preprocess", "train"),
+    "tune": ("preprocess",),
+    "pipeline": (),
+}

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.faults.stages import BY_NAME
+
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- written by tests/faults/table.py -->", "<!-- end of what it wrote -->"
 HEAD = (
@@ -27,7 +29,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             row["when"],
             row["ended"],
             repeated,
-            f"{row['undisturbed_s']:.0f}",
+            "" if row["undisturbed_s"] is None else f"{row['undisturbed_s']:.0f}",
             ", ".join(row["differs"]) or "0",
             ", ".join(row["left"]) or "none",
         ]
@@ -38,7 +40,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def write(folder: Path) -> int:
     """Put the table of the cases recorded in `folder` into the page; how many there are."""
     rows = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
-    order = ["preprocess", "train", "evaluate", "recommend", "export"]
+    order = list(BY_NAME)
     rows.sort(key=lambda row: (order.index(row["stage"]), row["fault"], row["when"]))
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     after = rest.partition(END)[2]

@@ -17,7 +17,7 @@ from jobs.cli import app
 from jobs.client import Job
 from jobs.doctor import Diagnosis, Reach
 from jobs.result_command import ResultCommand
-from jobs.results import RESULTS, Lists, document, list_file, lists_in, result_type
+from jobs.results import RESULTS, Lists, document, lists_file, lists_in, result_type
 from pipelines.config.show_manual import chosen
 from pipelines.plan.machine import Machine
 from pipelines.training.train import TrainOutcome
@@ -77,13 +77,13 @@ def test_a_failed_job_says_why() -> None:
 
 def test_lists_are_rows_unless_a_file_was_asked_for(tmp_path: Path) -> None:
     table = pa.table({"user": [1], "id": ["x"]})
-    with list_file(None, wanted=True) as file:
+    with lists_file(None, wanted=True) as file:
         assert file is not None
         pq.write_table(table, file)
         assert lists_in(file, None) == Lists(None, [{"user": 1, "id": "x"}])
-    with list_file(tmp_path / "a.csv", wanted=True) as file:
+    with lists_file(tmp_path / "a.csv", wanted=True) as file:
         assert lists_in(file, tmp_path / "a.csv") == Lists(tmp_path / "a.csv")
-    with list_file(None, wanted=False) as file:
+    with lists_file(None, wanted=False) as file:
         assert file is None
         assert lists_in(None, None) is None
 

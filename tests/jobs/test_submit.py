@@ -105,7 +105,7 @@ def test_places_of_this_machine_are_refused(here: Path) -> None:
     log = "data.events.path=data/log"
     assert refused(stage="preprocess", sets=[log]).startswith("data.events.path=data/log: a relative path, and data do")
     assert refused(stage="preprocess", append="new.csv").startswith("--append new.csv: a relative path")
-    assert refused(stage="recommend", out=Path("lists.csv")).startswith("--out lists.csv: a relative path")
+    assert refused(stage="recommend", out="lists.csv").startswith("--out lists.csv: a relative path")
     (here / "models").mkdir()
     assert refused(stage="evaluate", model="models").startswith("--model models: a folder of this machine")
     assert refused(stage="evaluate", against=["paper", "models"]).startswith("--against models: a folder of this")

@@ -177,7 +177,9 @@ def test_items_left_out_are_no_negatives(data: st.DataObject) -> None:
     g = generator(data.draw(st.integers(0, 99)))
     vectors = torch.randn(3, 2, 4, generator=g, dtype=torch.float64)
     table = torch.randn(9, 4, generator=g, dtype=torch.float64)
-    left_out = torch.tensor(data.draw(st.lists(st.lists(st.integers(0, 8), min_size=2, max_size=2), min_size=3, max_size=3)))
+    left_out = torch.tensor(
+        data.draw(st.lists(st.lists(st.integers(0, 8), min_size=2, max_size=2), min_size=3, max_size=3))
+    )
     labels, negatives = torch.tensor([2, 3, 4]), torch.randint(2, 9, (6,), generator=g)
     expected = torch.randn(6, generator=g, dtype=torch.float64)
     found = sampled_softmax_loss(

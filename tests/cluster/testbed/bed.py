@@ -159,6 +159,15 @@ class Testbed:
         del state.nodes[name]
         state.save()
 
+    def restart_head(self) -> None:
+        """Lose the head with all that the cluster knew, and start another at its address; its workers are gone too."""
+        for name in self.workers():
+            self.remove_node(name)
+        state = self.state
+        nodes.lose(self.folder, state.nodes["head"])
+        nodes.start(self.folder, state.nodes["head"], *self._head(state))
+        ray_nodes.await_head(state)
+
     def run_on(
         self,
         name: str,

@@ -182,7 +182,10 @@ def test_mistake_on_the_command_line_is_named_as_it_was_typed(conf: Path, text: 
 
 
 def test_unknown_preset_option_lists_the_presets(conf: Path) -> None:
-    assert mistake(conf, preset="x") == "--preset 'x': must be one of context, default, paper, popularity, sasrec, youtube_dnn"
+    assert (
+        mistake(conf, preset="x")
+        == "--preset 'x': must be one of context, default, paper, popularity, sasrec, youtube_dnn"
+    )
 
 
 def test_two_settings_of_different_sections_that_do_not_go_together_name_who_set_the_one(conf: Path) -> None:

@@ -61,7 +61,7 @@ def quality(dataset: Dataset) -> Quality:
 
 
 def said(dataset: Dataset) -> str:
-    return "\n".join(f"{check.level}: {check.name}: {check.found}" for check in quality(dataset).warnings)
+    return "\n".join(quality(dataset).lines())
 
 
 def test_nulls_written_as_text_make_no_giant_user(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_lone_quote_costs_one_row_of_402(tmp_path: Path) -> None:
 
 def test_lines_inside_a_quoted_value_that_look_like_rows_are_on_the_quality_page(tmp_path: Path) -> None:
     dataset = made(tmp_path, {"log.csv": HEADER + '1,"a,5\n2,b,6\n3,12",7\n4,d,8\n'})
-    assert "watch: Lines that look like rows, inside quoted values: 1, such as '2,b,6'" in said(dataset)
+    assert "WARN Lines that look like rows, inside quoted values: 1, such as '2,b,6'" in said(dataset)
 
 
 def test_floats_of_which_several_are_one_are_refused(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_outliers_and_prices_that_are_no_numbers_are_on_the_quality_page(tmp_pat
     log = HEADER + "".join(f"1,{n},{n}\n" for n in range(7))
     table = {"path": str(tmp_path / "items.csv"), "id": "id", "features": {"price": {"kind": "numeric"}}}
     dataset = made(tmp_path, {"log.csv": log}, items=table)
-    assert "watch: Values of 'price' that are no numbers, and count as missing: 1, such as '$6'" in said(dataset)
+    assert "WARN Values of 'price' that are no numbers, and count as missing: 1, such as '$6'" in said(dataset)
     assert (
-        "watch: Outliers of 'price', taken for -97 or 104; null_values: makes them missing: 1, such as "
+        "WARN Outliers of 'price', taken for -97 or 104; null_values: makes them missing: 1, such as "
         "'1.7976931348623157e+308 (1 times)'"
     ) in said(dataset)
     scaled = dataset.items().sort_by("id")["feature_price"].to_pylist()
@@ -178,7 +178,7 @@ def test_an_exclusion_by_number_of_what_is_none_is_refused_or_noted(tmp_path: Pa
     assert "no value of 'n' is one, such as '(5)'; use prefix or values" in refusal(tmp_path, {"log.csv": log}, rule)
     dataset = made(tmp_path, {"log.csv": log + "3,a,3,-1\n"}, rule)
     assert dataset.manifest.set_aside == {"back": 1}
-    assert "watch: Values of 'n' that are no numbers, for exclusion 'back': 1, such as '(5)'" in said(dataset)
+    assert "WARN Values of 'n' that are no numbers, for exclusion 'back': 1, such as '(5)'" in said(dataset)
 
 
 def test_a_split_without_users_is_an_alarm_with_the_log_s_own_range(tmp_path: Path) -> None:
@@ -186,10 +186,10 @@ def test_a_split_without_users_is_an_alarm_with_the_log_s_own_range(tmp_path: Pa
     split = {"protocol": "temporal", "validation_from": "2024-01-05", "test_from": "2025-01-01"}
     dataset = made(tmp_path, {"log.csv": log}, split=split)
     assert (
-        "alarm: Users of the test split: none: The log runs from 2024-01-01 00:00:00 to 2024-01-08 00:00:00; "
+        "ALARM Users of the test split: none: The log runs from 2024-01-01 00:00:00 to 2024-01-08 00:00:00; "
         "validation_from is 2024-01-05, test_from 2025-01-01."
     ) in said(dataset)
-    assert "alarm: Users of the test split: none: No user has three events" in said(
+    assert "ALARM Users of the test split: none: No user has three events" in said(
         made(tmp_path, {"log.csv": HEADER + "1,a,1\n1,b,2\n"})
     )
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config.schema import Split
+from pipelines.config.schema import Feature, Split
+from pipelines.dataset.column_summary import summary_of
 from pipelines.dataset.dataset import SCHEMA_VERSION, Layout, Manifest, SplitCounts
 from pipelines.dataset.sorted_events import SortedEvents
 from pipelines.dataset.splits import Stretches, split_users
 from pipelines.log.times import TimeUnit
 from pipelines.quality.drift import drift, psi
 from pipelines.quality.page import page
-from pipelines.quality.part_stats import MAX_TIME_BINS, Stats, merge_stats, part_stats, without
+from pipelines.quality.part_stats import HEAVIEST, MAX_TIME_BINS, Stats, merge_stats, part_stats, without
 from pipelines.quality.report import Quality, assemble, popularity, quantiles, unknown_test_items
 from pipelines.quality.svg_plots import Series, bars
 from pipelines.quality.write import write_quality
@@ -56,7 +58,7 @@ def stats_of(events: SortedEvents, protocol: str, unit: TimeUnit = "us") -> Stat
 def manifest(events: int, protocol: str = "leave_one_out", **changes: Any) -> Manifest:
     made = Manifest(
         schema_version=SCHEMA_VERSION, name="tiny",
-        config={"events": {"tie_break": None}, "split": {"protocol": protocol}},
+        config={"events": {"tie_break": None, "user": "u", "item": "i", "time": "t"}, "split": {"protocol": protocol}},
         rows_read=events, set_aside={}, events=events, users=2, items=3,
         splits={name: SplitCounts(2, 3, 2, 0) for name in ("train", "validation", "test")},
         item_features=(), profile_features=(), time_unit="us", fingerprint="f" * 64,
@@ -274,7 +276,7 @@ def test_the_report_is_written_and_compared_with_the_one_before(tmp_path: Path) 
     folders = [Layout(tmp_path / name) for name in ("old", "new", "newest")]
     for layout in folders:
         layout.create()
-        pq.write_table(pa.table({"count": [3, 2, 2], "train_count": [2, 2, 0]}), layout.items)
+        pq.write_table(pa.table({"id": [7, 8, 9], "count": [3, 2, 2], "train_count": [2, 2, 0]}), layout.items)
     first = write_quality(folders[0], manifest(7), stats, unknown, tmp_path / "none")
     second = write_quality(folders[1], manifest(7), stats, unknown, folders[0].root)
     assert first.drift is None
@@ -310,3 +312,65 @@ def test_users_are_taken_out_again() -> None:
         assert left[name] == two[name]
     assert left["lengths"]["histogram"] == two["lengths"]["histogram"]
     assert left["split"]["test_targets"] == two["split"]["test_targets"]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 12), max_size=60), st.integers(1, 5))
+def test_the_heaviest_users_are_the_same_however_the_users_are_cut(lengths: list[int], parts: int) -> None:
+    def of(users: list[int]) -> Stats:
+        events = np.repeat(np.arange(len(users)), [lengths[user] for user in users]).astype(np.int32)
+        ids = pa.array(users, pa.int64())
+        made = SortedEvents(ids, pa.array([0]), events, np.zeros(len(events), np.int32), np.arange(len(events)))
+        return stats_of(made, "leave_one_out", "number")
+
+    everyone = list(range(len(lengths)))
+    ranked = sorted(([str(user), lengths[user]] for user in everyone), key=lambda pair: (-pair[1], pair[0]))
+    assert merge_stats([of(everyone[n::parts]) for n in range(parts)])["heaviest"] == ranked[:HEAVIEST]
+    grown = merge_stats([of(everyone), without(of(everyone[:3])), of(everyone[:3])])
+    assert grown["heaviest"] == ranked[:HEAVIEST]
+
+
+def test_columns_users_and_items_by_title_are_on_the_page(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "x")
+    layout.create()
+    pq.write_table(pa.table({"id": [7, 8, 9], "count": [3, 2, 2], "train_count": [2, 2, 0],
+                             "show_title": ["Up", None, "Down"]}), layout.items)  # fmt: skip
+    stats = stats_of(TWO, "leave_one_out") | {"types": {"buy": 5, "view": 1}}
+    events = {"tie_break": None, "user": "u", "item": "i", "time": "t", "event_type": "kind"}
+    config = {"events": events, "items": {"show": ["title"]}, "split": {"protocol": "leave_one_out"}}
+    made = manifest(7, config=config, rows_read=9, set_aside={"missing user": 2})
+    color = summary_of("items", "color", pa.array(["red", None, "red"]), None)
+    quality = write_quality(layout, made, stats, np.zeros(3, np.int64), tmp_path / "none", (), [color])
+    assert quality.top_items == [["Up", 3], ["8", 2], ["Down", 2]]
+    assert [(each.name, each.missing, each.distinct, each.top) for each in quality.columns] == [
+        ("u", 2, 2, tuple((user, n) for user, n in quality.heaviest)),
+        ("i", 0, 3, (("Up", 3), ("8", 2), ("Down", 2))),
+        ("t", 0, None, ()),
+        ("kind", 3, 2, (("buy", 5), ("view", 1))),
+        ("color", 1, 1, (("red", 2),)),
+    ]
+    html = layout.quality_page.read_text("utf-8")
+    for said in ("Columns", "Heaviest users", "Most popular items", "22.2%", "red (2)", "Up (3)"):
+        assert said in html
+
+
+def test_a_finding_has_the_same_words_on_the_terminal_and_on_the_page() -> None:
+    quality = report(TWO, rows_read=20, set_aside={"missing user": 13})
+    assert quality.warnings
+    text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page(quality))).split())
+    for line in quality.lines():
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "expected"),
+    [
+        ([1.5, None, 1.5], None, (1, 1, (("1.5", 2),))),
+        (["a|b", "", None, "a"], Feature(kind="multi", separator="|"), (2, 2, (("a", 2), ("b", 1)))),
+        ([["a"], [], ["a", "b"]], Feature(kind="multi"), (1, 2, (("a", 2), ("b", 1)))),
+        ([{"x": 1}, None], None, (1, None, ())),
+    ],
+)
+def test_a_column_is_summarised_whatever_it_holds(values: list[Any], feature: Feature | None, expected: Any) -> None:
+    found = summary_of("items", "c", pa.array(values), feature)
+    assert (found.missing, found.distinct, found.top) == expected

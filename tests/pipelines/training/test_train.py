@@ -34,6 +34,7 @@ from pipelines.tracking.store import store_of
 from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import load_data, validation_rows
 from pipelines.training.memory_input import MemoryInput
+from pipelines.training.snapshot import KEPT, RECORD
 from pipelines.training.train import TrainOutcome, train
 from pipelines.training.worker import MOST_HALVINGS
 from tests.pipelines.planted import configure, save_untrained
@@ -207,6 +208,7 @@ def test_a_killed_run_goes_on_to_the_result_it_would_have_had(
     (tmp_path / "datasets").symlink_to(planted_home / "datasets")
     name = killed_after_a_checkpoint(config)
     run_id = read_state(config, name).mlflow_run_id
+    (tmp_path / "runs" / name / RECORD).write_text("")  # as if Ray Train had been writing it just then
 
     # when the same command is given again
     outcome = train(config)
@@ -246,7 +248,7 @@ def killed_after_a_checkpoint(config: Config) -> str:
         [sys.executable, "-m", "jobs.cli", "train", str(conf)], stdout=subprocess.DEVNULL, start_new_session=True
     )
     name = current_run(config, Dataset.open(config.dataset_path)).name
-    wait_for(lambda: list((config.home_path / "runs" / name).glob("checkpoint_*")), driver)
+    wait_for(lambda: (config.home_path / "runs" / name / KEPT).is_file(), driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     assert not read_state(config, name).finished

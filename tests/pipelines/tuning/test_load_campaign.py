@@ -114,7 +114,10 @@ def test_trials_are_the_base_but_for_where_they_run(file: Path) -> None:
         ({"settings": {"train": {"epoch": 3}}}, "settings: train.epoch: unknown key, did you mean train.epochs?"),
         ({"settings": {"train": {"epochs": 0}}}, "settings: train.epochs=0: must be >= 1"),
         ({"settings": {"preset": "paper"}}, "settings.preset: is ignored within settings; give the campaign itself"),
-        ({"preset": "papper"}, "preset='papper': must be one of context, default, paper, popularity, sasrec, youtube_dnn"),
+        (
+            {"preset": "papper"},
+            "preset='papper': must be one of context, default, paper, popularity, sasrec, youtube_dnn",
+        ),
         (
             {"space": {"model.intrests": {"choice": [1, 2]}}},
             "space: model.intrests: unknown key, did you mean model.interests?",

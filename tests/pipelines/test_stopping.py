@@ -1,0 +1,44 @@
+"""A command that was told to stop ends so, whatever Ray's core made of the signal on its way."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from jobs.commands import Commands
+from pipelines import stopping
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr(stopping, "_came", [])
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("becomes", [None, KeyboardInterrupt, SystemError])
+def test_sigterm_is_143_whatever_exception_it_comes_out_as(becomes: type[BaseException] | None) -> None:
+    app = typer.Typer(cls=Commands)
+
+    @app.command()
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:
+            if becomes is None:
+                raise
+            raise becomes from None
+
+    app.callback()(lambda: None)
+    done = CliRunner().invoke(app, ["work"])
+    assert (done.exit_code, done.output) == (143, "mind: terminated\n")
+
+
+def test_ctrl_c_is_130_and_a_fault_is_itself() -> None:
+    assert stopping.exit_code(KeyboardInterrupt()) == 130
+    assert stopping.exit_code(ValueError()) is None
