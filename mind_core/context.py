@@ -75,7 +75,7 @@ class Block(nn.Module):
 def dropped(x: Tensor, share: float) -> Tensor:
     """Set that share of x to 0, at random, and scale up the rest; the share is rounded to whole 256ths.
 
-    Eight elements are decided by one draw of 64 bits: on a CPU an element's own draw costs more than the layer around it.
+    A draw of 64 bits decides eight elements: on a CPU, a draw for each costs more than the layer around it.
     """
     bits = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
     kept = bits.view(torch.uint8)[: x.numel()].view(x.shape) >= round(256 * share)

@@ -166,7 +166,7 @@ def contained(slot: Tensor, place: Tensor) -> Tensor:
 
 
 class _BestMatchSoftmax(torch.autograd.Function):
-    """mean_b( log(sum_e exp x_be + sum_n exp s_bn) - x_b0 ), s_bn = max_k v_bk . e_n - c_n, or -inf where n is left out.
+    """mean_b( log(sum_e exp x_be + sum_n exp s_bn) - x_b0 ), s_bn = max_k v_bk . e_n - c_n, -inf where n is left out.
 
     x_b0 is the score of the label, the other x_be those of the user's own items, if the model remembers them.
 

@@ -376,10 +376,10 @@ class Config(Section):
         if not isinstance(raw, dict):
             return raw
         model, evaluate = raw.get("model", {}), raw.get("evaluate", {})
-        if isinstance(model, dict) and isinstance(evaluate, dict) and "repeat" not in model:
-            if evaluate.get("seen", EvaluateConfig().seen) == "filter":
-                return {**raw, "model": {**model, "repeat": "never"}}
-        return raw
+        said = not (isinstance(model, dict) and isinstance(evaluate, dict)) or "repeat" in model
+        if said or evaluate.get("seen", "filter") != "filter":
+            return raw
+        return {**raw, "model": {**model, "repeat": "never"}}
 
     @field_validator("home")
     @classmethod

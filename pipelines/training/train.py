@@ -198,8 +198,8 @@ def _fit(
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
                 **storage(folder.parent),
-                callbacks=[  # type: ignore[list-item]
-                    ReportCallback(
+                callbacks=[
+                    ReportCallback(  # type: ignore[list-item]
                         tracker,
                         board,
                         tracker.last_step("train/loss"),
