@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-import ray.data
 import ray.exceptions
 
+from pipelines.cluster.address import cluster_address, local_cpus
 from pipelines.cluster.local_start import start_here
 from pipelines.cluster.nodes import require_reach
 from pipelines.config.schema import RayConfig
@@ -109,21 +109,6 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def cluster_address(config: RayConfig) -> str | None:
-    """Return the address of the cluster to join; None: a local one is started."""
-    return config.address or os.environ.get("RAY_ADDRESS")
-
-
-def local_cpus(config: RayConfig, workers: int = 1) -> int:
-    """Count the logical CPUs of a local cluster for so many training workers."""
-    return config.num_cpus or max(cores(), workers + 1)
-
-
-def cores() -> int:
-    """Count the CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _require_listener(address: str) -> None:
     """Fail at once where nobody listens: Ray itself goes on trying for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -154,6 +139,8 @@ def _exit(number: int, _: object) -> None:
 
 
 def _set_up_data() -> None:
+    import ray.data  # half a second, beside Ray's start by then
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # its listing starts a worker of its own in every execution: 3 to 7 s where the other reader takes .3 s

@@ -20,7 +20,8 @@ from types import FrameType
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
-from pipelines.cluster.session import cluster_address, ray_session
+from pipelines.cluster.address import cluster_address
+from pipelines.cluster.session import ray_session
 from pipelines.config.schema import Config
 from pipelines.endpoint.follow import find_source
 from pipelines.endpoint.replica import NAME, application

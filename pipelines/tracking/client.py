@@ -1,4 +1,7 @@
-"""MLflow's client as we use it: it says little and gives up soon; and how its failures are told."""
+"""MLflow's client as we use it: it says little and gives up soon; and how its failures are told.
+
+MLflow takes more than a second to import, so that it is imported where it is first needed.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import os
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import mlflow
+from typing import TYPE_CHECKING
 
 from pipelines.config.redact import redact
 from pipelines.errors import UserError, machine_error
+
+if TYPE_CHECKING:
+    import mlflow
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # MLflow's own: minutes
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # a bar a file, among our own
@@ -19,6 +24,8 @@ QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # a bar a file, among
 
 def store_client(uri: str) -> mlflow.MlflowClient:
     """Make a client of the store and of its registry that says little and gives up soon."""
+    import mlflow
+
     for name, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(name, value)
     for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
@@ -29,6 +36,8 @@ def store_client(uri: str) -> mlflow.MlflowClient:
 @contextmanager
 def global_uri(uri: str) -> Iterator[None]:
     """Point MLflow's process-wide store at `uri`: storing a model offers no other way."""
+    import mlflow
+
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:

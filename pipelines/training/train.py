@@ -26,8 +26,9 @@ from rich.table import Table
 
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever
 from mind_core.model import MIND
+from pipelines.cluster.address import cluster_address
 from pipelines.cluster.nodes import free_resources
-from pipelines.cluster.session import WORKER_ENVIRONMENT, cluster_address, interruptible, ray_session
+from pipelines.cluster.session import WORKER_ENVIRONMENT, interruptible, ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config
