@@ -15,6 +15,7 @@ import typer
 
 from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_plan import plan
+from jobs.cli_up import down, up
 from jobs.commands import Commands
 from jobs.list_options import (
     Allow,
@@ -116,7 +117,7 @@ def train(
 ) -> None:
     """Train on the dataset; goes on from the last checkpoint if it was stopped."""
     config = loaded_config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
-    from pipelines.training.train import train
+    from pipelines.training.start import train
 
     train(config)
     print_next("evaluate", conf, sets, preset, home)
@@ -402,6 +403,8 @@ def promote(
 
 
 app.command()(plan)
+app.command()(up)
+app.command()(down)
 add_cluster_commands(app)
 
 

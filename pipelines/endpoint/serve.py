@@ -54,7 +54,10 @@ def serve_model(config: Config, model: str | None = None) -> None:
     if not joined:
         require_free(config.serve.host, config.serve.port)
     most = config.serve.max_replicas or config.serve.replicas
-    with ray_session(config.ray, workers=math.ceil(most * config.serve.cpus), home=config.home_path), stop() as asked:
+    with (
+        ray_session(config.ray, workers=math.ceil(most * config.serve.cpus), home=config.home_path, standing=False),
+        stop() as asked,
+    ):
         _start(config, asked)
         try:
             with _quiet():

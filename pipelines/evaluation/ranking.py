@@ -25,7 +25,7 @@ from pipelines.evaluation.interests import InterestSample, interest_sample
 from pipelines.evaluation.lists import Categories, ListSample, join_samples, list_samples
 from pipelines.evaluation.variety import PriceSample, PriceSettings, price_sample
 from pipelines.models.artifact import SavedModel
-from pipelines.models.over_users import UserWorker
+from pipelines.models.users.worker import UserWorker
 
 Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]

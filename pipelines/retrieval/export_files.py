@@ -21,7 +21,8 @@ from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.models.artifact import SavedModel
 from pipelines.models.new_items import with_new_items
-from pipelines.models.over_users import SLICE_USERS, UserWorker
+from pipelines.models.over_users import SLICE_USERS
+from pipelines.models.users.worker import UserWorker
 from pipelines.storage.atomic import whole
 from pipelines.storage.home_files import fetch
 

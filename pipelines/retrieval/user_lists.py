@@ -17,7 +17,8 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.lists.rules import rules_of
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.models.find import find_model
-from pipelines.models.over_users import EVERYONE, STATS, UserWorker, user_pass
+from pipelines.models.over_users import EVERYONE, STATS, user_pass
+from pipelines.models.users.worker import UserWorker
 from pipelines.progress import console, output
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.reasons import with_reasons

@@ -21,7 +21,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences, to_targets
 from pipelines.errors import UserError
 from pipelines.models.artifact import SavedModel, load_model
-from pipelines.models.over_users import actors_of
+from pipelines.models.users.on_ray import actors_of
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.recommend import recommend
 from pipelines.retrieval.show_lists import show_lists

@@ -27,7 +27,7 @@ from pipelines.cluster.ray_data import executed
 from pipelines.cluster.session import core_lines_hidden, ray_session
 from pipelines.config.schema import Config
 from pipelines.log.ids import as_array
-from pipelines.models.over_users import Places, UserWorker
+from pipelines.models.users.worker import Places, UserWorker
 from pipelines.progress import progress
 from pipelines.storage.home_files import located
 
