@@ -5,8 +5,8 @@
     slices     of so many users, cut alike whatever the files and the tasks were
     a worker   a class of the caller that has loaded the models once: a table for each slice
 
-On Ray Data (pipelines.models.users.on_ray), or in this process where nobody asked for a cluster or for several workers
-and there is little to do: starting Ray and an actor would take longer. Results come in the order of the slices whoever
+On Ray Data (pipelines.models.users.on_ray), or in this process where nobody asked for a cluster and there is little to
+do: starting Ray and its actors would take longer. Results come in the order of the slices whoever
 worked and however many, and are the same bits.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.cluster.address import cluster_address
+from pipelines.cluster.address import cluster_address, cores
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.part_files import superseded
@@ -63,7 +63,8 @@ def user_pass(
     columns = ["user", "items", "targets", *(f"profile_{each.name}" for each in dataset.manifest.profile_features)]
     size = slice_users or SLICE_USERS
     if fits_here(config, int((places >= 0).sum()), dataset.manifest.items):
-        yield PassHere(files, columns, places, worker, folders, arguments, shared or {}, size)
+        threads = min(config.train.workers, cores())
+        yield PassHere(files, columns, places, worker, folders, arguments, shared or {}, size, threads)
         return
     from pipelines.models.users.on_ray import pass_on_ray  # imports Ray, which a few users do not need
 
@@ -72,8 +73,8 @@ def user_pass(
 
 
 def fits_here(config: Config, users: int, items: int) -> bool:
-    """Say whether a pass is done in this process: one worker, no cluster, and little to do."""
-    return config.train.workers == 1 and cluster_address(config.ray) is None and users * items <= HERE_PAIRS
+    """Say whether a pass is done in this process: nobody asked for a cluster, and there is little to do."""
+    return cluster_address(config.ray) is None and users * items <= HERE_PAIRS
 
 
 def places_of(dataset: Dataset, files: Sequence[str]) -> Places:

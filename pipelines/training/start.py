@@ -40,7 +40,6 @@ def train(config: Config) -> TrainOutcome:
         from pipelines.cluster.session import ray_session
 
         with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-            ready_for_training(WORKER_IMPORTS, config.train.workers)
-            from pipelines.training.train import train as fit
-
+            with ready_for_training(WORKER_IMPORTS, config.train.workers):
+                from pipelines.training.train import train as fit
             return fit(config, timeline)

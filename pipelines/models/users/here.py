@@ -1,4 +1,4 @@
-"""A pass over users in this process, on one thread: where starting Ray and an actor would take longer than the pass."""
+"""A pass over users in this process: where starting Ray and its actors would take longer than the pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.storage.home_files import read_in_place
 
 
 class PassHere:
-    """One pass over all users, on one thread, as an actor has."""
+    """One pass over all users, on as many threads as there would be actors of one; the bits are the same."""
 
     def __init__(
         self,
@@ -28,11 +28,12 @@ class PassHere:
         arguments: Mapping[str, Any],
         shared: Mapping[str, Any],
         slice_users: int,
+        threads: int,
     ) -> None:
         self.users = int((places >= 0).sum())
         self._slices = slices_of(files, columns, places, slice_users)
         self._worker = lambda: worker([Path(folder) for folder in folders], shared, **arguments)
-        self._seconds = 0.0
+        self._threads, self._seconds = threads, 0.0
 
     def blocks(self, description: str) -> Iterator[pa.Table]:
         """As `UserPass.blocks`."""
@@ -44,6 +45,7 @@ class PassHere:
         with progress(description, total=self.users) as advance:
             try:
                 worker = self._worker()
+                torch.set_num_threads(self._threads)
                 for rows in self._slices:
                     yield worker(rows)
                     advance(len(rows))

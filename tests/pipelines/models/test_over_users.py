@@ -35,8 +35,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Ray, if a test does not ask for more: a pass as small as these would be done in this process."""
     engine: str = getattr(request, "param", "ray")
-    if engine == "ray":
-        monkeypatch.setattr("pipelines.models.over_users.HERE_PAIRS", 0)
+    monkeypatch.setattr("pipelines.models.over_users.HERE_PAIRS", 0 if engine == "ray" else 10**9)
     return engine
 
 
@@ -211,13 +210,21 @@ def test_a_small_pass_starts_no_ray_and_leaves_the_threads_as_they_were(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.models.users.on_ray.ray_session", None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    inside = []
-    passed(config, Dataset.open(config.dataset_path), lambda table: inside.append(torch.get_num_threads()) or table)
-    assert set(inside) == {1}, "as an actor, so that the bits are the same"
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(threads)
+    monkeypatch.setattr("pipelines.models.over_users.cores", lambda: 2)
+    inside: set[int] = set()
+
+    def work(table: pa.Table) -> pa.Table:
+        inside.add(torch.get_num_threads())
+        return table
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        passed(config, Dataset.open(config.dataset_path), work)
+        assert inside == {min(2, config.train.workers)}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_pass_is_done_here_only_where_nobody_asked_for_more(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +232,6 @@ def test_a_pass_is_done_here_only_where_nobody_asked_for_more(config: Config, mo
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert fits_here(config, 1000, 1000)
     assert not fits_here(config, 1001, 1000)
-    two = config.model_copy(update={"train": config.train.model_copy(update={"workers": 2})})
-    assert not fits_here(two, 10, 10)
     joined = config.model_copy(update={"ray": config.ray.model_copy(update={"address": "head:6379"})})
     assert not fits_here(joined, 10, 10)
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
