@@ -19,6 +19,7 @@ def set_up_local() -> None:
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()})
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "10000")  # what stands is used; Ray's own: 1 s
     _bring_a_token()
 
 

@@ -26,8 +26,8 @@ from pipelines.progress import console
 from pipelines.storage.locks import exclusive
 
 SECONDS = 2.0  # two readings of when a process began may differ by
-PASSED_ON = ("AWS_", "GOOGLE_", "MLFLOW_", "MIND_", "RAY_")  # variables that workers read
-OF_THE_SESSION = ("MIND_HOME", "RAY_AUTH_TOKEN", "MIND_SETUP_WORKER")  # but these, which commands set or need not share
+PASSED_ON = ("AWS_", "GOOGLE_", "MIND_", "MLFLOW_TRACKING_")  # variables that workers read
+OF_THE_COMMAND = ("MIND_HOME", "MIND_SETUP_WORKER")  # but these
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Standing:
         """Say whether the process that keeps it is there."""
         with suppress(psutil.Error):
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.began) < SECONDS and process.status() != psutil.STATUS_ZOMBIE
+            same = abs(process.create_time() - self.began) < SECONDS
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         return False
 
 
@@ -122,7 +123,7 @@ def _unfit(found: Standing, cpus: int, exactly: bool) -> str | None:
     if found.cpus < cpus or (exactly and found.cpus != cpus):
         return f"it has {found.cpus} CPUs, not {cpus} (mind down, mind up --cpus {cpus})"
     if found.environment != environment_digest(os.environ):
-        return f"its workers have other variables ({'*, '.join(PASSED_ON)}*) than this command (mind down, mind up)"
+        return f"its workers have another environment ({'*, '.join(PASSED_ON)}*) than this command (mind down, mind up)"
     return None
 
 
@@ -135,5 +136,5 @@ def environment_digest(environment: Mapping[str, str]) -> str:
     False
     """
     read = {name: value for name, value in environment.items() if name.startswith(PASSED_ON)}
-    kept = sorted((name, value) for name, value in read.items() if not name.startswith(OF_THE_SESSION))
+    kept = sorted((name, value) for name, value in read.items() if name not in OF_THE_COMMAND)
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()

@@ -83,7 +83,7 @@ def test_one_of_another_machine_is_not_ours(standing: Standing, tmp_path: Path) 
         ({}, 3, False, "it has 2 CPUs, not 3"),
         ({}, 1, True, "it has 2 CPUs, not 1"),
         ({"ray": "1.0"}, 2, False, "it is Ray 1.0"),
-        ({"environment": "x"}, 2, False, "its workers have other variables"),
+        ({"environment": "x"}, 2, False, "its workers have another environment"),
         ({}, 2, False, None),
         ({}, 1, False, None),
     ],
