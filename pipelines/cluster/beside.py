@@ -44,5 +44,5 @@ def ready_for_training(modules: Sequence[str], workers: int) -> Iterator[None]:
 
 def _import(modules: Sequence[str]) -> None:
     for module in modules:
-        with suppress(ImportError):  # who needs it says so
+        with suppress(Exception):  # who needs it says so
             importlib.import_module(module)

@@ -146,6 +146,8 @@ import os, sys, time
 from pathlib import Path
 import psutil, ray
 from pipelines.cluster import keeper
+from pipelines.cluster.session import ray_session
+from pipelines.config.schema import RayConfig
 home = Path(sys.argv[1])
 standing, new = keeper.up(home, cpus=2)
 try:
