@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-plan bench-tune bench-retrieve testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-plan bench-tune bench-retrieve bench-start testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -38,7 +38,7 @@ quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, eva
 	@echo "The runs, side by side: $(BIN)/mind ui $(CONF), then open http://127.0.0.1:5000"
 
 test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 faults: $(INSTALLED) ## Kill every stage at every moment, throw anything at the readers; writes docs/reliability.md (some hours, alone)
 	$(BIN)/pytest tests -m faults
@@ -92,6 +92,9 @@ bench-tune: $(INSTALLED) ## What a tuning campaign costs beside its trainings; A
 bench-retrieve: $(INSTALLED) ## Exact lists, one user against 10 M items, FAISS beside it, an index (about 30 minutes, alone)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[index]'
 	$(BIN)/python -m benchmarks.retrieve
+
+bench-start: $(INSTALLED) ## What is waited for before anything is computed, with and without `mind up` (about 20 minutes, alone)
+	$(BIN)/python -m benchmarks.start $(ARGS)
 
 testbed-up: $(INSTALLED) ## A Ray cluster of several nodes on this machine, with S3 and MLflow (docs/testbed.md)
 	$(BIN)/python -m tests.cluster.testbed up

@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_doctor import doctor
 from jobs.cli_plan import plan
+from jobs.cli_up import down, up
 from jobs.commands import STOPPED, Commands
 from jobs.list_options import (
     Allow,
@@ -146,7 +147,7 @@ def train(
 ) -> Any:
     """Train on the dataset; goes on from the last checkpoint if it was stopped."""
     config = loaded_config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
-    from pipelines.training.train import train
+    from pipelines.training.start import train
 
     outcome = train(config)
     print_next("evaluate", conf, sets, preset, home)
@@ -444,6 +445,8 @@ def promote(
 
 app.command()(plan)
 app.command()(doctor)
+app.command()(up)
+app.command()(down)
 add_cluster_commands(app)
 
 

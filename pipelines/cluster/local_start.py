@@ -11,8 +11,10 @@ from typing import Any
 
 import psutil
 import ray
+import ray._private.node
 import ray._private.services
 
+from pipelines.cluster import worker_start
 from pipelines.errors import UserError, machine_error
 from pipelines.progress import console
 
@@ -37,7 +39,7 @@ def start_here(**arguments: Any) -> None:
         arguments["_temp_dir"] = folder
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _no_leftovers(), _patient():
+            with _no_leftovers(), _patient(), _lean(bool(arguments.get("include_dashboard"))):
                 ray.init(address="local", **arguments)
             return
         except Exception as error:
@@ -110,6 +112,39 @@ def _patient() -> Iterator[None]:
         yield
     finally:
         ray._private.services.get_node = asked
+
+
+@contextmanager
+def _lean(dashboard: bool) -> Iterator[None]:
+    """Leave out what a Ray of one command on one machine does not need.
+
+    Without a dashboard: the server behind it, which Ray starts all the same and waits for before it goes on; the
+    autoscaler's monitor; the monitor that tails logs for drivers, of which ours shows none. Half of Ray's start. And
+    each worker is started by a light script (pipelines.cluster.worker_start). A version of Ray that has these
+    otherwise starts them.
+    """
+    node = ray._private.node.Node
+    left_out = () if dashboard else ("start_api_server", "start_monitor", "start_log_monitor")
+    before = {name: getattr(node, name, None) for name in (*left_out, "start_raylet")}
+    for name in left_out:
+        if before[name] is not None:
+            setattr(node, name, lambda *_, **__: None)
+
+    def start_raylet(self: Any, *arguments: Any, **named: Any) -> None:
+        parameters = self._ray_params
+        if isinstance(getattr(parameters, "setup_worker_path", None), str):
+            os.environ[worker_start.ORIGINAL] = parameters.setup_worker_path
+            parameters.setup_worker_path = str(Path(worker_start.__file__))
+        before["start_raylet"](self, *arguments, **named)
+
+    if before["start_raylet"] is not None:
+        node.start_raylet = start_raylet
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            if method is not None:
+                setattr(node, name, method)
 
 
 @contextmanager

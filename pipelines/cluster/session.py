@@ -5,29 +5,28 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
-import ray.data
 import ray.exceptions
 
+from pipelines.cluster.address import cluster_address, local_cpus
+from pipelines.cluster.environment import set_up_local
 from pipelines.cluster.local_start import start_here
 from pipelines.cluster.nodes import require_reach
+from pipelines.cluster.standing import Standing, standing_to_use
 from pipelines.config.schema import RayConfig
 from pipelines.errors import UserError, user_error
+from pipelines.progress import console
 from pipelines.stopping import heed_sigterm
 
-# How long threads spin at a barrier before they sleep. For ever, OpenMP's own way, they steal the cores of whoever they
-# wait for: 2 to 10 times slower on a busy machine. Not at all: 1.4 times slower on a quiet one. See docs/training.md
-WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": "2000"}
 CONNECT_TIMEOUT_S = 10
 RETRY_NOTE = "\nFailed to "  # Ray Data puts advice on its own settings behind what went wrong
 
@@ -40,11 +39,12 @@ def ray_session(
     *,
     home: Path | None = None,
     inputs: Sequence[str] = (),
+    standing: bool = True,
 ) -> Iterator[None]:
     """Have Ray available inside the block.
 
-    Joins the session of this process if there is one, else the cluster at `config.address` or RAY_ADDRESS, else
-    starts a local one. Only what was started here is shut down.
+    Joins the session of this process if there is one, else the cluster at `config.address` or RAY_ADDRESS, else the
+    Ray of `mind up` in `home`, else starts a local one. Only what was started here is shut down.
 
     Parameters
     ----------
@@ -56,6 +56,8 @@ def ray_session(
         Start the dashboard of a local cluster (Ray Tune needs it: it cleans up after pruned trials).
     home, inputs
         What every node of a joined cluster must reach, see `require_reach`.
+    standing
+        Use the Ray of `mind up` if it is free.
 
     Raises
     ------
@@ -76,22 +78,45 @@ def ray_session(
                 f"ray.address={address}: cannot join the cluster: {reason}; is it up, and if it asks for a token, "
                 "are RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) set?"
             ) from None
+        with _joined():
+            if home is not None:
+                require_reach(home, inputs)
+            yield
     else:
-        _bring_a_token()
-        # inherited by every process of the cluster; a runtime environment would make each worker start one of its own
-        os.environ.update({name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()})
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-        start_here(
-            num_cpus=local_cpus(config, workers),
-            include_dashboard=dashboard,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-        )
+        cpus, kept = local_cpus(config, workers), home if standing else None
+        with standing_to_use(kept, cpus, exactly=config.num_cpus is not None) as found:
+            if found is None or not _join_standing(found):
+                set_up_local()
+                start_here(
+                    num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False
+                )
+            with _joined():
+                yield
+
+
+def _join_standing(found: Standing) -> bool:
+    """Join the Ray of `mind up`; False, and a line, if it does not let us."""
+    if found.token is not None:
+        os.environ["RAY_AUTH_TOKEN"] = found.token
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    try:
+        _require_listener(found.address)
+        ray.init(address=found.address, logging_level=logging.WARNING, log_to_driver=False)
+        return True
+    except Exception as error:
+        with suppress(Exception):
+            ray.shutdown()
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        console.print(f"The Ray of mind up cannot be joined ({reason}); this command starts its own", soft_wrap=True)
+        return False
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    """Set up this process as a driver of the Ray that it has joined; leave it, and end what was started, at the end."""
     heed_sigterm()  # Ray's core has put a handler below Python's that prints its stack and aborts
     _set_up_data()
     try:
-        if home is not None:
-            require_reach(home, inputs)
         yield
     except BaseException as error:
         # A pass of Ray Data goes on in a thread until nobody holds it, and ends the process if Ray is gone before it
@@ -117,21 +142,6 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def cluster_address(config: RayConfig) -> str | None:
-    """Return the address of the cluster to join; None: a local one is started."""
-    return config.address or os.environ.get("RAY_ADDRESS")
-
-
-def local_cpus(config: RayConfig, workers: int = 1) -> int:
-    """Count the logical CPUs of a local cluster for so many training workers."""
-    return config.num_cpus or max(cores(), workers + 1)
-
-
-def cores() -> int:
-    """Count the CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _require_listener(address: str) -> None:
     """Fail at once where nobody listens: Ray itself goes on trying for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -139,19 +149,9 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
-def _bring_a_token() -> None:
-    """Give the local cluster a token of its own, unless the user has one or has set RAY_AUTH_MODE.
-
-    A new local cluster asks for a token whatever this machine ran before, provided that RAY_AUTH_MODE is unset when
-    Ray is imported; brought by the environment it stays in this process tree instead of ~/.ray/auth_token.
-    """
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    known = Path("~/.ray/auth_token").expanduser().is_file() or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if "RAY_AUTH_MODE" not in os.environ and not known:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
 def _set_up_data() -> None:
+    import ray.data  # half a second, beside Ray's start by then
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # its listing starts a worker of its own in every execution: 3 to 7 s where the other reader takes .3 s

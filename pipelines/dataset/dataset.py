@@ -306,6 +306,21 @@ class Dataset:
         """List the files of users that no split has: user, items (empty), targets, profile_<feature>; perhaps none."""
         return list(map(str, listed(self.layout.sequences(NEWCOMERS), "part-*.parquet")))
 
+    def require_learnable(self) -> None:
+        """Refuse a dataset that nothing can be learned from.
+
+        Raises
+        ------
+        UserError
+        """
+        splits = self.manifest.splits
+        way_out = "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml"
+        for split in ("train", "validation"):
+            if not splits[split].users:
+                raise UserError(f"{self}: no {split} users; {way_out}")
+        if splits["train"].events <= splits["train"].users:
+            raise UserError(f"{self}: no train user has a second event to predict; {way_out}")
+
     def tables(self, split: SplitName, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the files of a split as Arrow tables; in user order unless something was appended."""
         return (read_part(file, columns) for file in self.split_files(split))

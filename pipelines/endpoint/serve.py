@@ -20,7 +20,8 @@ from types import FrameType
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
-from pipelines.cluster.session import cluster_address, ray_session
+from pipelines.cluster.address import cluster_address
+from pipelines.cluster.session import ray_session
 from pipelines.config.schema import Config
 from pipelines.endpoint.follow import find_source
 from pipelines.endpoint.replica import NAME, application
@@ -53,7 +54,10 @@ def serve_model(config: Config, model: str | None = None) -> None:
     if not joined:
         require_free(config.serve.host, config.serve.port)
     most = config.serve.max_replicas or config.serve.replicas
-    with ray_session(config.ray, workers=math.ceil(most * config.serve.cpus), home=config.home_path), stop() as asked:
+    with (
+        ray_session(config.ray, workers=math.ceil(most * config.serve.cpus), home=config.home_path, standing=False),
+        stop() as asked,
+    ):
         _start(config, asked)
         try:
             with _quiet():

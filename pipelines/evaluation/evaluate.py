@@ -15,15 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
-from pipelines.cluster.session import ray_session
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset, described_data
 from pipelines.dataset.splits import SplitName
 from pipelines.errors import UserError
 from pipelines.evaluation.baselines import LABELS, FittedBaselines, fit_baselines
-from pipelines.evaluation.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
 from pipelines.evaluation.in_words import differences, for_card, headline
 from pipelines.evaluation.interests import SAMPLED_USERS
 from pipelines.evaluation.lists import Categories, item_categories
@@ -41,11 +38,10 @@ from pipelines.evaluation.report import (
 )
 from pipelines.evaluation.show_report import show_report
 from pipelines.evaluation.variety import PriceSettings, price_report, price_settings
-from pipelines.evaluation.variety_figure import variety_figure
 from pipelines.models.artifact import TRAINING, ModelCard, SavedModel, described, load_card, load_model
 from pipelines.models.card_text import card_text
 from pipelines.models.find import find_model
-from pipelines.models.over_users import STATS, UserPass
+from pipelines.models.over_users import STATS, user_pass
 from pipelines.progress import progress
 from pipelines.storage.publish import Mark, published, require_publishable
 from pipelines.tracking.notes import note
@@ -107,17 +103,15 @@ def _rank(
     split: SplitName,
     price: PriceSettings | None,
 ) -> tuple[Ranking, str]:
-    """What the models made of the users of a split, and Ray Data's statistics of it."""
+    """What the models made of the users of a split, and statistics of the pass."""
     arguments = {
         "cutoffs": config.metric_cutoffs,
         "exclude_seen": config.evaluate.seen == "filter",
         "every": max(1, dataset.manifest.splits[split].users // SAMPLED_USERS),
         "depth": cutoff_of(config.train.metric),
     }
-    with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-        shared = {"baselines": baselines, "categories": categories, "price": price}
-        arguments |= {name: ray.put(value) for name, value in shared.items()}
-        everyone = UserPass(dataset, [split], config, RankUsers, folders, arguments)
+    shared = {"baselines": baselines, "categories": categories, "price": price}
+    with user_pass(dataset, [split], config, RankUsers, folders, arguments, shared) as everyone:
         parts = list(rankings_in(everyone.blocks(f"Ranking {split} users")))
         stats = everyone.stats()
     ranking = join_rankings(parts) if parts else None
@@ -186,6 +180,10 @@ def _per_user(dataset: Dataset, report: Report, ranking: Ranking, metrics: dict[
 
 
 def _draw(report: Report, model: SavedModel, dataset: Dataset, split: SplitName, folder: Path) -> None:
+    # Matplotlib is slow to import, and a mistake shall be told before
+    from pipelines.evaluation.figures import bands_figure, coupling_figure, retrieved_figure, shown_users
+    from pipelines.evaluation.variety_figure import variety_figure
+
     figures = {"bands": bands_figure(report)}
     if report.price is not None:
         figures["variety"] = variety_figure(report.price, report.models[0].name)

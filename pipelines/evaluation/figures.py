@@ -119,7 +119,7 @@ def grouped_bars(
 
 def coupling_figure(model: SavedModel, users: ShownUsers, shades: str | Colormap = "Blues") -> Figure:
     """Coupling coefficients: interests down, behaviours across, grouped by the interest they go to (Fig. 5)."""
-    names = item_names(model)
+    names = model.item_names()
     count = len(users.names)
     figure = Figure(figsize=(12, 3.3 * count), layout="constrained")
     for row, axes in enumerate(figure.subplots(count, 1, squeeze=False)[:, 0]):
@@ -165,15 +165,6 @@ def retrieved_figure(model: SavedModel, users: ShownUsers, dataset: Dataset, oth
         title = f"User {users.names[row]}: {feature} of the {RETRIEVED} best items of each interest"
         axes.set_title(title, fontsize=10, loc="left")
     return figure
-
-
-def item_names(model: SavedModel) -> dict[int, str]:
-    """What to print for an item index: its first show_ column, else its id."""
-    columns = [name for name in model.items.column_names if name.startswith("show_")]
-    ids = model.items["id"].to_pylist()
-    shown = model.items[columns[0]].to_pylist() if columns else ids
-    names = {FIRST_ITEM + i: str(n if n is not None else ids[i]) for i, n in enumerate(shown)}
-    return {**names, 0: "", 1: "unknown item"}
 
 
 def category_names(dataset: Dataset, feature: str) -> dict[int, str]:

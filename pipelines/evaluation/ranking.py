@@ -9,12 +9,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import ray
 import torch
 from torch import Tensor
 
@@ -27,7 +25,7 @@ from pipelines.evaluation.interests import InterestSample, interest_sample
 from pipelines.evaluation.lists import Categories, ListSample, join_samples, list_samples
 from pipelines.evaluation.variety import PriceSample, PriceSettings, price_sample
 from pipelines.models.artifact import SavedModel
-from pipelines.models.over_users import UserWorker
+from pipelines.models.users.worker import UserWorker
 
 Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -80,48 +78,24 @@ class Ranking:
 
 
 class RankUsers(UserWorker):
-    """`rank_slice` with the models of an actor; its ranking is one row of a table."""
+    """`rank_slice` with the models of a worker; its ranking is one row of a table.
 
-    @cached_property
-    def baselines(self) -> FittedBaselines:
-        """One copy of a node, in the object store."""
-        fitted: FittedBaselines = ray.get(self.arguments["baselines"])
-        return fitted
-
-    @cached_property
-    def categories(self) -> Categories | None:
-        """As `baselines`."""
-        found: Categories | None = ray.get(self.arguments["categories"])
-        return found
-
-    @cached_property
-    def price(self) -> PriceSettings | None:
-        """As `baselines`."""
-        settings: PriceSettings | None = ray.get(self.arguments["price"])
-        return settings
+    shared : baselines (FittedBaselines), categories (Categories or None), price (PriceSettings or None).
+    """
 
     def work(  # type: ignore[override]
-        self,
-        table: pa.Table,
-        *,
-        baselines: object,
-        categories: object,
-        price: object,
-        cutoffs: list[int],
-        exclude_seen: bool,
-        every: int,
-        depth: int,
+        self, table: pa.Table, *, cutoffs: list[int], exclude_seen: bool, every: int, depth: int
     ) -> pa.Table:
         ranking = rank_slice(
             self.models,
-            self.baselines,
+            self.shared["baselines"],
             table,
             cutoffs,
             exclude_seen,
             every,
             depth=depth,
-            categories=self.categories,
-            price=self.price,
+            categories=self.shared["categories"],
+            price=self.shared["price"],
         )
         return pa.table({"ranking": [pickle.dumps(ranking)]})
 

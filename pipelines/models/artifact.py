@@ -131,6 +131,14 @@ class SavedModel:
         """Raw ids; position p is item index p + FIRST_ITEM."""
         return as_array(self.items["id"])
 
+    def item_names(self) -> dict[int, str]:
+        """Tell what to print for an item index: the item's first show_ column, else its id."""
+        columns = [name for name in self.items.column_names if name.startswith("show_")]
+        ids = self.items["id"].to_pylist()
+        shown = self.items[columns[0]].to_pylist() if columns else ids
+        names = {FIRST_ITEM + i: str(n if n is not None else ids[i]) for i, n in enumerate(shown)}
+        return {**names, 0: "", 1: "unknown item"}
+
     def encode_items(self, ids: pa.Array) -> pa.Array:
         """Encode raw item ids as int32 item indices; an id that the model does not know becomes the unknown item."""
         try:

@@ -33,7 +33,8 @@ from mind_core.sequences import Samples, Sequences
 from mind_core.shelves import top_lists
 from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
-from pipelines.cluster.session import cores, ray_session
+from pipelines.cluster.address import cores
+from pipelines.cluster.session import ray_session
 from pipelines.config.schema import Config, RayConfig
 from pipelines.plan.machine import Machine
 from pipelines.plan.ranking import search_seconds

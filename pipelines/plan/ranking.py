@@ -27,7 +27,10 @@ def search_seconds(items: float, interests: int, dim: int, machine: Machine) -> 
 
 
 def ranking_actors(workload: Workload, cores: float) -> float:
-    """Count `train.workers` actors, of a thread each, but no more than cores.  Source: pipelines.models.over_users."""
+    """Count `train.workers` actors, of a thread each, but no more than cores.
+
+    Source: pipelines.models.users.on_ray.
+    """
     return max(1.0, min(workload.workers, cores))
 
 

@@ -23,12 +23,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
 import torch
 from rich.table import Table
 
 from mind_core.special_rows import FIRST_ITEM
-from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config, ListsConfig
@@ -38,12 +36,12 @@ from pipelines.lists.tables import file_stamps
 from pipelines.models.artifact import TRAINING, ModelCard, described, load_card, load_model
 from pipelines.models.find import find_model
 from pipelines.models.new_items import NewItems, read_new_items, with_new_items
-from pipelines.models.over_users import EVERYONE, STATS, UserPass
+from pipelines.models.over_users import EVERYONE, STATS, user_pass
 from pipelines.progress import console, output
 from pipelines.retrieval.export_files import Counts, WriteVectorsAndLists, write_items
 from pipelines.retrieval.index import KINDS, IndexKind, build_index, require_faiss, save_index
 from pipelines.retrieval.index_report import SAMPLED_USERS, measure_index, timed
-from pipelines.retrieval.recommend import told_rules
+from pipelines.retrieval.user_lists import told_rules
 from pipelines.storage.atomic import TORN
 from pipelines.storage.digests import key_digest
 from pipelines.storage.home_files import exists, fetch, listed, remove, renew, total_size
@@ -187,10 +185,10 @@ def _make(
         console.print(f"Going on with {shown(target)}: {len(there)} of its parts are there")
     arguments: dict[str, Any] = {"target": target, "there": there, "latest": latest}
     arguments |= {"top_n": config.evaluate.top_n, "exclude_seen": config.evaluate.seen == "filter"}
-    with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-        arguments["ids"] = ray.put(dataset.vocabulary("users")["id"].combine_chunks())
-        arguments |= {"rules": ray.put(rules), "new": None if new is None else ray.put(new)}
-        everyone = UserPass(dataset, EVERYONE, config, WriteVectorsAndLists, [source], arguments, PORTION_USERS, latest)
+    shared = {"ids": dataset.vocabulary("users")["id"].combine_chunks(), "rules": rules, "new": new}
+    with user_pass(
+        dataset, EVERYONE, config, WriteVectorsAndLists, [source], arguments, shared, PORTION_USERS, latest
+    ) as everyone:
         if not everyone.users:
             raise UserError(f"{dataset}: no user has a history to infer from")
         portions = pa.concat_tables(everyone.blocks("Exporting users"))

@@ -1,6 +1,6 @@
 """The files of an export: item vectors, and of every user the interest vectors and the list, portion by portion.
 
-Ray Data's actors write their parts themselves, slice by slice; the driver sees counts alone.
+Whoever works on a portion writes its parts, slice by slice; the driver sees counts alone.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
 import torch
 from torch import Tensor
 
@@ -23,7 +21,8 @@ from mind_core.sequences import Histories, full_histories
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.models.artifact import SavedModel
 from pipelines.models.new_items import with_new_items
-from pipelines.models.over_users import SLICE_USERS, UserWorker
+from pipelines.models.over_users import SLICE_USERS
+from pipelines.models.users.worker import UserWorker
 from pipelines.storage.atomic import whole
 from pipelines.storage.home_files import fetch
 
@@ -55,36 +54,22 @@ class WriteVectorsAndLists(UserWorker):
     """Writes the vectors of the users of a portion, then their lists; a slice of them in memory at a time.
 
     What it did is a row of a table: name of the files, and what they hold as in `Counts`.
-    """
 
-    @cached_property
-    def rules(self) -> ListRules:
-        """One copy of a node, in the object store."""
-        read: ListRules = ray.get(self.arguments["rules"])
-        return read
+    shared : ids of the users, rules (ListRules), new (NewItems or None).
+    """
 
     @cached_property
     def model(self) -> SavedModel:
         """The model, with the items that came after the training if there are any."""
-        new = self.arguments["new"]
-        return self.models[0] if new is None else with_new_items(self.models[0], ray.get(new))
+        new = self.shared["new"]
+        return self.models[0] if new is None else with_new_items(self.models[0], new)
 
     def work(  # type: ignore[override]
-        self,
-        table: pa.Table,
-        *,
-        ids: Any,
-        new: Any,
-        rules: Any,
-        target: Path,
-        there: set[str],
-        top_n: int,
-        exclude_seen: bool,
-        latest: bool,
+        self, table: pa.Table, *, target: Path, there: set[str], top_n: int, exclude_seen: bool, latest: bool
     ) -> pa.Table:
         name = f"part-{pc.min(table['user']).as_py():012d}.parquet"
         if name not in there or counted(target, name).users != len(table):
-            table = table.append_column("id", ray.get(ids).take(table["user"]))
+            table = table.append_column("id", self.shared["ids"].take(table["user"]))
             self.write(table, target, name, top_n, exclude_seen=exclude_seen, latest=latest)
         return pa.table({"name": [name], **{key: [value] for key, value in asdict(counted(target, name)).items()}})
 
@@ -95,7 +80,7 @@ class WriteVectorsAndLists(UserWorker):
             for start in range(0, len(table), SLICE_USERS):
                 slice_ = table.slice(start, SLICE_USERS)
                 blocks = users_and_lists(
-                    self.model, slice_, top_n, exclude_seen=exclude_seen, latest=latest, rules=self.rules
+                    self.model, slice_, top_n, exclude_seen=exclude_seen, latest=latest, rules=self.shared["rules"]
                 )
                 writers = writers or [
                     files.enter_context(pq.ParquetWriter(path, block.schema, compression="zstd"))

@@ -12,7 +12,6 @@ from rich.table import Table
 from mind_core.inference import MINDRetriever
 from mind_core.sequences import Sequences, full_histories
 from mind_core.special_rows import UNKNOWN
-from pipelines.evaluation.figures import item_names
 from pipelines.log.ids import as_array
 from pipelines.models.artifact import SavedModel
 from pipelines.progress import WIDE, output
@@ -43,7 +42,7 @@ def show_lists(
     shelves : items of the history and others are lists of their own, each ranked from 1.
     why : `lists` have the columns of `with_reasons`; each interest says what it comes from.
     """
-    names = {index: escape(name) for index, name in item_names(model).items()}  # a title may hold [brackets]
+    names = {index: escape(name) for index, name in model.item_names().items()}  # a title may hold [brackets]
     indices = model.encode_items(lists["id"].combine_chunks()).to_pylist()
     rows = [{**entry, "index": index} for entry, index in zip(lists.to_pylist(), indices, strict=True)]
     name_of_id = _names_of(model, lists, names) if why else {}

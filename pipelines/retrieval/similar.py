@@ -22,14 +22,13 @@ from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.evaluation.figures import item_names
 from pipelines.models.artifact import SavedModel, load_model
 from pipelines.models.find import find_model
 from pipelines.progress import output
 from pipelines.retrieval.list_files import write_lists
-from pipelines.retrieval.recommend import told_rules
 from pipelines.retrieval.show_lists import GAP, NARROWEST, cell, fitting, longest
 from pipelines.retrieval.strangers import places_of
+from pipelines.retrieval.user_lists import told_rules
 
 NEAR = 3  # ids and names in the message on an unknown one
 LOOKED_AT = 100_000  # ids
@@ -62,7 +61,7 @@ def similar(
         rows = write_lists([table], out)
         output.print(f"{rows:,} similar items: {shown(out)}", soft_wrap=True)
         return out
-    names = item_names(saved)
+    names = saved.item_names()
     for place in places:
         item = saved.item_ids[place]
         output.print(f"\n[bold]Like {escape(names[place + FIRST_ITEM])}[/bold] ({escape(str(item))})", highlight=False)

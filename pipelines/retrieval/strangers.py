@@ -18,8 +18,8 @@ from pipelines.models.find import find_model
 from pipelines.progress import console, output
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.reasons import with_reasons
-from pipelines.retrieval.recommend import told_rules
 from pipelines.retrieval.show_lists import show_lists
+from pipelines.retrieval.user_lists import told_rules
 
 NAMED = 5  # unknown ids in a line
 

@@ -1,4 +1,7 @@
-"""MLflow's client as we use it: it says little and gives up soon; and how its failures are told."""
+"""MLflow's client as we use it: it says little and gives up soon; and how its failures are told.
+
+MLflow takes more than a second to import, so that it is imported where it is first needed.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import mlflow
+from typing import TYPE_CHECKING
 
 from pipelines.config.redact import redact
 from pipelines.errors import UserError, machine_error
 from pipelines.tracking.store import database_of, is_file
+
+if TYPE_CHECKING:
+    import mlflow
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # MLflow's own: minutes
 SCHEMA = re.compile(r"database schema \(found version (\w+), but expected|locate revision identified by '(\w+)'")
@@ -23,6 +28,8 @@ QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # a bar a file, among
 
 def store_client(uri: str) -> mlflow.MlflowClient:
     """Make a client of the store and of its registry that says little and gives up soon."""
+    import mlflow
+
     for name, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(name, value)
     for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
@@ -33,6 +40,8 @@ def store_client(uri: str) -> mlflow.MlflowClient:
 @contextmanager
 def global_uri(uri: str) -> Iterator[None]:
     """Point MLflow's process-wide store at `uri`: storing a model offers no other way."""
+    import mlflow
+
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
@@ -59,6 +68,8 @@ def unusable(uri: str, error: Exception) -> UserError:
 
 def _other_schema(uri: str, found: str) -> UserError:
     """Make the error of a database that another MLflow has made: an older one, whose schema is known, or a newer."""
+    import mlflow
+
     migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
     made = f"MLflow's store {redact(uri)} was made by another version of MLflow (schema {found})"
     if any(migrations.glob(f"*{found}*")):

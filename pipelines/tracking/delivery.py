@@ -19,12 +19,11 @@ from mlflow.models import Model, ModelSignature
 
 from pipelines.tracking.client import global_uri
 from pipelines.tracking.notes import NOTE, decision_kept
-from pipelines.tracking.outbox import Item
+from pipelines.tracking.outbox import MAX_DIGEST_LENGTH, Item
 
 PACKAGES = Path(__file__).parents[2]
 MAX_METRICS = 1000  # these limits are MLflow's
 MAX_TAG_LENGTH = 8000
-MAX_DIGEST_LENGTH = 36
 MODEL_URI = "mind.model_uri"  # tag of a run: where its model lies in the store
 OF_THE_RUN = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.user")  # and its model's
 POINTLESS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")

@@ -21,6 +21,8 @@ from pipelines.storage.digests import key_digest
 
 Item = dict[str, Any]
 
+MAX_DIGEST_LENGTH = 36  # of a dataset's digest in an item; MLflow's limit
+
 
 @dataclass(frozen=True)
 class Outbox:

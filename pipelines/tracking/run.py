@@ -2,7 +2,8 @@
 models that outlive their runs are in pipelines.tracking.registry.
 
 Runs are addressed by id through MlflowClient, never through MLflow's thread-local "active run": a training has its
-driver, Ray's controller and worker callbacks in different processes. A `Tracker` is therefore an address that pickles.
+driver, Ray's controller and worker callbacks in different processes. A `Tracker` is therefore an address that pickles,
+and a process that has one imports MLflow when it first tells it something.
 
 At its start a run needs the store, and says so in one line. Later on the store may fail: the training goes on, and what
 could not be written is kept in the home and delivered at the run's end or, if the store is away then too, by the next
@@ -19,17 +20,12 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-import mlflow
-import mlflow.artifacts
 import yaml
-from mlflow.entities import Param
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from pipelines.config.home_location import origin
 from pipelines.config.load import HASHED, config_hash, resolved
@@ -39,15 +35,17 @@ from pipelines.errors import UserError
 from pipelines.progress import console
 from pipelines.stopping import exit_code
 from pipelines.tracking.client import first_line, global_uri, store_client, unusable
-from pipelines.tracking.delivery import MAX_DIGEST_LENGTH, is_pointless, model_item, told
 from pipelines.tracking.notes import NOTE
-from pipelines.tracking.outbox import Item, Outbox, outbox_of, outboxes
+from pipelines.tracking.outbox import MAX_DIGEST_LENGTH, Item, Outbox, outbox_of, outboxes
 from pipelines.tracking.processes import is_dead, this_process
 from pipelines.tracking.store import artifact_root, database_of, is_file, is_server, store_of
 from pipelines.tracking.versions import git_state, versions
 
 if TYPE_CHECKING:
+    import mlflow
     from matplotlib.figure import Figure
+    from mlflow.models import ModelSignature
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,9 +90,12 @@ class Tracker:
         self.run_id = run_id
         self.outbox = outbox
         self.lost = self.kept = 0
-        self._client = store_client(uri)
         self._silent_until = 0.0
         self._system: SystemMetricsMonitor | None = None
+
+    @cached_property
+    def _client(self) -> mlflow.MlflowClient:
+        return store_client(self.uri)
 
     def __reduce__(self) -> tuple[type[Tracker], tuple[str, str, Outbox | None]]:
         return Tracker, (self.uri, self.run_id, self.outbox)
@@ -233,6 +234,8 @@ class Tracker:
         str or None
             ``models:/m-...``, which the run's tag ``mind.model_uri`` says too; None if the store did not take it.
         """
+        from pipelines.tracking.delivery import model_item
+
         return self._tell(model_item(name, folder, code, signature, input_example, requirements, step, card))
 
     def finish(self, status: Status = "FINISHED") -> None:
@@ -255,6 +258,8 @@ class Tracker:
 
     def _tell(self, item: Item, files: Path | None = None) -> str | None:
         """Tell the store, after what it did not take before; or keep it: no dashboard may end a training."""
+        from pipelines.tracking.delivery import told
+
         if time.monotonic() >= self._silent_until:
             try:
                 if self.outbox is not None:
@@ -301,6 +306,8 @@ def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox) -> int:
     """
     if not (waiting := outbox.waiting()):
         return 0
+    from pipelines.tracking.delivery import is_pointless, told
+
     for kept, item in waiting:
         found = kept / "files"
         files = None if not found.is_dir() else next(found.iterdir()) if item.get("one") else found
@@ -461,6 +468,9 @@ def download_model(uri: str, model_uri: str, folder: Path) -> Path:
         The store has no such model, or it is none of ours.
     """
     store_client(uri)  # quietens MLflow
+    import mlflow.artifacts
+    from mlflow.models import Model
+
     try:
         with global_uri(uri):
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(folder)))
@@ -524,6 +534,8 @@ def _user() -> str:
 
 
 def _is_alive(client: mlflow.MlflowClient, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
     try:
         return bool(client.get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:
@@ -533,6 +545,8 @@ def _is_alive(client: mlflow.MlflowClient, run_id: str) -> bool:
 
 
 def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
+    from mlflow.exceptions import MlflowException
+
     name = config.tracking.experiment or config.name
     if (found := client.get_experiment_by_name(name)) is not None:
         if found.lifecycle_stage == "deleted":
@@ -559,6 +573,8 @@ def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
 
 def _log_params(tracker: Tracker, settings: Mapping[str, Any]) -> None:
     """Record the settings, once: MLflow lets nobody change a param, so a continued run keeps its first values."""
+    from mlflow.entities import Param
+
     client = tracker._client
     known = client.get_run(tracker.run_id).data.params
     params = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in _flat(settings).items() if key not in known]
@@ -578,6 +594,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _system_metrics(tracker: Tracker, resume: bool) -> SystemMetricsMonitor:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # "started", "no GPU", "stopping", "stopped"
     monitor = SystemMetricsMonitor(
         tracker.run_id,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ray.train import ScalingConfig
 
+from pipelines.cluster.address import cluster_address, cores
 from pipelines.cluster.nodes import driver_note
-from pipelines.cluster.session import cluster_address, cores
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
 

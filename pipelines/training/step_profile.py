@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from mind_core.profiling import PHASES, StepTimes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PREFIX = "profile/"
 
@@ -42,6 +45,8 @@ def profile_table(milliseconds: Mapping[str, float]) -> Table:
 
 def profile_figure(milliseconds: Mapping[str, float]) -> Figure:
     """Draw one bar a phase, in the order of a step."""
+    from matplotlib.figure import Figure  # slow to import, and hardly a training is profiled
+
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     names, values = list(milliseconds), list(milliseconds.values())

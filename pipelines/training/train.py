@@ -26,14 +26,16 @@ from rich.table import Table
 
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever
 from mind_core.model import MIND
+from pipelines.cluster.address import cluster_address
+from pipelines.cluster.environment import WORKER_ENVIRONMENT
 from pipelines.cluster.nodes import free_resources
-from pipelines.cluster.session import WORKER_ENVIRONMENT, cluster_address, interruptible, ray_session
+from pipelines.cluster.session import interruptible, ray_session
 from pipelines.config.home_location import shown
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config
 from pipelines.config.titles import run_title
 from pipelines.dataset.dataset import Dataset, described_data
-from pipelines.errors import DivergedError, UserError
+from pipelines.errors import DivergedError
 from pipelines.models.artifact import FORMAT_VERSION, MARK, ModelCard, load_model, save_model
 from pipelines.models.card_text import card_text
 from pipelines.models.runs import RunState, claimed_run, model_folder, run_folder, write_state
@@ -76,8 +78,12 @@ class TrainOutcome:
     doubts: Sequence[str] = ()
 
 
-def train(config: Config) -> TrainOutcome:
+def train(config: Config, timeline: Timeline | None = None) -> TrainOutcome:
     """Train a model on the dataset of `config`.
+
+    Parameters
+    ----------
+    timeline : of a start that has begun before.
 
     Raises
     ------
@@ -88,7 +94,7 @@ def train(config: Config) -> TrainOutcome:
         If the loss or the weights do not stay finite: nothing is published, the MLflow run has failed.
     """
     started = time.perf_counter()
-    timeline = Timeline()
+    timeline = timeline or Timeline()
     timeline.mark("imports")
     dataset = Dataset.open(config.dataset_path)
     check_data(config, dataset)
@@ -150,14 +156,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
     ------
     UserError
     """
-    splits = dataset.manifest.splits
-    for split in ("train", "validation"):
-        if not splits[split].users:
-            raise UserError(f"{dataset}: no {split} users; check data.split and the minimum counts, "
-                            "then run: mind preprocess CONFIG.yaml")  # fmt: skip
-    if splits["train"].events <= splits["train"].users:
-        raise UserError(f"{dataset}: no train user has a second event to predict; "
-                        "check data.split and the minimum counts, then run: mind preprocess CONFIG.yaml")  # fmt: skip
+    dataset.require_learnable()
     require_room_to_train(config, dataset)
 
 

@@ -21,8 +21,9 @@ import yaml
 from ray import tune as ray_tune
 from ray.tune.logger import JsonLoggerCallback
 
+from pipelines.cluster.address import cluster_address, local_cpus
 from pipelines.cluster.nodes import free_nodes, free_resources
-from pipelines.cluster.session import cluster_address, local_cpus, ray_session
+from pipelines.cluster.session import ray_session
 from pipelines.config.home_location import shown
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError

@@ -18,7 +18,7 @@ STAGES = {  # command or module: the module that a command imports
     "preprocess": "preprocess.preprocess",
     "summary": "preprocess.summary",
     "append": "preprocess.append",
-    "train": "training.train",
+    "train": "training.start",
     "evaluate": "evaluation.evaluate",
     "report": "evaluation.report_page.command",
     "promote": "evaluation.promote",

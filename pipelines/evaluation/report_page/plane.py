@@ -22,7 +22,6 @@ from mind_core.projection import principal_plane
 from mind_core.sequences import full_histories
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import train_counts
-from pipelines.evaluation.figures import item_names
 from pipelines.evaluation.report_page.look import Look
 from pipelines.models.artifact import SavedModel
 
@@ -94,7 +93,7 @@ def user_plane(
     unit = functional.normalize(retriever.item_vectors, dim=-1)
     plane = principal_plane(torch.cat([unit[had[chosen]], unit[items]]))
     frequent = train_counts(model.items).argsort(descending=True, stable=True)[:CLOUD]
-    names = item_names(model)
+    names = model.item_names()
     ids = dataset.vocabulary("users")["id"].take(table["user"].take(pa.array(user.numpy())))
     return UserPlane(
         str(ids[0].as_py()),

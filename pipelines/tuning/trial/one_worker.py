@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pipelines.cluster.session import WORKER_ENVIRONMENT
+from pipelines.cluster.environment import WORKER_ENVIRONMENT
 
 os.environ.update({name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()})  # before torch
 

@@ -32,7 +32,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from mind_core.distributed import sum_over_ranks
-from pipelines.cluster.session import WORKER_ENVIRONMENT
+from pipelines.cluster.environment import WORKER_ENVIRONMENT
 from pipelines.dataset.dataset import Dataset
 from pipelines.storage.home_files import storage
 from pipelines.tuning.config import Resources

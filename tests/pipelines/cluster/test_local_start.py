@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from pipelines.cluster import local_start
+from pipelines.cluster import local_start, worker_start
 from pipelines.errors import UserError
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
@@ -108,3 +110,49 @@ def test_ray_waits_longer_for_its_node_than_it_would_by_itself(monkeypatch: pyte
     local_start.start_here()
     assert found == ["node (1, 2)"]
     assert local_start.ray._private.services.get_node is get_node
+
+
+class Node:
+    """Ray's node, which notes what it has started."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self._ray_params = SimpleNamespace(setup_worker_path="/ray/setup_worker.py")
+
+    def start_api_server(self, *, include_dashboard: bool) -> None:
+        self.started.append("api server")
+
+    def start_monitor(self) -> None:
+        self.started.append("monitor")
+
+    def start_raylet(self, memory: int) -> None:
+        self.started.append(self._ray_params.setup_worker_path)
+
+
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_a_ray_starts_nothing_that_nobody_looks_at(monkeypatch: pytest.MonkeyPatch, dashboard: bool) -> None:
+    monkeypatch.setattr(local_start.ray._private.node, "Node", Node)
+    monkeypatch.delenv(worker_start.ORIGINAL, raising=False)
+    methods = dict(vars(Node))
+
+    def init(**_: Any) -> None:
+        node = Node()
+        node.start_api_server(include_dashboard=dashboard)
+        node.start_monitor()
+        node.start_raylet(1)
+        seen.extend(node.started)
+
+    seen: list[str] = []
+    monkeypatch.setattr(local_start.ray, "init", init)
+    local_start.start_here(include_dashboard=dashboard)
+    assert seen == [*(["api server", "monitor"] if dashboard else []), worker_start.__file__]
+    assert os.environ[worker_start.ORIGINAL] == "/ray/setup_worker.py"
+    assert dict(vars(Node)) == methods, "Ray is left as it was"
+
+
+def test_a_ray_that_has_these_otherwise_starts_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_start.ray._private.node, "Node", type("Node", (), {}))
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(local_start.ray, "init", lambda **arguments: started.append(arguments))
+    local_start.start_here(num_cpus=1)
+    assert len(started) == 1

@@ -108,6 +108,16 @@ def test_a_report_depends_neither_on_the_run_nor_on_the_number_of_workers(
     assert pipelines.evaluation.evaluate.evaluate(again, model=str(model.path)) == report
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_report_made_in_this_process_is_that_of_rays_actors_to_the_bit(
+    config: Config, model: SavedModel, report: Report, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    again = config.model_copy(update={"train": config.train.model_copy(update={"workers": workers})})
+    monkeypatch.setattr("pipelines.models.over_users.HERE_PAIRS", 10**9)
+    monkeypatch.setattr("pipelines.models.users.on_ray.ray_session", None)
+    assert pipelines.evaluation.evaluate.evaluate(again, model=str(model.path)) == report
+
+
 def test_places_are_counted_by_the_interest_that_recommend_names(
     config: Config, model: SavedModel, fitted: FittedBaselines
 ) -> None:

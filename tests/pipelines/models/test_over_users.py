@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from pipelines.config.home_location import home_folder
 from pipelines.config.schema import Config
@@ -19,13 +20,26 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.part_files import supersede
 from pipelines.dataset.splits import SplitName
 from pipelines.errors import UserError
-from pipelines.models.over_users import EVERYONE, UserPass, UserWorker, actors_of
+from pipelines.models.over_users import EVERYONE, fits_here, user_pass
+from pipelines.models.users.on_ray import actors_of
+from pipelines.models.users.worker import UserWorker
 from pipelines.storage import home_files
 from pipelines.storage.home_files import push_files
 from pipelines.storage.tables import write_table, write_text
 from tests.pipelines.s3_server import s3_server, use_s3
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Ray, if a test does not ask for more: a pass as small as these would be done in this process."""
+    engine: str = getattr(request, "param", "ray")
+    monkeypatch.setattr("pipelines.models.over_users.HERE_PAIRS", 0 if engine == "ray" else 10**9)
+    return engine
+
+
+BOTH = pytest.mark.parametrize("engine", ["ray", "here"], indirect=True)
 
 
 def copied(work: Callable[[pa.Table], pa.Table]) -> type[UserWorker]:
@@ -46,8 +60,9 @@ def passed(
     slice_users: int = 64,
     newcomers: bool = False,
 ) -> list[pa.Table]:
-    everyone = UserPass(dataset, splits, config, copied(work), [], {}, slice_users, newcomers)
-    return list(everyone.blocks("Passing"))
+    given = copied(work)
+    with user_pass(dataset, splits, config, given, [], {}, None, slice_users, newcomers) as everyone:
+        return list(everyone.blocks("Passing"))
 
 
 def first_rows(dataset: Dataset) -> pa.Table:
@@ -78,6 +93,7 @@ def appended(config: Config, tmp_path: Path) -> Dataset:
     return Dataset.open(home / "datasets" / "planted")
 
 
+@BOTH
 def test_every_user_comes_once_in_the_order_of_the_files_and_never_as_a_superseded_row(
     config: Config, appended: Dataset
 ) -> None:
@@ -86,6 +102,7 @@ def test_every_user_comes_once_in_the_order_of_the_files_and_never_as_a_supersed
     assert {len(block) for block in blocks[:-1]} == {64}, "cut alike across files, whatever was left out of them"
 
 
+@BOTH
 def test_newcomers_come_last_if_they_are_asked_for(config: Config, appended: Dataset) -> None:
     # given a user more, of whom all events are held out
     rows = appended.table("test").slice(0, 1).drop_columns(["times"])
@@ -100,6 +117,7 @@ def test_newcomers_come_last_if_they_are_asked_for(config: Config, appended: Dat
     assert found["items"].to_pylist()[-1] == []
 
 
+@BOTH
 def test_a_home_in_a_store_is_read_where_it_lies(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +136,7 @@ def test_a_home_in_a_store_is_read_where_it_lies(
     assert pa.concat_tables(blocks).equals(first_rows(Dataset.open(config.dataset_path)))
 
 
+@BOTH
 def test_a_users_mistake_in_an_actor_is_one_line(config: Config, capfd: pytest.CaptureFixture[str]) -> None:
     def work(table: pa.Table) -> pa.Table:
         raise UserError("events.csv: no such column")
@@ -130,11 +149,13 @@ def test_a_users_mistake_in_an_actor_is_one_line(config: Config, capfd: pytest.C
     assert "ERROR" not in printed.out + printed.err
 
 
+@BOTH
 def test_so_is_a_model_that_cannot_be_loaded_there(config: Config, tmp_path: Path) -> None:
     dataset = Dataset.open(config.dataset_path)
-    everyone = UserPass(dataset, ["test"], config, copied(lambda table: table), [tmp_path / "none"], {})
-    with pytest.raises(UserError, match="no model") as error:
-        list(everyone.blocks("Passing"))
+    given = copied(lambda table: table)
+    everyone = user_pass(dataset, ["test"], config, given, [tmp_path / "none"], {})
+    with pytest.raises(UserError, match="no model") as error, everyone as found:
+        list(found.blocks("Passing"))
     assert "\n" not in str(error.value)
 
 
@@ -155,8 +176,9 @@ def test_an_actor_that_crashes_is_started_again_and_nothing_is_lost(config: Conf
 def test_the_engines_own_lines_do_not_reach_the_terminal_and_its_statistics_are_kept(
     config: Config, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    everyone = UserPass(Dataset.open(config.dataset_path), ["test"], config, copied(lambda table: table), [], {})
-    list(everyone.blocks("Passing"))
+    dataset = Dataset.open(config.dataset_path)
+    with user_pass(dataset, ["test"], config, copied(lambda table: table), [], {}) as everyone:
+        list(everyone.blocks("Passing"))
     printed = capfd.readouterr()
     lines = (printed.out + printed.err).splitlines()
     assert [line.partition(" ")[0] for line in lines] == ["Passing"] * 2
@@ -170,7 +192,7 @@ def test_a_cpu_is_left_to_read_with(
     config: Config, monkeypatch: pytest.MonkeyPatch, nodes: list[int], slices: int
 ) -> None:
     """Where actors hold a part of every CPU, however they are spread, Ray Data waits for ever for one to read with."""
-    monkeypatch.setattr("pipelines.models.over_users.free_nodes", lambda: [{"CPU": float(cpus)} for cpus in nodes])
+    monkeypatch.setattr("pipelines.models.users.on_ray.free_nodes", lambda: [{"CPU": float(cpus)} for cpus in nodes])
     many = config.model_copy(update={"train": config.train.model_copy(update={"workers": 6})})
     asked = actors_of(many, slices)
     actors, share = asked["concurrency"][1], asked["num_cpus"]
@@ -181,3 +203,36 @@ def test_a_cpu_is_left_to_read_with(
         assert left[emptiest] >= share
         left[emptiest] -= share
     assert max(left) >= 1
+
+
+@pytest.mark.parametrize("engine", ["here"], indirect=True)
+def test_a_small_pass_starts_no_ray_and_leaves_the_threads_as_they_were(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.models.users.on_ray.ray_session", None)
+    monkeypatch.setattr("pipelines.models.over_users.cores", lambda: 2)
+    inside: set[int] = set()
+
+    def work(table: pa.Table) -> pa.Table:
+        inside.add(torch.get_num_threads())
+        return table
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        passed(config, Dataset.open(config.dataset_path), work)
+        assert inside == {min(2, config.train.workers)}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_pass_is_done_here_only_where_nobody_asked_for_more(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.models.over_users.HERE_PAIRS", 10**6)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert fits_here(config, 1000, 1000)
+    assert not fits_here(config, 1001, 1000)
+    joined = config.model_copy(update={"ray": config.ray.model_copy(update={"address": "head:6379"})})
+    assert not fits_here(joined, 10, 10)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert not fits_here(config, 10, 10)

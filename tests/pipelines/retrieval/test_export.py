@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,20 @@ def test_an_export_that_was_killed_keeps_its_parts(
     # then only that one is made, and all is as it was
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
     assert json.loads((folder / "export.json").read_text()) == mark
+
+
+def test_an_export_made_in_this_process_has_the_bytes_of_rays(
+    config: Config, model: SavedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.retrieval.export.PORTION_USERS", 64)
+    folder = export(with_top(config, 8), model=NAME)
+    on_ray = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.parquet")}
+    shutil.rmtree(folder)
+    monkeypatch.setattr("pipelines.models.over_users.HERE_PAIRS", 10**9)
+    monkeypatch.setattr("pipelines.models.users.on_ray.ray_session", None)
+    assert export(with_top(config, 8), model=NAME) == folder
+    assert {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.parquet")} == on_ray
+    assert len(on_ray) > 6
 
 
 def test_what_a_killed_writer_left_is_no_part_of_the_folder(config: Config, model: SavedModel) -> None:

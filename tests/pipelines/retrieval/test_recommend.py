@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.tensors import feature_specs, to_sequences, to_targets
 from pipelines.errors import UserError
 from pipelines.models.artifact import SavedModel, load_model
-from pipelines.models.over_users import actors_of
+from pipelines.models.users.on_ray import actors_of
 from pipelines.retrieval.list_files import write_lists
 from pipelines.retrieval.recommend import recommend
 from pipelines.retrieval.show_lists import show_lists
@@ -324,3 +325,13 @@ def test_actors_do_not_ask_for_the_cpus_that_the_jobs_driver_holds(
     monkeypatch.setenv("MIND_DRIVER_CPUS", "1.5")  # of those that the test's cluster has
     assert actors_of(config, slices=10)["concurrency"] == (1, 1)
     assert recommend(config, out=tmp_path / "all.parquet", model=str(model.path)) == tmp_path / "all.parquet"
+
+
+def test_a_user_who_is_not_there_is_told_before_a_model_is_looked_for(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        sys.modules, "pipelines.retrieval.user_lists", None
+    )  # its import, which takes long, is an error
+    with pytest.raises(UserError, match=r"--user nobody: .* has no such user"):
+        recommend(config, users=["nobody"])
