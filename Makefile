@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-plan bench-tune bench-retrieve bench-start testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-gpu bench-plan bench-tune bench-retrieve bench-start testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -82,6 +82,9 @@ bench-serve: $(INSTALLED) ## What `mind serve` answers, beside `mlflow models se
 	$(BIN)/mind preprocess conf/beauty.yaml
 	$(BIN)/mind train conf/beauty.yaml --set train.epochs=1
 	$(BIN)/python -m benchmarks.serve conf/beauty.yaml
+
+bench-gpu: $(INSTALLED) ## What a step costs on a GPU, against its roofline (at most 10 minutes; where there is one)
+	$(BIN)/python benchmarks/gpu.py
 
 bench-plan: $(INSTALLED) ## Is `mind plan` right? Predicted beside measured at three sizes (about 10 minutes, alone)
 	$(BIN)/python -m benchmarks.plan
