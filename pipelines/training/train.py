@@ -182,6 +182,8 @@ def _fit(
         given = _input(config, dataset, folder)
         environment = {} if cluster_address(config.ray) is None else {"env_vars": WORKER_ENVIRONMENT}
         timeline.mark("ray")
+        logged_until = tracker.last_step("train/loss")
+        reporter = ReportCallback(tracker, board, logged_until, config.train.metric, (state.name, config.preset))
         trainer = TorchTrainer(
             train_loop,
             train_loop_config={
@@ -196,15 +198,7 @@ def _fit(
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
                 **storage(folder.parent),
-                callbacks=[  # type: ignore[list-item]
-                    ReportCallback(
-                        tracker,
-                        board,
-                        tracker.last_step("train/loss"),
-                        config.train.metric,
-                        (state.name, config.preset),
-                    )
-                ],
+                callbacks=[reporter],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 worker_runtime_env=environment,
                 checkpoint_config=ray.train.CheckpointConfig(
