@@ -183,6 +183,9 @@ def _fit(
         environment = {} if cluster_address(config.ray) is None else {"env_vars": WORKER_ENVIRONMENT}
         mend_record(folder)
         timeline.mark("ray")
+        logged_until = tracker.last_step("train/loss")
+        labels = (state.name, config.preset)
+        reporter = ReportCallback(tracker, board, logged_until, config.train.metric, labels, folder)
         trainer = TorchTrainer(
             train_loop,
             train_loop_config={
@@ -197,16 +200,7 @@ def _fit(
             run_config=RunConfig(  # type: ignore[call-arg]  # typed as the class of Train V1, but V2's at run time
                 name=folder.name,
                 **storage(folder.parent),
-                callbacks=[
-                    ReportCallback(  # type: ignore[list-item]
-                        tracker,
-                        board,
-                        tracker.last_step("train/loss"),
-                        config.train.metric,
-                        (state.name, config.preset),
-                        folder,
-                    )
-                ],
+                callbacks=[reporter],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 worker_runtime_env=environment,
                 checkpoint_config=ray.train.CheckpointConfig(
