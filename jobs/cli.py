@@ -119,7 +119,7 @@ def import_set(
     ] = None,
 ) -> Any:
     """Write a configuration for a public data set, from its files as they were downloaded."""
-    from pipelines.log.public_sets import configuration
+    from pipelines.log.public_sets.write import configuration
 
     return _write_conf(configuration(kind, folder, name or kind), out or Path(f"{name or kind}.yaml"))
 

@@ -104,3 +104,9 @@ def test_memory_that_ran_out_anywhere_is_one_line(error: BaseException) -> None:
 )  # fmt: skip
 def test_other_errors_are_left_alone(error: BaseException | None) -> None:
     assert machine_error(error) is None
+
+
+def test_the_path_of_a_full_disk_is_never_that_of_code() -> None:
+    trace = 'File "/lib/ray/map_operator.py", line 7, in run\nOSError: [Errno 28] No space left on device'
+    assert str(machine_error(RuntimeError(f"{trace}: '/data/home/x.parquet'"))).startswith("/data/home/x.parquet: ")
+    assert str(machine_error(RuntimeError(trace))).startswith("a file: no space is left")

@@ -17,7 +17,8 @@ from jobs.cli import app
 from pipelines.config.load import load_config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
-from pipelines.log.public_sets import GENRES, PublicSet, configuration
+from pipelines.log.public_sets.movielens import GENRES
+from pipelines.log.public_sets.write import PublicSet, configuration
 from pipelines.preprocess.preprocess import preprocess
 from tests.pipelines.local_data import local_data
 
