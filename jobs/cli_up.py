@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,20 +19,23 @@ def up(
     ] = None,
     sets: Sets = None,
     home: Home = None,
-) -> None:
+) -> Any:
     """Start a Ray on this machine that stays: the commands of this home join it instead of starting their own."""
     from pipelines.cluster.keeper import up as start
 
     found, new = start(_home(conf, sets, home), cpus)
     typer.echo(f"Ray {'is up' if new else 'was up'}: {found.cpus} CPUs, {found.dashboard or found.address}")
     typer.echo("mind down ends it")
+    return found, new
 
 
-def down(conf: Conf = None, sets: Sets = None, home: Home = None) -> None:
+def down(conf: Conf = None, sets: Sets = None, home: Home = None) -> Any:
     """End the Ray of mind up, with what is using it."""
     from pipelines.cluster.keeper import down as end
 
-    typer.echo("Ray is down" if end(_home(conf, sets, home)) else "No Ray was up")
+    was_up = end(_home(conf, sets, home))
+    typer.echo("Ray is down" if was_up else "No Ray was up")
+    return was_up
 
 
 def _home(conf: Path | None, sets: list[str] | None, home: str | None) -> Path:

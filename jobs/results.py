@@ -304,6 +304,28 @@ def _jobs(found: Any) -> JobStates:
     return JobStates([_job(job) for job in found])
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A Ray that stays. started : by this command; it was up otherwise. address, cpus, dashboard : of that Ray."""
+
+    started: bool
+    address: str
+    cpus: int
+    dashboard: str | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a Ray. was_up : whether there was one."""
+
+    was_up: bool
+
+
+def _standing(made: Any) -> Standing:
+    found, new = made
+    return Standing(new, found.address, found.cpus, found.dashboard)
+
+
 RESULTS: Mapping[str, tuple[type | str, Callable[[Any], Any]]] = {
     # what a command returns -> its type: a class, or where one is that is heavy to import
     "mind preprocess": (Prepared, _prepared),
@@ -321,6 +343,8 @@ RESULTS: Mapping[str, tuple[type | str, Callable[[Any], Any]]] = {
     "mind tune": (Campaign, _campaign),
     "mind promote": (Decision, _decision),
     "mind plan": (Planned, _planned),
+    "mind up": (Standing, _standing),
+    "mind down": (Ended, Ended),
     "mind doctor": ("jobs.doctor:Diagnosis", lambda found: found),
     "mind submit": (JobState, _job),
     "mind jobs list": (JobStates, _jobs),

@@ -40,7 +40,7 @@ def found(tmp_path: Path, text: str) -> list[str]:
         ),
         ("`mind recommend CONF --top many`", "page.md:1: mind recommend --top many: must be a number"),
         ("```bash\nmind train x.yaml --home\n```", "page.md:2: mind train --home lacks its value"),
-        ("`mind train CONF --preset papper`", "page.md:1: mind train --preset papper: there are default, paper"),
+        ("`mind train CONF --preset papper`", "page.md:1: mind train --preset papper: there are context, default"),
         ("`mind tune CONF --preset default`", "page.md:1: mind tune --preset default: there are quick"),
         ("`mind tune CONF --set search.trails=3`", "page.md:1: --set search.trails=3: no such setting"),
         ("`mind tune CONF --set settings.train.epoch=3`", "page.md:1: --set settings.train.epoch=3: no such setting"),

@@ -174,7 +174,7 @@ def test_mistake_in_the_file_names_file_key_value_and_what_is_allowed(conf: Path
             "data.items={path: i.csv, id: item, cold_start: true}",
             "--set data.items.cold_start=true: must be false without `features`",
         ),
-        ("preset=x", "--set preset='x': must be one of default"),
+        ("preset=x", "--set preset='x': must be one of context, default"),
     ],
 )
 def test_mistake_on_the_command_line_is_named_as_it_was_typed(conf: Path, text: str, message: str) -> None:

@@ -20,12 +20,12 @@ from mlflow.types import ColSpec, Schema
 
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
-from pipelines.tracking import run as tracking
+from pipelines.tracking import delivery
 from pipelines.tracking.outbox import Outbox, outbox_of
 from pipelines.tracking.run import Tracker, known_run, open_run
 from tests.pipelines.tracking.test_run import SERVED, artifacts, stored
 
-REAL = tracking.told
+REAL = delivery.told
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    monkeypatch.setattr(tracking, "told", server.told)
+    monkeypatch.setattr(delivery, "told", server.told)
     return server
 
 
@@ -138,7 +138,7 @@ def test_what_the_store_will_never_take_does_not_block_the_rest(config: Config, 
     with open_run(config, "train", "gone") as gone:
         server.away = True
         gone.log_metrics({"loss": 1.0}, step=1)
-    run = tracking.Tracker(gone.uri, "0" * 32, outbox_of(config.home_path, gone.uri, "0" * 32))
+    run = Tracker(gone.uri, "0" * 32, outbox_of(config.home_path, gone.uri, "0" * 32))
     run.log_tags({"x": "y"})
     server.away = False
     with open_run(config, "train", "next"):
