@@ -36,7 +36,6 @@ def standing() -> Standing:
         began=psutil.Process().create_time(),
         cpus=2,
         token="0" * 64,
-        dashboard="",
         ray=ray.__version__,
         environment=environment_digest(os.environ),
     )
