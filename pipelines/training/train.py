@@ -74,12 +74,8 @@ class TrainOutcome:
     doubts: Sequence[str] = ()
 
 
-def train(config: Config, timeline: Timeline | None = None) -> TrainOutcome:
+def train(config: Config) -> TrainOutcome:
     """Train a model on the dataset of `config`.
-
-    Parameters
-    ----------
-    timeline : of a start that has begun before.
 
     Raises
     ------
@@ -90,7 +86,7 @@ def train(config: Config, timeline: Timeline | None = None) -> TrainOutcome:
         If the loss or the weights do not stay finite: nothing is published, the MLflow run has failed.
     """
     started = time.perf_counter()
-    timeline = timeline or Timeline()
+    timeline = Timeline()
     timeline.mark("imports")
     dataset = Dataset.open(config.dataset_path)
     check_data(config, dataset)
