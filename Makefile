@@ -93,7 +93,7 @@ bench-retrieve: $(INSTALLED) ## Exact lists, one user against 10 M items, FAISS 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[index]'
 	$(BIN)/python -m benchmarks.retrieve
 
-bench-start: $(INSTALLED) ## What is waited for before anything is computed (about 20 minutes, alone)
+bench-start: $(INSTALLED) ## What is waited for before anything is computed, with and without `mind up` (about 20 minutes, alone)
 	$(BIN)/python -m benchmarks.start $(ARGS)
 
 testbed-up: $(INSTALLED) ## A Ray cluster of several nodes on this machine, with S3 and MLflow (docs/testbed.md)

@@ -1,4 +1,4 @@
-"""What a person waits for before anything is computed: seconds of whole commands.
+"""What a person waits for before anything is computed: seconds of whole commands, with and without `mind up`.
 
     python -m benchmarks.start [--only train,recommend,...] [--rounds 3]
 
@@ -15,72 +15,78 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cli_runs import MIND, conf_text, environment, mind, mind_train
-from benchmarks.measure import CACHE, REPOSITORY, Spread, interleaved, machine, spread
+from benchmarks.measure import CACHE, REPOSITORY, Spread, interleaved, machine, say, spread
 from benchmarks.report import Sheet, show
 
 EVENTS, ROWS = 40_000, 500_000
 BEAUTY = REPOSITORY / "conf" / "beauty.yaml"
 OUT = CACHE / "start.json"
+ALONE, STAYING = "by itself", "with mind up"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is waited for: seconds of it in a home, and what is asked for."""
+    """One thing that is waited for: seconds of it in a home, and what is asked for by itself and with `mind up`."""
 
     name: str
     seconds: Callable[[Path], float]
-    goal: float
+    goal: float | None
+    goal_up: float | None
 
 
 def main() -> None:
-    """Measure the cases round by round, and print the table."""
+    """Measure every case in turn, both ways, round by round, and print the table."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="mind-start-") as scratch:
-        home = _home(Path(scratch))
+        homes = _homes(Path(scratch))
         cases = [case for case in _cases(Path(scratch)) if not arguments.only or case.name in arguments.only]
-        runs = interleaved({case.name: partial(case.seconds, home) for case in cases}, arguments.rounds)
-    found = {name: spread(values) for name, values in runs.items()}
+        mind("up", "--home", str(homes[STAYING]))
+        try:
+            found = {case.name: _measured(case, homes, arguments.rounds) for case in cases}
+        finally:
+            mind("down", "--home", str(homes[STAYING]))
     show(_sheet(cases, found))
-    figures = {name: each.figures() for name, each in found.items()}
+    figures = {name: {way: each.figures() for way, each in ways.items()} for name, ways in found.items()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
     print(f"written to {arguments.out}")
 
 
-def _home(scratch: Path) -> Path:
-    """A home with a generated log's dataset and a model; its MLflow database is made."""
+def _homes(scratch: Path) -> dict[str, Path]:
+    """Two homes with the same generated log, its dataset and a model; their MLflow databases are made."""
     mind("generate", str(scratch / "log"), "--events", str(EVENTS))
     mind("generate", str(scratch / "large"), "--events", str(ROWS), "--users", "20000", "--items", "5000")
     (scratch / "small.yaml").write_text(conf_text("small", scratch / "log" / "events", "train: {epochs: 2}\n"))
     (scratch / "large.yaml").write_text(conf_text("large", scratch / "large" / "events"))
-    home = scratch / "home"
-    for stage in ("preprocess", "train"):
-        mind(stage, str(scratch / "small.yaml"), "--home", str(home))
+    homes = {way: scratch / name for way, name in ((ALONE, "home"), (STAYING, "home-up"))}
+    for home in homes.values():
+        for stage in ("preprocess", "train"):
+            mind(stage, str(scratch / "small.yaml"), "--home", str(home))
     if _has_beauty():
-        mind("preprocess", str(BEAUTY), "--home", str(home))
-        mind("train", str(BEAUTY), "--home", str(home), "--set", "train.epochs=1")
-    return home
+        for home in homes.values():
+            mind("preprocess", str(BEAUTY), "--home", str(home))
+            mind("train", str(BEAUTY), "--home", str(home), "--set", "train.epochs=1")
+    return homes
 
 
 def _cases(scratch: Path) -> list[Case]:
     small, large = str(scratch / "small.yaml"), str(scratch / "large.yaml")
     cases = [
-        Case("first step of train", lambda home: _first_step(Path(small), home), 10),
-        Case("recommend --user", lambda home: mind("recommend", small, "--user", "1", "--home", str(home)), 5),
-        Case("preprocess, 0.5 M rows", lambda home: mind("preprocess", large, "--home", str(home)), 6),
-        Case(f"five commands, {EVENTS:,} events", lambda home: _five(small, home), 45),
-        Case("error about a setting", lambda home: _refused(small, home, "--set", "train.epochs=none"), 2),
-        Case("error about a file", lambda home: _refused(str(scratch / "none.yaml"), home), 2),
-        Case("a user who is not there", lambda home: _refused(small, home, "--user", "nobody"), 2),
+        Case("first step of train", lambda home: _first_step(Path(small), home), 10, 4),
+        Case("recommend --user", lambda home: mind("recommend", small, "--user", "1", "--home", str(home)), 5, 2),
+        Case("preprocess, 0.5 M rows", lambda home: mind("preprocess", large, "--home", str(home)), 6, 3),
+        Case(f"five commands, {EVENTS:,} events", lambda home: _five(small, home), 45, 20),
+        Case("error about a setting", lambda home: _refused(small, home, "--set", "train.epochs=none"), 2, None),
+        Case("error about a file", lambda home: _refused(str(scratch / "none.yaml"), home), 2, None),
+        Case("a user who is not there", lambda home: _refused(small, home, "--user", "nobody"), 2, None),
     ]
     if _has_beauty():
         beauty = ["evaluate", str(BEAUTY), "--set", "train.epochs=1", "--home"]
-        cases.insert(2, Case("evaluate conf/beauty.yaml", lambda home: mind(*beauty, str(home)), 15))
+        cases.insert(2, Case("evaluate conf/beauty.yaml", lambda home: mind(*beauty, str(home)), 15, None))
     return cases
 
 
@@ -113,9 +119,19 @@ def _refused(conf: str, home: Path, *words: str) -> float:
     return time.perf_counter() - started
 
 
-def _sheet(cases: list[Case], found: dict[str, Spread]) -> Sheet:
-    rows = [[case.name, found[case.name].text(".1f"), f"{case.goal:g}"] for case in cases]
-    return Sheet("Seconds, medians (lowest to highest)", ["", "measured", "asked"], rows)
+def _measured(case: Case, homes: dict[str, Path], rounds: int) -> dict[str, Spread]:
+    say(f"{case.name} ...")
+    ways = {way: (lambda home=home: case.seconds(home)) for way, home in homes.items()}
+    return {way: spread(values) for way, values in interleaved(ways, rounds).items()}
+
+
+def _sheet(cases: list[Case], found: dict[str, dict[str, Spread]]) -> Sheet:
+    rows = []
+    for case in cases:
+        ways, goals = found[case.name], (case.goal, case.goal_up)
+        asked = ["" if goal is None else f"{goal:g}" for goal in goals]
+        rows.append([case.name, ways[ALONE].text(".1f"), asked[0], ways[STAYING].text(".1f"), asked[1]])
+    return Sheet("Seconds, medians (lowest to highest)", ["", ALONE, "asked", STAYING, "asked"], rows)
 
 
 def _arguments() -> Any:

@@ -15,6 +15,7 @@ import typer
 
 from jobs.cli_cluster import add_cluster_commands
 from jobs.cli_plan import plan
+from jobs.cli_up import down, up
 from jobs.commands import Commands
 from jobs.list_options import (
     Allow,
@@ -402,6 +403,8 @@ def promote(
 
 
 app.command()(plan)
+app.command()(up)
+app.command()(down)
 add_cluster_commands(app)
 
 

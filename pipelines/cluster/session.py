@@ -9,18 +9,21 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
 import ray.exceptions
+from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
 
 from pipelines.cluster.address import cluster_address, local_cpus
 from pipelines.cluster.environment import set_up_local
 from pipelines.cluster.local_start import start_here
 from pipelines.cluster.nodes import require_reach
+from pipelines.cluster.standing import Standing, standing_to_use
 from pipelines.config.schema import RayConfig
 from pipelines.errors import UserError, user_error
+from pipelines.progress import console
 
 CONNECT_TIMEOUT_S = 10
 RETRY_NOTE = "\nFailed to "  # Ray Data puts advice on its own settings behind what went wrong
@@ -34,11 +37,12 @@ def ray_session(
     *,
     home: Path | None = None,
     inputs: Sequence[str] = (),
+    standing: bool = True,
 ) -> Iterator[None]:
     """Have Ray available inside the block.
 
-    Joins the session of this process if there is one, else the cluster at `config.address` or RAY_ADDRESS, else
-    starts a local one. Only what was started here is shut down.
+    Joins the session of this process if there is one, else the cluster at `config.address` or RAY_ADDRESS, else the
+    Ray of `mind up` in `home`, else starts a local one. Only what was started here is shut down.
 
     Parameters
     ----------
@@ -50,6 +54,8 @@ def ray_session(
         Start the dashboard of a local cluster (Ray Tune needs it: it cleans up after pruned trials).
     home, inputs
         What every node of a joined cluster must reach, see `require_reach`.
+    standing
+        Use the Ray of `mind up` if it is free; it has no dashboard.
 
     Raises
     ------
@@ -75,15 +81,33 @@ def ray_session(
                 require_reach(home, inputs)
             yield
     else:
-        set_up_local()
-        start_here(
-            num_cpus=local_cpus(config, workers),
-            include_dashboard=dashboard,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-        )
-        with _joined():
-            yield
+        cpus, kept = local_cpus(config, workers), home if standing and not dashboard else None
+        with standing_to_use(kept, cpus, exactly=config.num_cpus is not None) as found:
+            if found is None or not _join_standing(found):
+                set_up_local()
+                start_here(
+                    num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False
+                )
+            with _joined():
+                yield
+
+
+def _join_standing(found: Standing) -> bool:
+    """Join the Ray of `mind up`; False, and a line, if it does not let us."""
+    if found.token is not None:
+        os.environ["RAY_AUTH_TOKEN"] = found.token
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    try:
+        enable_token_auth_by_default()  # as the Ray has that was started here; who joins one must say so
+        _require_listener(found.address)
+        ray.init(address=found.address, logging_level=logging.WARNING, log_to_driver=False)
+        return True
+    except Exception as error:
+        with suppress(Exception):
+            ray.shutdown()
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        console.print(f"The Ray of mind up cannot be joined ({reason}); this command starts its own", soft_wrap=True)
+        return False
 
 
 @contextmanager

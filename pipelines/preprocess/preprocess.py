@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
+from pipelines.cluster.beside import imported_beside
 from pipelines.cluster.session import ray_session
 from pipelines.config.load import UNHASHED, resolved
 from pipelines.config.schema import Config, DataConfig, EventSource
@@ -69,6 +70,7 @@ def preprocess(config: Config, source: Source | None = None) -> Dataset:
     with (
         claimed(config.dataset_path),
         workspace(config.dataset_path, source.key(config)) as work,
+        imported_beside("mlflow"),  # which the summary of the run needs
         ray_session(config.ray, home=config.home_path, inputs=[events]),
     ):
         if work.resumed:

@@ -74,8 +74,12 @@ class TrainOutcome:
     doubts: Sequence[str] = ()
 
 
-def train(config: Config) -> TrainOutcome:
+def train(config: Config, timeline: Timeline | None = None) -> TrainOutcome:
     """Train a model on the dataset of `config`.
+
+    Parameters
+    ----------
+    timeline : of a start that has begun before.
 
     Raises
     ------
@@ -86,7 +90,7 @@ def train(config: Config) -> TrainOutcome:
         If the loss or the weights do not stay finite: nothing is published, the MLflow run has failed.
     """
     started = time.perf_counter()
-    timeline = Timeline()
+    timeline = timeline or Timeline()
     timeline.mark("imports")
     dataset = Dataset.open(config.dataset_path)
     check_data(config, dataset)

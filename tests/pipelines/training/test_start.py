@@ -1,4 +1,4 @@
-"""What `mind train` does before it trains: mistakes first, and nothing heavy for them."""
+"""What `mind train` does before it trains: mistakes first, nothing heavy for them, no Ray for what only counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.training import start
 def test_what_is_told_first_imports_nothing_heavy() -> None:
     code = """
 import sys
-import pipelines.training.start, pipelines.retrieval.recommend, pipelines.tracking.run
+import pipelines.training.start, pipelines.retrieval.recommend, pipelines.cluster.keeper, pipelines.tracking.run
 print([name for name in ("ray", "torch", "mlflow", "matplotlib") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=None)
@@ -53,3 +53,21 @@ def test_so_is_one_that_nothing_can_be_learned_from(
     monkeypatch.setattr(start.Dataset, "open", opened)
     with pytest.raises(UserError, match="no train user has a second event to predict"):
         start.train(configured(tmp_path / "log.csv"))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"model": {"encoder": "popularity", "interests": 1}}, {"ray": {"address": "head:6379"}}]
+)
+def test_what_only_counts_starts_no_ray_and_a_cluster_is_joined_where_it_was(
+    tmp_path: Path,
+    configured: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    config = Config.model_validate(configured(tmp_path / "log.csv").model_dump(exclude_unset=True) | settings)
+    monkeypatch.setattr(start.Dataset, "open", lambda _: SimpleNamespace(require_learnable=lambda: None))
+    monkeypatch.setitem(sys.modules, "pipelines.cluster.session", None)
+    told = SimpleNamespace(train=lambda config, timeline: (config, timeline))
+    monkeypatch.setitem(sys.modules, "pipelines.training.train", told)
+    found: Any = start.train(config)
+    assert found[0] == config

@@ -1,0 +1,39 @@
+"""``mind up`` and ``mind down``: a Ray on this machine that the commands of a home find started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import Home, Sets, home_folder_of, loaded_config
+
+Conf = Annotated[Path | None, typer.Argument(metavar="[CONF]", help="Whose home. Without it: --home, else MIND_HOME.")]
+
+
+def up(
+    conf: Conf = None,
+    cpus: Annotated[
+        int | None, typer.Option("--cpus", min=2, metavar="N", help="Logical CPUs. Without it: the cores.")
+    ] = None,
+    sets: Sets = None,
+    home: Home = None,
+) -> None:
+    """Start a Ray on this machine that stays: the commands of this home join it instead of starting their own."""
+    from pipelines.cluster.keeper import up as start
+
+    found, new = start(_home(conf, sets, home), cpus)
+    typer.echo(f"Ray {'is up' if new else 'was up'}: {found.cpus} CPUs, at {found.address}")
+    typer.echo("mind down ends it")
+
+
+def down(conf: Conf = None, sets: Sets = None, home: Home = None) -> None:
+    """End the Ray of mind up, with what is using it."""
+    from pipelines.cluster.keeper import down as end
+
+    typer.echo("Ray is down" if end(_home(conf, sets, home)) else "No Ray was up")
+
+
+def _home(conf: Path | None, sets: list[str] | None, home: str | None) -> Path:
+    return home_folder_of(home) if conf is None else loaded_config(conf, sets, None, home).home_path
