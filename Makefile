@@ -38,7 +38,7 @@ quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, eva
 	@echo "The runs, side by side: $(BIN)/mind ui $(CONF), then open http://127.0.0.1:5000"
 
 test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest
 
 faults: $(INSTALLED) ## Kill every stage at every moment, throw anything at the readers; writes docs/reliability.md (some hours, alone)
 	$(BIN)/pytest tests -m faults

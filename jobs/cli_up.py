@@ -24,7 +24,7 @@ def up(
     from pipelines.cluster.keeper import up as start
 
     found, new = start(_home(conf, sets, home), cpus)
-    typer.echo(f"Ray {'is up' if new else 'was up'}: {found.cpus} CPUs, {found.dashboard or found.address}")
+    typer.echo(f"Ray {'is up' if new else 'was up'}: {found.cpus} CPUs, at {found.address}")
     typer.echo("mind down ends it")
     return found, new
 

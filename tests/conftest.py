@@ -27,17 +27,6 @@ tracking: {{system_metrics: false}}
 """
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup``: all tests that need Ray go to one process, which shares its session among them.
-
-    So there is one Ray of the tests at a time, as without; beside it another process runs the others.
-    """
-    for item in items:
-        if item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
     """The smallest valid configuration file; its home lies beside it."""

@@ -96,7 +96,7 @@ def keep(home: Path, cpus: int) -> None:
 
     from pipelines.cluster.local_start import start_here
 
-    start_here(num_cpus=cpus, include_dashboard=True, logging_level=logging.WARNING, log_to_driver=False)
+    start_here(num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -109,7 +109,6 @@ def keep(home: Path, cpus: int) -> None:
         began=me.create_time(),
         cpus=cpus,
         token=os.environ.get("RAY_AUTH_TOKEN"),
-        dashboard=f"http://{url}" if (url := ray._private.worker.get_dashboard_url()) else "",
         ray=ray.__version__,
         environment=digest,
     )

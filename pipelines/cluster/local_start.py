@@ -53,7 +53,8 @@ def start_here(**arguments: Any) -> None:
             if attempt == ATTEMPTS:
                 raise UserError(f"Ray does not start on this machine, tried {ATTEMPTS} times ({reason}); is it busy "
                                 "(uptime), or out of memory (free) or disk (df)? Its logs: "
-                                f"{Path(folder or _system_folder(), 'session_latest', 'logs')}") from error  # fmt: skip
+                                f"{folder or Path(_system_folder(), 'ray')}/session_latest/logs"
+                                ) from error  # fmt: skip
             console.print(f"Ray did not start ({reason}); trying again, {attempt + 1} of {ATTEMPTS}")
             time.sleep(PAUSE_S * attempt)
 
@@ -125,10 +126,9 @@ def _lean(dashboard: bool) -> Iterator[None]:
     """
     node = ray._private.node.Node
     left_out = () if dashboard else ("start_api_server", "start_monitor", "start_log_monitor")
-    before = {name: getattr(node, name, None) for name in (*left_out, "start_raylet")}
-    for name in left_out:
-        if before[name] is not None:
-            setattr(node, name, lambda *_, **__: None)
+    before = {name: getattr(node, name) for name in (*left_out, "start_raylet") if hasattr(node, name)}
+    for name in before:
+        setattr(node, name, lambda *_, **__: None)
 
     def start_raylet(self: Any, *arguments: Any, **named: Any) -> None:
         parameters = self._ray_params
@@ -137,14 +137,13 @@ def _lean(dashboard: bool) -> Iterator[None]:
             parameters.setup_worker_path = str(Path(worker_start.__file__))
         before["start_raylet"](self, *arguments, **named)
 
-    if before["start_raylet"] is not None:
-        node.start_raylet = start_raylet
+    if "start_raylet" in before:
+        setattr(node, "start_raylet", start_raylet)  # noqa: B010  # not assigned: it is a method
     try:
         yield
     finally:
         for name, method in before.items():
-            if method is not None:
-                setattr(node, name, method)
+            setattr(node, name, method)
 
 
 @contextmanager

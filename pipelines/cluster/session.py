@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ray
 import ray.exceptions
+from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
 
 from pipelines.cluster.address import cluster_address, local_cpus
 from pipelines.cluster.environment import set_up_local
@@ -57,7 +58,7 @@ def ray_session(
     home, inputs
         What every node of a joined cluster must reach, see `require_reach`.
     standing
-        Use the Ray of `mind up` if it is free.
+        Use the Ray of `mind up` if it is free; it has no dashboard.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def ray_session(
                 require_reach(home, inputs)
             yield
     else:
-        cpus, kept = local_cpus(config, workers), home if standing else None
+        cpus, kept = local_cpus(config, workers), home if standing and not dashboard else None
         with standing_to_use(kept, cpus, exactly=config.num_cpus is not None) as found:
             if found is None or not _join_standing(found):
                 set_up_local()
@@ -100,6 +101,7 @@ def _join_standing(found: Standing) -> bool:
         os.environ["RAY_AUTH_TOKEN"] = found.token
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     try:
+        enable_token_auth_by_default()  # as the Ray has that was started here; who joins one must say so
         _require_listener(found.address)
         ray.init(address=found.address, logging_level=logging.WARNING, log_to_driver=False)
         return True

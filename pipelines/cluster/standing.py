@@ -35,7 +35,7 @@ class Standing:
     """A Ray that stays.
 
     address : of its GCS.  pid, began : the process that keeps it.  cpus : what it was started with.
-    token : that it asks for; None: the user's own.  dashboard : its URL.
+    token : that it asks for; None: the user's own.
     ray : the version.  environment : digest of the variables that its workers have.
     """
 
@@ -45,7 +45,6 @@ class Standing:
     began: float
     cpus: int
     token: str | None
-    dashboard: str
     ray: str
     environment: str
 

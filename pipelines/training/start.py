@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pipelines.cluster.address import cluster_address
-from pipelines.cluster.beside import imported_beside, ready_for_training
+from pipelines.cluster.beside import imported_beside
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.training.startup import Timeline
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.training.train import TrainOutcome
 
 DRIVER_IMPORTS = ("torch", "mlflow")
-WORKER_IMPORTS = ("torch", "ray.train.torch", "pipelines.training.callback", "pipelines.training.worker")
 
 
 def train(config: Config) -> TrainOutcome:
@@ -40,6 +39,6 @@ def train(config: Config) -> TrainOutcome:
         from pipelines.cluster.session import ray_session
 
         with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-            with ready_for_training(WORKER_IMPORTS, config.train.workers):
-                from pipelines.training.train import train as fit
+            from pipelines.training.train import train as fit
+
             return fit(config, timeline)

@@ -277,9 +277,9 @@ def test_ctrl_c_of_the_real_program(tmp_path: Path, conf: Path) -> None:
     ready = tmp_path / "ready"
     code = f"""
 import sys, time, types, pathlib
-module = types.ModuleType("pipelines.training.train")
+module = types.ModuleType("pipelines.training.start")
 module.train = lambda config: (pathlib.Path({str(ready)!r}).touch(), time.sleep(60))
-sys.modules["pipelines.training.train"] = module
+sys.modules["pipelines.training.start"] = module
 sys.argv = ["mind", "train", {str(conf)!r}]
 from jobs.cli import main
 main()

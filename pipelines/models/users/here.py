@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class PassHere:
     ) -> None:
         self.users = int((places >= 0).sum())
         self._slices = slices_of(files, columns, places, slice_users)
-        self._worker = lambda: worker([Path(folder) for folder in folders], shared, **arguments)
+        self._worker: Callable[[], UserWorker] = partial(worker, [Path(each) for each in folders], shared, **arguments)
         self._threads, self._seconds = threads, 0.0
 
     def blocks(self, description: str) -> Iterator[pa.Table]:

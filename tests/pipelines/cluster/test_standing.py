@@ -36,7 +36,6 @@ def standing() -> Standing:
         began=psutil.Process().create_time(),
         cpus=2,
         token="0" * 64,
-        dashboard="",
         ray=ray.__version__,
         environment=environment_digest(os.environ),
     )
@@ -156,7 +155,7 @@ try:
     for _ in range(2):
         with ray_session(RayConfig(num_cpus=2), home=home):
             assert ray.get_runtime_context().gcs_address == standing.address
-            assert ray.get(ray.remote(num_cpus=1)(os.getpid).remote()) != os.getpid()
+            assert ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote()) != os.getpid()
         assert standing.alive()
     tree = psutil.Process(standing.pid).children(recursive=True)
 finally:
