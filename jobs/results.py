@@ -306,12 +306,11 @@ def _jobs(found: Any) -> JobStates:
 
 @dataclass(frozen=True)
 class Standing:
-    """A Ray that stays. started : by this command; it was up otherwise. address, cpus, dashboard : of that Ray."""
+    """A Ray that stays. started : by this command; it was up otherwise. address, cpus : of that Ray."""
 
     started: bool
     address: str
     cpus: int
-    dashboard: str | None
 
 
 @dataclass(frozen=True)
@@ -323,7 +322,7 @@ class Ended:
 
 def _standing(made: Any) -> Standing:
     found, new = made
-    return Standing(new, found.address, found.cpus, found.dashboard)
+    return Standing(new, found.address, found.cpus)
 
 
 RESULTS: Mapping[str, tuple[type | str, Callable[[Any], Any]]] = {

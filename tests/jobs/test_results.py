@@ -52,6 +52,8 @@ RETURNED: dict[str, Any] = {
     "mind recommend": Lists(None, [{"user": 1, "rank": 1, "id": "x"}]),
     "mind pipeline": [SimpleNamespace(name="train", output=Path("m"), seconds=None, figures={"users": 3})],
     "mind init": (Path("mine.yaml"), "name: mine\n"),
+    "mind up": (SimpleNamespace(address="127.0.0.1:6379", cpus=2, token="secret"), True),
+    "mind down": True,
     "mind config": chosen("train.epochs"),
     "mind plan": (Machine(), None),
     "mind jobs list": [Job("a", "FAILED", "mind train", message="mind: error: no data", exit_code=2)],
