@@ -114,7 +114,7 @@ def test_items_hold_their_make_up_and_the_law_of_negatives() -> None:
     [
         {"history": "newest", "repeat": "none"},
         {"history": "distinct", "repeat": "memory", "shared": True},
-        {"history": "newest", "context": "transformer", "context_layers": 3, "heads": 2},
+        {"history": "newest", "repeat": "memory", "context": "transformer", "context_layers": 3, "heads": 2},
     ],
 )
 def test_dense_parameters_are_counted_one_by_one(encoder: str, recency: bool, more: dict[str, Any]) -> None:
