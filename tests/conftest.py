@@ -13,6 +13,7 @@ os.environ.update(
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a checkpoint counts only once the controller has polled it
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's own is 15: behind any other work, tests wait until they time out
     }
 )
 for name in ("MIND_HOME", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
