@@ -50,8 +50,8 @@ class ModelConfig:
     # newest event, so that L reaches back further; how often, how lately and how regularly it came enters its weight
     repeat: Literal["none", "memory", "never"] = "memory"  # memory: an item of the user's history scores r(u, i) more,
     # learned from the same; r is 0 for all other items, so that serving asks the index for K vectors as before. never:
-    # what lists leave out (evaluate.seen: filter) is left out of the softmax as well; a file that filters and does not
-    # say `repeat` has never. none: items of the history are as any other (paper)
+    # what lists leave out (evaluate.seen: filter) is left out of the softmax as well; a file that filters, with
+    # context: transformer, has never if it does not say `repeat`. none: items of the history are as any other (paper)
     profile_dim: int = 16  # of each profile feature's embedding
     hidden: tuple[int, ...] = (128,)  # ReLU layers over [u_j ; p_u]; the last, linear layer to d is implied
     residual: bool = True  # v_j = u_j + MLP([u_j ; p_u])

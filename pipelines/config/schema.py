@@ -372,12 +372,13 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def trained_as_lists_are_made(cls, raw: Any) -> Any:
-        """Without a word on `model.repeat`, items that lists leave out are left out of the softmax."""
+        """Without a word on `repeat`, a model with context does not train on items that lists leave out."""
         if not isinstance(raw, dict):
             return raw
         model, evaluate = raw.get("model", {}), raw.get("evaluate", {})
-        said = not (isinstance(model, dict) and isinstance(evaluate, dict)) or "repeat" in model
-        if said or evaluate.get("seen", "filter") != "filter":
+        if not (isinstance(model, dict) and isinstance(evaluate, dict)) or "repeat" in model:
+            return raw
+        if model.get("context", "none") == "none" or evaluate.get("seen", "filter") != "filter":
             return raw
         return {**raw, "model": {**model, "repeat": "never"}}
 

@@ -181,6 +181,22 @@ def test_mistake_on_the_command_line_is_named_as_it_was_typed(conf: Path, text: 
     assert mistake(conf, text).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("preset", "sets", "repeat"),
+    [
+        ("default", [], "memory"),
+        ("paper", [], "none"),
+        ("context", [], "never"),
+        ("sasrec", [], "never"),
+        ("context", ["evaluate.seen=keep"], "memory"),
+        ("context", ["model.repeat=memory"], "memory"),
+        ("default", ["model.repeat=never"], "never"),
+    ],
+)
+def test_what_is_trained_on_follows_from_what_lists_show(conf: Path, preset: str, sets: list[str], repeat: str) -> None:
+    assert load_config(conf, sets, preset=preset).model.repeat == repeat
+
+
 def test_unknown_preset_option_lists_the_presets(conf: Path) -> None:
     assert (
         mistake(conf, preset="x")
