@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +33,7 @@ from pipelines.log.text_files import Read, open_bytes, open_text
 
 BLOCK_BYTES = 16 * 2**20  # of text per block
 BLOCK_ROWS = 2**20  # of Parquet per block
+LONG_NAME = 60  # letters of a name in a message
 BLANK_BYTES = 1024  # a compressed file of nothing is smaller: a header, at most with the file's name
 SESSION_COLUMNS = ("user", "item", "time")
 INSIDE = "lines that look like rows, inside quoted values"
@@ -141,7 +142,7 @@ def _blocks_as_written(fragment: Fragment, source: TableSource, columns: list[st
     with reading(fragment.shown, fragment.format):
         for block in _table_blocks(fragment, source, wanted):
             if lacks := [name for name in columns if name not in given and not has_column(block.table, name)]:
-                listed = ", ".join(keys_of(block.table.schema))
+                listed = names_in_words(keys_of(block.table.schema))
                 raise UserError(f"{fragment.shown}: no column {', '.join(map(repr, lacks))}; there is {listed}")
             yield Block(_with_columns(block.table, columns, given, source), block.unreadable, block.notes)
 
@@ -163,7 +164,7 @@ def require_columns(path: str, inside: Sequence[str], wanted: Sequence[str], giv
     tops = [_top(name, inside) for name in wanted]
     missing = [name for name, top in zip(wanted, tops, strict=True) if top not in inside and name not in given]
     if missing:
-        listed = ", ".join(dict.fromkeys([*inside, *given]))
+        listed = names_in_words(dict.fromkeys([*inside, *given]))
         raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; the file has {listed}{_hint(inside)}")
     if twice := [top for top in dict.fromkeys(tops) if inside.count(top) > 1]:
         raise UserError(
@@ -177,6 +178,18 @@ def _top(name: str, inside: Sequence[str]) -> str:
     while outer not in inside and "." in outer:
         outer = outer.rpartition(".")[0]
     return outer if outer in inside else name
+
+
+def names_in_words(names: Iterable[str]) -> str:
+    r"""List names that a file has, in a line of bounded length, whatever they are.
+
+    >>> names_in_words(["user", "a\nb", "x" * 70])
+    "user, 'a\\nb', xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
+    """
+    all_of_them = list(names)
+    cut = [name if len(name) <= LONG_NAME else f"{name[:LONG_NAME]}..." for name in all_of_them[:MANY_KEYS]]
+    told = [name if name.isprintable() else repr(name) for name in cut]
+    return ", ".join(told) + (", ..." if len(all_of_them) > MANY_KEYS else "")
 
 
 def _hint(inside: Sequence[str]) -> str:
@@ -224,7 +237,7 @@ def _json_blocks(
         for rows in json_rows(read, fragment.shown, columns, times, BLOCK_BYTES, source.max_row_bytes):
             table = rows.table
             keys = list(keys_of(table.schema))
-            listed = ", ".join(keys[:MANY_KEYS]) + (", ..." if len(keys) > MANY_KEYS else "")
+            listed = names_in_words(keys)
             absent = [name for name in columns if name not in given and not has_column(table, name)]
             notes = tuple((absent_note(name), table.num_rows, listed) for name in absent if table.num_rows)
             yield Block(_with_columns(table, columns, given, source), rows.lines, notes, tuple(keys))

@@ -68,5 +68,5 @@ def test_pinned_tools_of_the_workflows_are_in_the_constraints() -> None:
 
 def test_forms_ask_for_what_the_contributors_need() -> None:
     bug = (ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text()
-    assert "mind --version" in bug
+    assert "mind doctor" in bug
     assert "SECURITY.md" in bug

@@ -16,7 +16,8 @@ DOLLARS = r"2 for $\oops{$"  # as mathematics it cannot be drawn
 
 
 def test_dollars_in_names_are_no_mathematics() -> None:
-    model: Any = SimpleNamespace(items=pa.table({"id": [7, 8], "show_title": [DOLLARS, DOLLARS]}))
+    items = pa.table({"id": [7, 8], "show_title": [DOLLARS, DOLLARS]})
+    model: Any = SimpleNamespace(items=items, item_names=lambda: {2: DOLLARS, 3: DOLLARS})
     histories = Histories(torch.tensor([[2, 3]]), torch.ones(1, 2, dtype=torch.bool), {})
     own = torch.ones(1, 2, dtype=torch.bool)
     users = ShownUsers([DOLLARS], histories, torch.zeros(1, 2, 4), own, torch.eye(2).unsqueeze(0))

@@ -92,7 +92,10 @@ def test_a_model_of_another_dataset_is_refused(config: Config) -> None:
     ("given", "text"),
     [
         ("youtube_dnn", "planted: no model of preset youtube_dnn yet; make one with: mind train CONF --preset youtube"),
-        ("no/such/folder", "no/such/folder: no model: must be a folder, a models:/ URI, .*, or one of default, paper"),
+        (
+            "no/such/folder",
+            "no/such/folder: no model: must be a folder, a models:/ URI, .*, or one of context",
+        ),
         ("models:/m-0123", "models:/m-0123: cannot be fetched from sqlite:"),
     ],
 )

@@ -23,9 +23,9 @@ from tests.pipelines.tuning.ledgers import METRIC, RANDOM, campaign, grid_ledger
 SPACE = {"train.patience": {"grid": [None, 2]}, "model.interests": {"grid": [1, 2], "when": {"train.patience": None}}}
 
 
-def load(conf: Path, space: dict[str, object]) -> dict[str, Domain]:
-    file = conf.with_name("few.yaml")
-    file.write_text(yaml.safe_dump({"campaign": "few", "base": conf.name, "space": space}))
+def load(conf: Path, space: dict[str, object], method: str = "grid") -> dict[str, Domain]:
+    file, search = conf.with_name("few.yaml"), {"method": method}
+    file.write_text(yaml.safe_dump({"campaign": "few", "base": conf.name, "search": search, "space": space}))
     return load_campaign(file).campaign.space
 
 
@@ -42,7 +42,8 @@ def test_a_grid_with_null_is_a_grid_of_points(conf: Path) -> None:
     assert values_text({"train.patience": None}) == "train.patience=null"
     assert holds(None, None)
     drawn = [
-        draw(load(conf, {"train.patience": {"choice": [None, 3]}}), {}, np.random.default_rng(n)) for n in range(9)
+        draw(load(conf, {"train.patience": {"choice": [None, 3]}}, "random"), {}, np.random.default_rng(n))
+        for n in range(9)
     ]
     assert {point["train.patience"] for point in drawn} == {None, 3}
 
