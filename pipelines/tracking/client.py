@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.config.redact import redact
 from pipelines.errors import UserError, machine_error
-from pipelines.tracking.store import database_of, is_file
+from pipelines.tracking.store import database_of, is_file, own_database
 
 if TYPE_CHECKING:
     import mlflow
@@ -34,7 +35,21 @@ def store_client(uri: str) -> mlflow.MlflowClient:
         os.environ.setdefault(name, value)
     for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
         logging.getLogger(talkative).setLevel(logging.WARNING)
+    if is_file(uri):
+        _make_whole(database_of(uri))
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_whole(database: Path) -> None:
+    """Make a database that is not there yet: whole or not at all, as one that was half made can never be used."""
+    if database.exists() or not database.parent.is_dir():
+        return
+    import mlflow
+
+    with tempfile.TemporaryDirectory(prefix=f".{database.name}-", dir=database.parent) as aside:
+        mlflow.MlflowClient(tracking_uri=own_database(Path(aside))).search_experiments()
+        with suppress(FileExistsError):  # another process was first
+            os.link(database_of(own_database(Path(aside))), database)
 
 
 @contextmanager

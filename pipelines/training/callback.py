@@ -59,10 +59,15 @@ class ReportCallback(UserCallback):
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:  # Ray passes these by keyword
         """Take in a report of all workers; their metrics are equal."""
-        try:
-            if self.folder is not None:
+        self._take_in(metrics[0])
+        if self.folder is not None:  # what is kept has been logged: a run that goes on from it repeats no report
+            try:
                 keep_record(self.folder)
-            report = metrics[0]
+            except Exception:
+                logger.exception("the record of checkpoints could not be kept; training goes on")
+
+    def _take_in(self, report: dict[str, Any]) -> None:
+        try:
             self._write(report)
             if DIVERGED in report or TAKEN_BACK in report:
                 return

@@ -213,3 +213,27 @@ def test_a_table_as_an_example_survives_the_outbox() -> None:
     item = model_item("x", Path("a"), Path("b"), signature, example, ["torch"], 0)
     pd.testing.assert_frame_equal(pd.DataFrame(**item["table"]), example)
     assert ModelSignature.from_dict(item["signature"]) == signature
+
+
+def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is killed while MLflow makes its tables leaves nothing that the next one stumbles over."""
+    import mlflow
+
+    from pipelines.tracking.client import store_client
+    from pipelines.tracking.store import database_of, own_database
+
+    uri, real = own_database(tmp_path), mlflow.MlflowClient
+    seen = []
+
+    def killed(tracking_uri: str, **more: str) -> mlflow.MlflowClient:
+        seen.append(database_of(tracking_uri))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow, "MlflowClient", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store_client(uri)
+    assert seen[0] != database_of(uri)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(mlflow, "MlflowClient", real)
+    assert [each.name for each in store_client(uri).search_experiments()] == ["Default"]
+    assert [each.name for each in tmp_path.iterdir()] == ["mlflow.db"]
