@@ -129,6 +129,13 @@ def seconds_per_step(trainer: Trainer, sequences: Sequences, batches: list[Sampl
     return (time.perf_counter() - started) / len(batches)
 
 
+def device_name(device: torch.device) -> str:
+    """Say what a figure was measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
 def wait_for(device: torch.device) -> None:
     """Until all that was launched there is done."""
     if device.type == "cuda":

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a file, on a machine where nothing is installed
@@ -29,6 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.generated_steps import (
     Shape,
+    device_name,
+    distinct_items,
     fits,
     make_samples,
     make_sequences,
@@ -37,6 +38,7 @@ from benchmarks.generated_steps import (
     wait_for,
 )
 from benchmarks.measure import machine, say, spread
+from benchmarks.train_floor import Speeds, Work, measure_speeds
 from mind_core.sequences import Samples, Sequences
 from mind_core.training import Trainer
 
@@ -67,28 +69,6 @@ class Point:
     flop: float
     bytes_moved: float
     roofline: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the device can do. flops : of a product in float32 and bfloat16, 1/s.  copied : bytes/s of a large copy."""
-
-    name: str
-    flops: dict[str, float]
-    copied: float
-
-
-def measured_card(device: torch.device, side: int) -> Card:
-    """Time a square product of `side` in both precisions, and a copy of as many bytes as sixteen of them."""
-    flops = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        a = torch.randn(side, side, device=device, dtype=dtype)
-        flops[name] = 2 * side**3 / _seconds(partial(torch.matmul, a, a), device)
-    source = torch.empty(16 * side * side, device=device)
-    target = torch.empty_like(source)
-    copied = 2 * 4 * source.numel() / _seconds(partial(target.copy_, source), device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return Card(name, flops, copied)
 
 
 def _seconds(call: Callable[[], object], device: torch.device, times: int = 5) -> float:
@@ -125,19 +105,24 @@ def device_times(trainer: Trainer, sequences: Sequences, batches: list[Samples])
 
 def bytes_of_step(trainer: Trainer, sequences: Sequences, batch: Samples) -> float:
     """Bytes of table rows that a step must move: each distinct row and Adam's two moments are read and written."""
-    drawn, _ = trainer._draw(sequences, batch)
-    return 2.0 * 3 * 4 * len(drawn.items) * trainer.model.config.dim
+    return 2.0 * 3 * 4 * distinct_items(trainer, sequences, batch) * trainer.model.config.dim
 
 
 def point(
-    way: str, items: int, trainer: Trainer, sequences: Sequences, batches: list[Samples], card: Card, rates: list[float]
+    way: str,
+    items: int,
+    trainer: Trainer,
+    sequences: Sequences,
+    batches: list[Samples],
+    speeds: Speeds,
+    rates: list[float],
 ) -> Point:
     """Add to measured rates what one way's step consists of."""
     products, busy = device_times(trainer, sequences, batches[:3])
     with FlopCounterMode(display=False) as counted:
         trainer.train_step(sequences, batches[0])
     flop, moved, found = float(counted.get_total_flops()), bytes_of_step(trainer, sequences, batches[0]), spread(rates)
-    least = max(flop / card.flops["bfloat16" if way == "bfloat16" else "float32"], moved / card.copied)
+    least = Work(moved, flop).floor(speeds, bfloat16=way == "bfloat16")
     took = len(batches[0]) / found.median
     return Point(
         items, way, found.median, min(rates), max(rates), products, min(1.0, busy / took), flop, moved, least / took
@@ -183,7 +168,7 @@ def main() -> None:
     options = parser.parse_args()
     started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
-    card = measured_card(device, 256 if options.quick else 8192 if device.type == "cuda" else 2048)
+    speeds = measure_speeds(device, options.quick)
     shape = Shape(batch=64) if options.quick else Shape(batch=8192 if device.type == "cuda" else 1024, history=50)
     steps, rounds = (3, 2) if options.quick else (30, 5)
     points, theirs = list[Point](), dict[int, float]()
@@ -200,7 +185,7 @@ def main() -> None:
         for _ in range(rounds):
             for way, trainer in made.items():
                 rates[way].append(shape.batch / seconds_per_step(trainer, sequences, batches))
-        points += [point(way, items, each, sequences, batches, card, rates[way]) for way, each in made.items()]
+        points += [point(way, items, each, sequences, batches, speeds, rates[way]) for way, each in made.items()]
         for each in points[-len(made) :]:
             print(
                 f"{items:>10,}  {each.way:<18}{each.rate:>12,.0f} samples/s ({each.low:,.0f} to {each.high:,.0f})"
@@ -211,7 +196,12 @@ def main() -> None:
             theirs[items] = rate
             print(f"{items:>10,}  {'torch-rechub':<18}{rate:>12,.0f} samples/s", flush=True)
     if options.out is not None:
-        found = {"machine": machine(), "card": asdict(card), "points": [asdict(each) for each in points]}
+        found = {
+            "machine": machine(),
+            "device": device_name(device),
+            "speeds": asdict(speeds),
+            "points": [asdict(each) for each in points],
+        }
         options.out.write_text(json.dumps({**found, "torch-rechub": theirs}, indent=1), encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.generated_steps import (
     Shape,
+    device_name,
     distinct_items,
     fits,
     make_samples,
@@ -210,7 +211,6 @@ class _Run:
 
 
 def _sheet(device: torch.device, speeds: Speeds, rows: list[list[str]]) -> Sheet:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     columns = ["items", "d", "batch", "precision", "samples/s", "ms a step", "floor, ms", "/ floor", "MB", "GFLOP"]
     notes = [
         f"measured here: copy {speeds.bytes_per_second / 1e9:,.0f} GB/s, product "
@@ -219,4 +219,4 @@ def _sheet(device: torch.device, speeds: Speeds, rows: list[list[str]]) -> Sheet
     ]
     if device.type != "cuda":
         notes.append("no GPU at hand: this is the CPU")
-    return Sheet(f"Step time over its floor, {name}", columns, rows, notes)
+    return Sheet(f"Step time over its floor, {device_name(device)}", columns, rows, notes)

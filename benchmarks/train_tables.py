@@ -27,6 +27,7 @@ from benchmarks.generated_steps import (
     Law,
     Shape,
     TableOptimizer,
+    device_name,
     distinct_items,
     fits,
     make_samples,
@@ -60,16 +61,10 @@ def run(options: Options, device: torch.device | None = None) -> Finding:
     speed = _speed(options, fitting, device)
     memory = _memory(options, fitting, device)
     return Finding(
-        {"device": _name(device), "speed": speed.figures, "memory": memory.figures},
+        {"device": device_name(device), "speed": speed.figures, "memory": memory.figures},
         [*speed.sheets, *memory.sheets],
         speed.targets,
     )
-
-
-def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _speed(options: Options, sizes: list[int], device: torch.device) -> Finding:

@@ -16,6 +16,7 @@ from mind.evaluation import Evaluation
 from mind.interests import Interests
 from mind.recommender import Recommender, load
 from mind.settings import Settings
+from mind_core.special_rows import FIRST_ITEM
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
@@ -203,13 +204,9 @@ class FittedModel:
 
     @cached_property
     def _names(self) -> dict[Any, str]:
-        """What to print for an item's id: its first column to show, if there is one."""
-        items = self._saved.items
-        columns = [name for name in items.column_names if name.startswith("show_")]
-        if not columns:
-            return {}
-        pairs = zip(items["id"].to_pylist(), items[columns[0]].to_pylist(), strict=True)
-        return {item: str(name) for item, name in pairs if name is not None}
+        """What to print for an item's id."""
+        names = self._saved.item_names()
+        return {item: names[index] for index, item in enumerate(self._saved.item_ids.to_pylist(), FIRST_ITEM)}
 
     def _of_histories(self, config: Config, histories: list[Sequence[Any]], why: bool) -> pd.DataFrame:
         if why:

@@ -124,35 +124,34 @@ def sampled_softmax_loss(
         exact, exact_ids = torch.cat([exact, scores.to(exact.dtype)], 1), torch.cat([exact_ids, own.ids], 1)
     if left_out is not None:
         exact_ids = torch.cat([exact_ids, left_out], 1)
-    slot, place = places(negative_ids, exact_ids)
+    slot, place, count = places(negative_ids, exact_ids)
     loss: Tensor = _BestMatchSoftmax.apply(  # type: ignore[no-untyped-call]
-        vectors / temperature, exact / temperature, slot, place, negatives, log_expected
+        vectors / temperature, exact / temperature, slot, place, count, negatives, log_expected
     )
     return loss
 
 
-def places(negative_ids: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+def places(negative_ids: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, int]:
     """Find `ids` among the negatives: what `contained` asks, for all rows at once.
 
     Returns
     -------
     slot (B, E), which of the distinct negatives each of `ids` is, or their number D if it was not drawn; place (N,),
-    which of them each negative is.
+    which of them each negative is; D.
     """
     distinct, place = negative_ids.unique(return_inverse=True)
-    if (
-        len(distinct) and int(distinct[-1] - distinct[0]) == len(distinct) - 1
-    ):  # all items of a range: nothing to search
+    count = len(distinct)
+    if count and int(distinct[-1] - distinct[0]) == count - 1:  # all of a range: nothing to search
         slot = ids - distinct[0]
-        return torch.where((slot < 0) | (slot >= len(distinct)), len(distinct), slot), place
-    slot = torch.searchsorted(distinct, ids).clamp_(max=len(distinct) - 1)
-    return torch.where(distinct[slot] == ids, slot, len(distinct)), place
+        return torch.where((slot < 0) | (slot >= count), count, slot), place, count
+    slot = torch.searchsorted(distinct, ids).clamp_(max=count - 1)
+    return torch.where(distinct[slot] == ids, slot, count), place, count
 
 
-def contained(slot: Tensor, place: Tensor) -> Tensor:
+def contained(slot: Tensor, place: Tensor, count: int) -> Tensor:
     """(B, N) bool: negative n is one of the items of row b.
 
-    slot, place : as `places` finds them.
+    slot, place, count : as `places` finds them.
 
     Examples
     --------
@@ -161,7 +160,7 @@ def contained(slot: Tensor, place: Tensor) -> Tensor:
     """
     if slot.shape[1] == 1:
         return slot == place
-    found = torch.zeros(len(slot), int(place.max()) + 2, dtype=torch.bool, device=slot.device)
+    found = torch.zeros(len(slot), count + 1, dtype=torch.bool, device=slot.device)
     return found.scatter_(1, slot, True)[:, place]
 
 
@@ -181,6 +180,7 @@ class _BestMatchSoftmax(torch.autograd.Function):
         exact: Tensor,
         slot: Tensor,
         place: Tensor,
+        drawn: int,
         negatives: Tensor,
         log_expected: Tensor,
     ) -> Tensor:
@@ -193,7 +193,9 @@ class _BestMatchSoftmax(torch.autograd.Function):
             own = vectors[part].transpose(0, 1).reshape(-1, dim)  # (K * tile, d)
             scores = (own @ negatives.T).view(count, -1, len(negatives))  # (K, tile, N)
             best = scores.amax(0)
-            logits = (best.to(exact.dtype) - log_expected).masked_fill_(contained(slot[part], place), float("-inf"))
+            logits = (best.to(exact.dtype) - log_expected).masked_fill_(
+                contained(slot[part], place, drawn), float("-inf")
+            )
             top = torch.maximum(logits.amax(1), exact[part].amax(1))
             exponents, exact_exponents = logits.sub_(top.unsqueeze(1)).exp_(), (exact[part] - top.unsqueeze(1)).exp()
             total = exponents.sum(1) + exact_exponents.sum(1)
@@ -215,4 +217,4 @@ class _BestMatchSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         vectors, exact, negatives = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad * vectors, grad * exact, None, None, grad * negatives, None
+        return grad * vectors, grad * exact, None, None, None, grad * negatives, None

@@ -26,7 +26,7 @@ from pipelines.dataset.part_files import superseded
 from pipelines.dataset.splits import SPLITS, SplitName
 from pipelines.log.ids import as_array
 from pipelines.models.users.here import PassHere
-from pipelines.models.users.worker import Places, UserPass, UserWorker
+from pipelines.models.users.worker import PassInput, Places, UserPass, UserWorker
 from pipelines.storage.home_files import read_in_place
 
 SLICE_USERS = 1024
@@ -62,13 +62,13 @@ def user_pass(
     places = places_of(dataset, files)
     columns = ["user", "items", "targets", *(f"profile_{each.name}" for each in dataset.manifest.profile_features)]
     size = slice_users or SLICE_USERS
-    if fits_here(config, int((places >= 0).sum()), dataset.manifest.items):
-        threads = min(config.train.workers, cores())
-        yield PassHere(files, columns, places, worker, folders, arguments, shared or {}, size, threads)
+    given = PassInput(files, columns, places, worker, folders, arguments, shared or {}, size)
+    if fits_here(config, given.users, dataset.manifest.items):
+        yield PassHere(given, threads=min(config.train.workers, cores()))
         return
     from pipelines.models.users.on_ray import pass_on_ray  # imports Ray, which a few users do not need
 
-    with pass_on_ray(config, files, columns, places, worker, folders, arguments, shared or {}, size) as found:
+    with pass_on_ray(config, given) as found:
         yield found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks.generated_steps import Shape, make_samples, make_sequences, make_trainer
-from benchmarks.gpu import WAYS, Card, bytes_of_step, measured_card, point, trainers
+from benchmarks.gpu import WAYS, bytes_of_step, point, trainers
+from benchmarks.train_floor import Speeds, measure_speeds
 
 SHAPE = Shape(dim=8, history=5, interests=2, batch=16)
 SEQUENCES = make_sequences(50, "zipf", 2_000)
@@ -21,8 +22,8 @@ def test_every_way_has_a_trainer_of_its_own_and_bfloat16_is_one_of_them() -> Non
 
 def test_a_point_is_told_in_shares_and_against_the_roofline() -> None:
     trainer = make_trainer(SEQUENCES, 50, SHAPE)
-    card = Card("one flop a second", {"float32": 1.0, "bfloat16": 1.0}, 1e30)
-    found = point("float32", 50, trainer, SEQUENCES, BATCHES, card, [80.0, 100.0, 120.0])
+    speeds = Speeds(bytes_per_second=1e30, float32=1.0, bfloat16=1.0)
+    found = point("float32", 50, trainer, SEQUENCES, BATCHES, speeds, [80.0, 100.0, 120.0])
     assert (found.rate, found.low, found.high) == (100.0, 80.0, 120.0)
     assert 0 < found.products < 1
     assert 0 < found.busy <= 1
@@ -38,5 +39,5 @@ def test_bytes_of_a_step_are_those_of_its_distinct_rows() -> None:
 
 
 def test_a_card_is_measured() -> None:
-    card = measured_card(torch.device("cpu"), 64)
-    assert min(*card.flops.values(), card.copied) > 0
+    speeds = measure_speeds(torch.device("cpu"), quick=True)
+    assert min(speeds.float32, speeds.bfloat16, speeds.bytes_per_second) > 0

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from pipelines.log.ids import as_array
-from pipelines.models.users.worker import Places, UserWorker
+from pipelines.models.users.worker import PassInput, Places, UserWorker
 from pipelines.progress import progress
 from pipelines.storage.home_files import read_in_place
 
@@ -19,21 +18,12 @@ from pipelines.storage.home_files import read_in_place
 class PassHere:
     """One pass over all users, on as many threads as there would be actors of one; the bits are the same."""
 
-    def __init__(
-        self,
-        files: Sequence[str],
-        columns: Sequence[str],
-        places: Places,
-        worker: type[UserWorker],
-        folders: Sequence[Path],
-        arguments: Mapping[str, Any],
-        shared: Mapping[str, Any],
-        slice_users: int,
-        threads: int,
-    ) -> None:
-        self.users = int((places >= 0).sum())
-        self._slices = slices_of(files, columns, places, slice_users)
-        self._worker: Callable[[], UserWorker] = partial(worker, [Path(each) for each in folders], shared, **arguments)
+    def __init__(self, given: PassInput, threads: int) -> None:
+        self.users = given.users
+        self._slices = slices_of(given.files, given.columns, given.places, given.slice_users)
+        self._worker: Callable[[], UserWorker] = partial(
+            given.worker, [Path(each) for each in given.folders], given.shared, **given.arguments
+        )
         self._threads, self._seconds = threads, 0.0
 
     def blocks(self, description: str) -> Iterator[pa.Table]:

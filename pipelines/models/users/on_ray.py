@@ -11,7 +11,7 @@ the models are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from pipelines.cluster.ray_data import executed
 from pipelines.cluster.session import core_lines_hidden, ray_session
 from pipelines.config.schema import Config
 from pipelines.log.ids import as_array
-from pipelines.models.users.worker import Places, UserWorker
+from pipelines.models.users.worker import PassInput, Places
 from pipelines.progress import progress
 from pipelines.storage.home_files import located
 
@@ -61,51 +61,30 @@ def _shared(references: dict[str, Any]) -> Shared:
 
 
 @contextmanager
-def pass_on_ray(
-    config: Config,
-    files: Sequence[str],
-    columns: Sequence[str],
-    places: Places,
-    worker: type[UserWorker],
-    folders: Sequence[Path],
-    arguments: Mapping[str, Any],
-    shared: Mapping[str, Any],
-    slice_users: int,
-) -> Iterator[PassOnRay]:
-    """Have Ray inside the block, and a pass on it; the parameters are those of `user_pass` and what it found."""
+def pass_on_ray(config: Config, given: PassInput) -> Iterator[PassOnRay]:
+    """Have Ray inside the block, and a pass on it."""
     with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
-        yield PassOnRay(config, files, columns, places, worker, folders, arguments, shared, slice_users)
+        yield PassOnRay(config, given)
 
 
 class PassOnRay:
     """One pass over all users; needs a Ray session."""
 
-    def __init__(
-        self,
-        config: Config,
-        files: Sequence[str],
-        columns: Sequence[str],
-        places: Places,
-        worker: type[UserWorker],
-        folders: Sequence[Path],
-        arguments: Mapping[str, Any],
-        shared: Mapping[str, Any],
-        slice_users: int,
-    ) -> None:
-        self.slice_users, self.users = slice_users, int((places >= 0).sum())
-        filesystem, paths = located(files)
+    def __init__(self, config: Config, given: PassInput) -> None:
+        self.slice_users, self.users = given.slice_users, given.users
+        filesystem, paths = located(given.files)
         with _light_reader():
             read = ray.data.read_parquet(paths, filesystem=filesystem, include_paths=True, partitioning=None)
         numbers = {_tail(path): number for number, path in enumerate(paths)}
-        rows = read.select_columns([*columns, "path"]).map_batches(
-            partial(rows_that_count, numbers=numbers, places=ray.put(places)), batch_format="pyarrow"
+        rows = read.select_columns([*given.columns, "path"]).map_batches(
+            partial(rows_that_count, numbers=numbers, places=ray.put(given.places)), batch_format="pyarrow"
         )
-        actors = actors_of(config, -(-self.users // slice_users))
-        self.results = rows.repartition(target_num_rows_per_block=slice_users, strict=True).map_batches(
-            worker,
+        actors = actors_of(config, -(-self.users // self.slice_users))
+        self.results = rows.repartition(target_num_rows_per_block=self.slice_users, strict=True).map_batches(
+            given.worker,
             batch_format="pyarrow",
-            fn_constructor_args=([Path(folder) for folder in folders], Shared(shared)),
-            fn_constructor_kwargs=dict(arguments),
+            fn_constructor_args=([Path(folder) for folder in given.folders], Shared(given.shared)),
+            fn_constructor_kwargs=dict(given.arguments),
             **actors,
         )
         self.results.context.execution_options.preserve_order = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,6 +50,31 @@ class UserWorker:
     def work(self, table: pa.Table, **arguments: Any) -> pa.Table:
         """Do the subclass's part of `__call__`."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PassInput:
+    """What a pass goes over and with what, wherever it runs.
+
+    files, columns : of the splits, in order, and what is read of them.
+    places : by user index, the number of the file whose row counts; -1 without any.
+    worker, folders, arguments, shared : see `UserWorker`; arguments are those of its `work`.
+    slice_users : rows that it gets at a time.
+    """
+
+    files: Sequence[str]
+    columns: Sequence[str]
+    places: Places
+    worker: type[UserWorker]
+    folders: Sequence[Path]
+    arguments: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    slice_users: int
+
+    @property
+    def users(self) -> int:
+        """Count the users of whom a row counts."""
+        return int((self.places >= 0).sum())
 
 
 class UserPass(Protocol):

@@ -21,8 +21,10 @@ from mlflow.types import ColSpec, Schema
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.tracking import delivery
+from pipelines.tracking.client import store_client
 from pipelines.tracking.outbox import Outbox, outbox_of
 from pipelines.tracking.run import Tracker, known_run, open_run
+from pipelines.tracking.store import database_of, own_database
 from tests.pipelines.tracking.test_run import SERVED, artifacts, stored
 
 REAL = delivery.told
@@ -217,11 +219,6 @@ def test_a_table_as_an_example_survives_the_outbox() -> None:
 
 def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that is killed while MLflow makes its tables leaves nothing that the next one stumbles over."""
-    import mlflow
-
-    from pipelines.tracking.client import store_client
-    from pipelines.tracking.store import database_of, own_database
-
     uri, real = own_database(tmp_path), mlflow.MlflowClient
     seen = []
 
