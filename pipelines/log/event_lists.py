@@ -28,7 +28,8 @@ def is_list(kind: pa.DataType) -> bool:
 def row_an_event(table: pa.Table, source: EventSource) -> tuple[pa.Table, list[str]]:
     """Unroll the lists of a block, if its items or times are lists; and write the rows whose lists do not go together.
 
-    Lists of a row must be of one length; a row of which all are empty or missing has no event.
+    Lists of a row must be of one length. A row of empty lists has no event; a missing list is a missing value, so that
+    the row is counted and set aside like any other that lacks one.
 
     >>> block = pa.table({"user": [7], "item": [[1, 2]], "time": [[10, 20]]})
     >>> row_an_event(block, EventSource(path="x"))[0].to_pylist()
@@ -38,7 +39,7 @@ def row_an_event(table: pa.Table, source: EventSource) -> tuple[pa.Table, list[s
     if not {source.item, source.time} & set(names):
         return table, []
     lists = {name: _lists(table[name]) for name in names}
-    lengths = {name: pc.fill_null(pc.list_value_length(each), 0).to_numpy() for name, each in lists.items()}
+    lengths = {name: pc.list_value_length(each).to_numpy() for name, each in lists.items()}
     length = lengths[names[0]]
     agree = np.all([each == length for each in lengths.values()], axis=0)
     wrong = [] if agree.all() else list(_lines(table.filter(pa.array(~agree))))
@@ -61,12 +62,14 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _lists(column: pa.ChunkedArray) -> pa.Array:
-    """Give a column of lists one layout."""
+    """Give a column of lists one layout; a missing list is one of a missing value."""
     array = as_array(column)
     kind = pa.large_list(array.type.value_type)
     if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
-        return pa.array(array.to_pylist(), kind)  # a view's cast has too few offsets, in Arrow 25
-    return array.cast(kind)
+        array = pa.array(array.to_pylist(), kind)  # a view's cast has too few offsets, in Arrow 25
+    else:
+        array = array.cast(kind)
+    return pc.if_else(pc.is_null(array), pa.scalar([None], kind), array) if array.null_count else array
 
 
 def _lines(rows: pa.Table) -> Iterator[str]:

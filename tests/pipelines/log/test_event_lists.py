@@ -63,13 +63,25 @@ def test_every_event_is_there_in_order_or_its_row_is_set_aside(rows: list[tuple[
     expected = [
         {"user": user, "item": item, "time": time}
         for user, (items, times) in enumerate(rows)
-        if len(items or []) == len(times or [])
-        for item, time in zip(items or [], times or [], strict=True)
+        if len(_events(items)) == len(_events(times))
+        for item, time in zip(_events(items), _events(times), strict=True)
     ]
     assert found.to_pylist() == expected
     assert [json.loads(line)["user"] for line in wrong] == [
-        user for user, (items, times) in enumerate(rows) if len(items or []) != len(times or [])
+        user for user, (items, times) in enumerate(rows) if len(_events(items)) != len(_events(times))
     ]
+
+
+def _events(values: list[Any] | None) -> list[Any]:
+    return [None] if values is None else values
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_missing_list_is_a_row_that_lacks_a_value(kind: pa.DataType) -> None:
+    table = pa.table({"user": [1, 2], "item": [7, 8], "time": pa.array([None, [1, 1]], kind)}).slice(0, 1)
+    found, wrong = row_an_event(table, SOURCE)
+    assert found.to_pylist() == [{"user": 1, "item": 7, "time": None}]
+    assert wrong == []
 
 
 def test_few_rows_with_long_lists_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
