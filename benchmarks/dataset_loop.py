@@ -30,6 +30,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import TrainData, build_model, horizon_of, load_data
+from pipelines.training.labels import label_rule
 from pipelines.training.loop import build_trainer, validations
 from pipelines.training.memory_input import MemoryInput
 
@@ -53,10 +54,11 @@ class Data:
         return self.arrays.train
 
 
-def load(dataset: Dataset) -> Data:
+def load(dataset: Dataset, config: Config) -> Data:
     """Read what a worker of `mind train` reads."""
     train, validation = dataset.table("train"), dataset.table("validation")
-    return Data(dataset, load_data(dataset, train, validation), train, validation)
+    arrays = load_data(dataset, train, validation, rule=label_rule(config.train, dataset))
+    return Data(dataset, arrays, train, validation)
 
 
 def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
@@ -153,7 +155,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    config, data = load_config(arguments.conf), load(Dataset.open(arguments.dataset))
+    config = load_config(arguments.conf)
+    data = load(Dataset.open(arguments.dataset), config)
     print(json.dumps({"rates": samples_per_second(config, data, arguments.optimizer, arguments.steps)}))
 
 

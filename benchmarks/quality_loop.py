@@ -81,7 +81,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    config, data = load_config(arguments.conf), load(Dataset.open(arguments.dataset))
+    config = load_config(arguments.conf)
+    data = load(Dataset.open(arguments.dataset), config)
     take_turns(config, data, arguments.optimizer, evaluated_users(data, arguments.users))
 
 

@@ -34,6 +34,7 @@ from pipelines.dataset.tensors import feature_specs, to_sequences
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.synthetic import generate
 from pipelines.training.data import columns_to_train, read_data
+from pipelines.training.labels import label_rule
 from pipelines.training.loop import build_trainer
 from pipelines.training.memory_input import Step
 from pipelines.training.stream_input import Chunk, RayReader, StreamInput, cut, prefetched
@@ -119,9 +120,10 @@ def loop(settings: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     dataset = Dataset.open(config.dataset_path)
     data = read_data(dataset, config.train, streamed=True)
-    reader = RayReader(columns_to_train(dataset))
+    rule = label_rule(config.train, dataset)
+    reader = RayReader(columns_to_train(dataset) + rule.columns)
     profile = feature_specs(dataset.manifest.profile_features)
-    given = StreamInput(config.train, dataset.split_files("train"), reader, profile, torch.device("cpu"))
+    given = StreamInput(config.train, dataset.split_files("train"), reader, profile, torch.device("cpu"), rule=rule)
     trainer = build_trainer(config, dataset, data, given, torch.device("cpu"), 0, 1)
     counts = dataset.manifest.splits["train"]
     rounds = []

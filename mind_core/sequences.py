@@ -28,11 +28,16 @@ class Sequences:
     items : (total,) item indices, flat.
     offsets : (n + 1,) int64; user u owns items[offsets[u]:offsets[u + 1]].
     profile : bags of the profile table, bag u * F + f, or None without profile features.
+    moments : (total,) int32, how many events back the user's first event of the same moment is, 0 at that event: of a
+        basket, say. A history then ends before the moment of its label. None: it ends at its label.
+    past : (n,) int64, how many of a user's oldest events are too old to be labels. None: none of them.
     """
 
     items: Tensor
     offsets: Tensor
     profile: Bags | None = None
+    moments: Tensor | None = None
+    past: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -41,6 +46,16 @@ class Sequences:
     def lengths(self) -> Tensor:
         return self.offsets.diff()
 
+    @property
+    def first_labels(self) -> Tensor:
+        """(n,) where each user's first label may stand: never the first event, which nothing comes before."""
+        return self.offsets[:-1] + (1 if self.past is None else self.past.clamp(min=1))
+
+    @property
+    def choices(self) -> Tensor:
+        """(n,) how many events of each user may be labels."""
+        return (self.offsets[1:] - self.first_labels).clamp_(min=0)
+
     @cached_property
     def repeats(self) -> Repeats:
         """Where each event's item comes again; found once, when it is first asked for."""
@@ -48,7 +63,8 @@ class Sequences:
 
     def to(self, device: torch.device | str) -> Sequences:
         profile = None if self.profile is None else self.profile.to(device)
-        return Sequences(self.items.to(device), self.offsets.to(device), profile)
+        of_labels = (None if each is None else each.to(device) for each in (self.moments, self.past))
+        return Sequences(self.items.to(device), self.offsets.to(device), profile, *of_labels)
 
     def profile_of(self, users: Tensor) -> Bags | None:
         """The profile bags of `users` (B,): B * F bags."""
@@ -191,12 +207,16 @@ def ends_before(
 ) -> Tensor:
     """Where the histories of labels end, so that a label is any of the next `horizon` events, each equally likely.
 
-    positions : (B,), of the labels.  Returns (B,), positions - 0 .. horizon - 1, but after a user's first event.
+    positions : (B,), of the labels.  Returns (B,), positions - 0 .. horizon - 1, then back to where that event's moment
+    begins, if the sequences know it; but after a user's first event.
     """
-    if horizon == 1:
-        return positions
-    back = torch.randint(0, horizon, positions.shape, generator=generator, device=positions.device)
-    return torch.minimum(positions, torch.maximum(positions - back, sequences.offsets[users] + 1))
+    ends = positions
+    if horizon > 1:
+        back = torch.randint(0, horizon, positions.shape, generator=generator, device=positions.device)
+        ends = torch.maximum(positions - back, sequences.offsets[users])
+    if sequences.moments is not None:
+        ends = ends - sequences.moments[ends]
+    return torch.minimum(positions, torch.maximum(ends, sequences.offsets[users] + 1))
 
 
 def packed(
@@ -215,18 +235,20 @@ def packed(
     if view.distinct:
         raise ValueError("a window of distinct items cannot be shared by several labels")
     index, inside = _newest_events(sequences, samples.users, samples.positions, view.max_history)
-    keys = torch.rand(index.shape, generator=generator, device=index.device).masked_fill(~inside, -1.0)
+    may_be = inside & (index + 1 >= sequences.first_labels[samples.users].unsqueeze(1))
+    keys = torch.rand(index.shape, generator=generator, device=index.device).masked_fill(~may_be, -1.0)
     if missing := max(0, labels - index.shape[1]):
         keys = functional.pad(keys, (0, missing), value=-1.0)
     drawn, newest_seen = keys.topk(labels, dim=1)  # (W, P), the place of the newest behaviour that a sample sees
     real, newest_seen = drawn >= 0, newest_seen.clamp(max=index.shape[1] - 1)
-    place = torch.arange(index.shape[1], device=index.device)
-    mask = (place <= newest_seen.unsqueeze(2)) & inside.unsqueeze(1)  # (W, P, L)
     ends = (index.gather(1, newest_seen) + 1).flatten()
     ahead = torch.randint(0, horizon, ends.shape, generator=generator, device=ends.device) if horizon > 1 else 0
     positions = torch.minimum(ends + ahead, (sequences.offsets[samples.users + 1] - 1).repeat_interleave(labels))
+    if sequences.moments is not None:
+        ends = torch.maximum(ends - sequences.moments[ends], index[:, 0].repeat_interleave(labels) + 1)
+    mask = ((index.unsqueeze(1) < ends.view(-1, labels, 1)) & inside.unsqueeze(1)).flatten(0, 1)  # (W * P, L)
     items = torch.where(inside, sequences.items[index].long(), 0)
-    profile, mask = sequences.profile_of(samples.users), mask.flatten(0, 1)
+    profile = sequences.profile_of(samples.users)
     if not view.traits:
         return Packed(items, positions, real.flatten(), mask, profile)
     users, index = (each.repeat_interleave(labels, 0) for each in (samples.users, index))
@@ -254,11 +276,12 @@ class Samples:
 
 
 class AllTargets:
-    """Every position but a sequence's first is a label: these samples by number, in file order, none of them stored."""
+    """Every event that may be a label is one: these samples by number, in file order, none of them stored."""
 
     def __init__(self, sequences: Sequences):
         self.sequences = sequences
-        self.first = functional.pad((sequences.lengths - 1).clamp_(min=0).cumsum(0), (1, 0))  # (n + 1,) of each user
+        self.first = functional.pad(sequences.choices.cumsum(0), (1, 0))  # (n + 1,) of each user
+        self.start = sequences.first_labels
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -266,16 +289,17 @@ class AllTargets:
     def __getitem__(self, numbers: Tensor) -> Samples:
         """Samples `numbers` (S,) int64."""
         users = torch.searchsorted(self.first, numbers, right=True) - 1
-        return Samples(users, self.sequences.offsets[users] + 1 + numbers - self.first[users])
+        return Samples(users, self.start[users] + numbers - self.first[users])
 
 
 class DrawnTargets:
-    """`per_user` labels drawn uniformly, with replacement, from each user with at least two events; the draws are fixed
-    by `key`. These samples by number, in file order, none of them stored."""
+    """`per_user` labels drawn uniformly, with replacement, from those of each user who has any; the draws are fixed by
+    `key`. These samples by number, in file order, none of them stored."""
 
     def __init__(self, sequences: Sequences, per_user: int, *key: object):
         self.sequences, self.per_user, self.key = sequences, per_user, key
-        self.users = (sequences.lengths >= 2).nonzero().squeeze(1)
+        self.start, self.choices = sequences.first_labels, sequences.choices
+        self.users = self.choices.nonzero().squeeze(1)
 
     def __len__(self) -> int:
         return self.per_user * len(self.users)
@@ -283,14 +307,12 @@ class DrawnTargets:
     def __getitem__(self, numbers: Tensor) -> Samples:
         """Samples `numbers` (S,) int64."""
         users = self.users[numbers.div(self.per_user, rounding_mode="floor")]
-        start = self.sequences.offsets[users]
-        choices = self.sequences.offsets[users + 1] - start - 1
-        return Samples(users, start + 1 + draw(numbers, choices, *self.key))
+        return Samples(users, self.start[users] + draw(numbers, self.choices[users], *self.key))
 
 
 class WindowEnds:
     """The last label of each window that a sequence is cut into, the newest window first to be full: these samples by
-    number, in file order, none of them stored. Every event but a sequence's first is the label of one window.
+    number, in file order, none of them stored. Every event that may be a label is that of one window.
 
     Parameters
     ----------
@@ -299,7 +321,7 @@ class WindowEnds:
 
     def __init__(self, sequences: Sequences, longest: int):
         self.sequences, self.longest = sequences, longest
-        windows_of = (sequences.lengths - 1).clamp_(min=0).add_(longest - 1).div_(longest, rounding_mode="floor")
+        windows_of = (sequences.choices + longest - 1).div_(longest, rounding_mode="floor")
         self.first = functional.pad(windows_of.cumsum(0), (1, 0))  # (n + 1,) of each user
 
     def __len__(self) -> int:

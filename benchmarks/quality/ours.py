@@ -26,6 +26,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.evaluation.baselines import fit_baselines
 from pipelines.training.data import columns_to_train, load_data, read_data, train_table, validation_rows
+from pipelines.training.labels import label_rule
 
 
 def config_of(conf: Path, settings: dict[str, Any]) -> Config:
@@ -39,11 +40,11 @@ def config_of(conf: Path, settings: dict[str, Any]) -> Config:
 def model(name: str, config: Config, dataset: Dataset, settings: dict[str, Any]) -> tuple[Scorer, dict[str, Any]]:
     """Train a preset."""
     if settings["quick"]:
-        columns = columns_to_train(dataset)
-        train = train_table(dataset, ["user", *columns], False).sort_by("user").slice(0, FEW.train)
+        columns, rule = columns_to_train(dataset), label_rule(config.train, dataset)
+        train = train_table(dataset, ["user", *columns, *rule.columns], False).sort_by("user").slice(0, FEW.train)
         validation = dataset.tables("validation", ["user", *columns, "targets"])
         rows = validation_rows(validation, config.train.validation_users, config.train.seed)
-        data = load_data(dataset, train, rows)
+        data = load_data(dataset, train, rows, rule=rule)
     else:
         data = read_data(dataset, config.train)
     trained = train_best(config, dataset, data, settings["cap_seconds"])

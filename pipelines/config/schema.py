@@ -222,6 +222,10 @@ class TrainConfig(Section):
         None, ge=1
     )  # a label is any of the next so many events: what a user comes back for, not
     # only what follows in a basket. None: as many as a validation user has targets, so 1 with leave_one_out
+    cut: Literal["event", "moment"] | None = None  # where the history before a label ends: at the label, or before all
+    # events of its time, such as a basket's. None: moment with the temporal protocol, whose test histories end so
+    label_share: float = Field(1.0, gt=0, le=1)  # labels are among the newest share of the train events, by time: what
+    # is bought changes with the season. Older events are history
     targets_per_user: int | None = Field(None, ge=1)  # drawn anew each epoch; None: every position is a target
     behaviour_dropout: float = Field(0.2, ge=0, lt=1)  # share of behaviours hidden from the user encoder
     input: Literal["auto", "memory", "stream"] = "auto"  # how a worker holds the train split: all of it in memory, or
@@ -246,6 +250,14 @@ class TrainConfig(Section):
     # finite goes on from its last checkpoint at half the rates, five times at most
     max_failures: int = Field(3, ge=0)  # worker crashes survived by going back to the last checkpoint
     seed: Seed = 0
+
+    def cuts_by_moment(self, protocol: str) -> bool:
+        """Say whether histories end before their label's moment: as set, or as those of a split of `protocol` do."""
+        return self.cut == "moment" or (self.cut is None and protocol == "temporal")
+
+    def uses_times(self, protocol: str) -> bool:
+        """Say whether a training on a split of `protocol` reads the times of events."""
+        return self.cuts_by_moment(protocol) or self.label_share < 1
 
     @property
     def samples_per_step(self) -> int:

@@ -11,6 +11,7 @@ from pipelines.plan.constants import (
     EVENT_BYTES,
     EVENTS_PER_PART,
     EXCHANGED_AT_ONCE,
+    LABEL_BYTES,
     MEMORY_SHARE,
     PROFILE_BYTES,
     REPEATS_BYTES,
@@ -72,6 +73,7 @@ def input_bytes(workload: Workload) -> float:
     """Count the bytes of the train split held in memory.  Source: pipelines.training.memory_input.memory_bytes."""
     each = USER_BYTES + PROFILE_BYTES * workload.profile_features
     event = EVENT_BYTES + REPEATS_BYTES * workload.config.model.uses_traits
+    event += LABEL_BYTES * workload.config.train.uses_times(workload.config.data.split.protocol)
     return event * workload.train_events + each * workload.train_users
 
 

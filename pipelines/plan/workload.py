@@ -106,6 +106,7 @@ class Workload:
     @property
     def samples(self) -> float:
         """S of an epoch: every event but a user's first, or `targets_per_user` of users with two in the train split.
+        Of those, `label_share`.
 
         leave_one_out: U (m q^3 + q (1 - q)), as n >= 4 leaves n - 3 samples and n = 2 leaves one.
         Source: mind_core.sequences.AllTargets and DrawnTargets.
@@ -115,7 +116,7 @@ class Workload:
             each = self.length - 1 if drawn is None else drawn * q
         else:
             each = self.length * q**3 + q * (1 - q) if drawn is None else drawn * (q**3 + q * (1 - q))
-        return self.train_users * each
+        return self.train_users * each * (self.config.train.label_share if drawn is None else 1)
 
     @property
     def steps(self) -> int:

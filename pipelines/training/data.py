@@ -30,6 +30,7 @@ from pipelines.dataset.tensors import (
 )
 from pipelines.log.ids import as_array, hash64
 from pipelines.models.room import require_room
+from pipelines.training.labels import EVERY_EVENT, HELD_OUT, LabelRule, label_rule, train_sequences
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,18 @@ def horizon_of(config: TrainConfig, dataset: Dataset) -> int:
 
 
 def load_data(
-    dataset: Dataset, train: pa.Table | None, validation: pa.Table, include_validation: bool = False
+    dataset: Dataset,
+    train: pa.Table | None,
+    validation: pa.Table,
+    include_validation: bool = False,
+    rule: LabelRule = EVERY_EVENT,
 ) -> TrainData:
     """Load flat arrays from the Arrow tables of the splits; `include_validation`: as `train` was read."""
     manifest = dataset.manifest
     profile = feature_specs(manifest.profile_features)
     validation = validation.sort_by("user")
     return TrainData(
-        None if train is None else to_sequences(train, profile),
+        None if train is None else train_sequences(train, profile, rule),
         to_sequences(validation, profile),
         to_targets(validation),
         *load_items(dataset, include_validation),
@@ -106,9 +111,10 @@ def load_data(
 def read_data(dataset: Dataset, config: TrainConfig, streamed: bool = False) -> TrainData:
     """Read what a worker holds of a dataset; `streamed`: without the train split."""
     columns, everything = columns_to_train(dataset), config.include_validation
-    train = None if streamed else train_table(dataset, columns, everything)
+    rule = EVERY_EVENT if streamed else label_rule(config, dataset)
+    train = None if streamed else train_table(dataset, columns + rule.columns, everything)
     tables = dataset.tables("validation", ["user", *columns, "targets"])
-    return load_data(dataset, train, validation_rows(tables, config.validation_users, config.seed), everything)
+    return load_data(dataset, train, validation_rows(tables, config.validation_users, config.seed), everything, rule)
 
 
 def train_table(dataset: Dataset, columns: list[str], include_validation: bool) -> pa.Table:
@@ -125,8 +131,18 @@ def with_targets(train: pa.Table, validation: pa.Table) -> pa.Table:
     train : user, items, ....  validation : the same and targets; items are what comes before the targets.
     """
     whole = with_held_out(validation).drop_columns("targets")
+    if "times" in whole.column_names:
+        whole = whole.set_column(whole.schema.get_field_index("times"), "times", _with_held_out_times(validation))
     others = train.filter(pc.invert(pc.is_in(train["user"], value_set=validation["user"].combine_chunks())))
     return pa.concat_tables([others.select(whole.column_names), whole.cast(others.select(whole.column_names).schema)])
+
+
+def _with_held_out_times(validation: pa.Table) -> pa.ChunkedArray:
+    """Return the times with one more for each target: that of a moment after all others."""
+    lengths = validation["targets"].combine_chunks().value_lengths()
+    offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy())])
+    held_out = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.full(offsets[-1], HELD_OUT)))
+    return with_held_out(pa.table({"items": validation["times"], "targets": held_out}))["items"]
 
 
 def load_items(dataset: Dataset, include_validation: bool = False) -> tuple[Bags, torch.Tensor, torch.Tensor]:

@@ -17,12 +17,14 @@ from mind_core.sequences import AllTargets, DrawnTargets, Samples, Sequences, Wi
 from mind_core.shuffle import Permutation
 from pipelines.config.schema import TrainConfig
 from pipelines.dataset.dataset import SplitCounts
+from pipelines.errors import UserError
 
 MEMORY_SHARE = 0.5  # of a worker's part of its node's memory that the train split may take
 # measured: how resident memory grows while 20 M and 50 M events of 0.2 M to 5 M users are read and trained on
 EVENT_BYTES = 14  # item 4, and what reading it leaves to Arrow's pool; steps add some 20 MB, however many events
 REPEATS_BYTES = 20  # of it and of each event, where a model asks for traits: mind_core.repeats
 USER_BYTES = 24  # where a sequence begins 8, where its samples begin 8, and while those are found 8
+LABEL_BYTES = 12  # and of each event, where times say which are labels: 4, and its time, 8, until that is known
 PROFILE_BYTES = 20  # per user and feature: an offset, a row, a weight
 CHUNK = 2**16  # samples whose places are computed together
 
@@ -59,21 +61,33 @@ class TrainInput(Protocol):
         ...
 
 
-def memory_bytes(counts: SplitCounts, profile_features: int, *, traits: bool = False) -> int:
-    """Say what holding the split in memory takes a worker, at the peak."""
-    event = EVENT_BYTES + REPEATS_BYTES * traits
+def memory_bytes(counts: SplitCounts, profile_features: int, *, traits: bool = False, timed: bool = False) -> int:
+    """Say what holding the split in memory takes a worker, at the peak.
+
+    traits : the model asks for them.  timed : times say which events are labels.
+    """
+    event = EVENT_BYTES + REPEATS_BYTES * traits + LABEL_BYTES * timed
     return counts.events * event + counts.users * (USER_BYTES + profile_features * PROFILE_BYTES)
 
 
 def choose_input(
-    config: TrainConfig, counts: SplitCounts, profile_features: int, node_memory: float, *, traits: bool = False
+    config: TrainConfig,
+    counts: SplitCounts,
+    profile_features: int,
+    node_memory: float,
+    *,
+    traits: bool = False,
+    timed: bool = False,
 ) -> Literal["memory", "stream"]:
     """Say what `train.input: auto` means for a train split, all workers on one node of `node_memory` bytes."""
     if config.input != "auto":
         return config.input
     if config.include_validation:  # the streamed files have none of it
         return "memory"
-    fits = memory_bytes(counts, profile_features, traits=traits) <= MEMORY_SHARE * node_memory / config.workers
+    fits = (
+        memory_bytes(counts, profile_features, traits=traits, timed=timed)
+        <= MEMORY_SHARE * node_memory / config.workers
+    )
     return "memory" if fits else "stream"
 
 
@@ -87,7 +101,7 @@ class MemoryInput:
     def __init__(self, config: TrainConfig, sequences: Sequences, rank: int = 0, ranks: int = 1, max_history: int = 1):
         self.config, self.sequences, self.rank, self.ranks = config, sequences, rank, ranks
         self.max_history = max_history
-        self.size = len(self.samples(0))  # of every epoch
+        self.size = require_samples(len(self.samples(0)), config)  # of every epoch
 
     def samples(self, epoch: int) -> SamplesByNumber:
         """Return the samples of an epoch, in file order."""
@@ -129,6 +143,21 @@ def samples_of(config: TrainConfig, sequences: Sequences, max_history: int, *key
     return AllTargets(sequences)
 
 
+def require_samples(samples: int, config: TrainConfig) -> int:
+    """Return the samples of an epoch.
+
+    Raises
+    ------
+    UserError
+        If there are none: who did anything lately did it for the first time.
+    """
+    if not samples:
+        raise UserError(f"train.label_share={config.label_share:g}: none of the newest events comes after another of "
+                        "its user, so there is nothing to predict; give a larger share, at most 1"
+                        )  # fmt: skip
+    return samples
+
+
 def epoch_steps(samples: int, batch_size: int, ranks: int) -> int:
     """Count the steps of an epoch, each of at most batch_size // ranks samples per rank: the same for both inputs."""
     return -(-samples // (ranks * rank_batch(batch_size, ranks)))
@@ -140,13 +169,14 @@ def rank_batch(batch_size: int, ranks: int) -> int:
 
 
 def count_labels(sequences: Sequences, drawn: bool, items: int) -> Tensor:
-    """Count labels in an epoch, (items,) float64; `drawn`: users have equally many, uniform over all but the first."""
+    """Count labels in an epoch, (items,) float64; `drawn`: users have equally many, uniform over theirs."""
     samples, device = AllTargets(sequences), sequences.items.device
     counts = torch.zeros(items, dtype=torch.float64, device=device)
     for numbers in _ranges(0, len(samples), CHUNK, device):
         found = samples[numbers]
-        choices = sequences.offsets[found.users + 1] - sequences.offsets[found.users] - 1
-        weight = 1.0 / choices.double() if drawn else torch.ones_like(choices, dtype=torch.float64)
+        weight = torch.ones(len(found), dtype=torch.float64, device=device)
+        if drawn:
+            weight /= sequences.choices[found.users]
         counts.index_add_(0, sequences.items[found.positions].long(), weight)
     return counts
 

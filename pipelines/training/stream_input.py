@@ -29,8 +29,8 @@ from mind_core.sequences import Samples, Sequences
 from mind_core.training import seeded
 from pipelines.config.schema import TrainConfig
 from pipelines.dataset.part_files import part_size, read_part
-from pipelines.dataset.tensors import to_sequences
-from pipelines.training.memory_input import Step, count_labels, epoch_steps, rank_batch, samples_of
+from pipelines.training.labels import EVERY_EVENT, LabelRule, train_sequences
+from pipelines.training.memory_input import Step, count_labels, epoch_steps, rank_batch, require_samples, samples_of
 
 T = TypeVar("T")
 
@@ -98,6 +98,7 @@ class StreamInput:
     read : `RayReader`, or in tests anything else.
     profile : the profile features.
     max_history : of the model; windows of `train.labels_per_window` are as long.
+    rule : what times say of labels; `read` gives the columns that it reads.
     """
 
     def __init__(
@@ -110,14 +111,15 @@ class StreamInput:
         rank: int = 0,
         ranks: int = 1,
         max_history: int = 1,
+        rule: LabelRule = EVERY_EVENT,
     ):
-        self.max_history = max_history
+        self.max_history, self.rule = max_history, rule
         self.config, self.read, self.profile, self.device = config, read, profile, device
         self.rank, self.ranks = rank, ranks
         self.parts = [part_of(number, file) for number, file in enumerate(files)]
-        if config.targets_per_user is not None or config.labels_per_window is not None:
+        if config.targets_per_user is not None or config.labels_per_window is not None or rule.since is not None:
             self.parts = self._with_counted_samples()
-        self.size = sum(part.samples for part in self.parts)
+        self.size = require_samples(sum(part.samples for part in self.parts), config)
         self.rank_samples = [stop - start for start, stop in (sample_range(self.size, r, ranks) for r in range(ranks))]
         self.batch = rank_batch(config.samples_per_step, ranks)
 
@@ -180,7 +182,7 @@ class StreamInput:
         return to_device(Chunk(chunk.sequences, shuffled), self.device)
 
     def _filled_piece(self, epoch: int, piece: Piece, table: pa.Table) -> Chunk:
-        sequences = to_sequences(table, self.profile)
+        sequences = train_sequences(table, self.profile, self.rule)
         # the key names the part: two ranks that share it draw the same
         key = self.config.seed, "targets", epoch, piece.part.number
         samples = samples_of(self.config, sequences, self.max_history, *key)
@@ -204,7 +206,7 @@ class StreamInput:
     def _own_sequences(self) -> Iterator[tuple[PartFile, Sequences]]:
         own = [part for part in self.parts[self.rank :: self.ranks] if part.users]
         for part, table in zip(own, self.read(own), strict=True):
-            yield part, to_sequences(table, [])
+            yield part, train_sequences(table, [], self.rule)
 
 
 def part_of(number: int, file: str) -> PartFile:
@@ -264,6 +266,8 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
     sequences = [chunk.sequences for chunk in chunks]
     offsets = _join_offsets([each.offsets for each in sequences])
     profiles = [each.profile for each in sequences if each.profile is not None]
+    moments = [each.moments for each in sequences if each.moments is not None]
+    past = [each.past for each in sequences if each.past is not None]
     users, positions, first_user, first_event = [], [], 0, 0
     for chunk in chunks:
         users.append(chunk.samples.users + first_user)
@@ -271,7 +275,13 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
         first_user += len(chunk.sequences)
         first_event += len(chunk.sequences.items)
     return Chunk(
-        Sequences(torch.cat([each.items for each in sequences]), offsets, _join_bags(profiles) if profiles else None),
+        Sequences(
+            torch.cat([each.items for each in sequences]),
+            offsets,
+            _join_bags(profiles) if profiles else None,
+            torch.cat(moments) if moments else None,
+            torch.cat(past) if past else None,
+        ),
         Samples(torch.cat(users), torch.cat(positions)),
     )
 

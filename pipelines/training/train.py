@@ -252,7 +252,8 @@ def _input(config: Config, dataset: Dataset, folder: Path) -> str:
         manifest = dataset.manifest
         memory = min(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
         features, traits = len(manifest.profile_features), config.model.uses_traits
-        kind = choose_input(config.train, manifest.splits["train"], features, memory, traits=traits)
+        timed = config.train.uses_times(manifest.config["split"]["protocol"])
+        kind = choose_input(config.train, manifest.splits["train"], features, memory, traits=traits, timed=timed)
         write_text(kind, chosen)
         if kind != config.train.input and kind == "stream":
             console.print("The train split is streamed: it does not fit the workers' memory (docs/design.md)")

@@ -18,6 +18,7 @@ from pipelines.errors import DivergedError
 from pipelines.training.callback import DIVERGED, TAKEN_BACK
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData, columns_to_train, read_data
+from pipelines.training.labels import label_rule
 from pipelines.training.loop import Metrics, Validation, build_trainer, validations
 from pipelines.training.memory_input import MemoryInput, TrainInput
 from pipelines.training.startup import Timeline
@@ -112,7 +113,8 @@ def _input(
 ) -> TrainInput:
     if data.train is not None:
         return MemoryInput(config.train, data.train, rank, ranks, config.model.max_history)
-    reader = RayReader(columns_to_train(dataset))
+    rule = label_rule(config.train, dataset)
+    reader = RayReader(columns_to_train(dataset) + rule.columns)
     profile = feature_specs(dataset.manifest.profile_features)
     files, history = dataset.split_files("train"), config.model.max_history
-    return StreamInput(config.train, files, reader, profile, device, rank, ranks, history)
+    return StreamInput(config.train, files, reader, profile, device, rank, ranks, history, rule)

@@ -40,6 +40,8 @@ CANNOT_VARY = {  # a section or a setting -> why, and the way out
     "train.validation_users": f"trials are compared on the same users; {IN_SETTINGS}",
     "train.validate_every_steps": f"trials are compared at the same steps; {IN_SETTINGS}",
     "train.epochs": f"trials are compared epoch by epoch; {IN_SETTINGS}",
+    "train.cut": f"all trials train on the same labels; {IN_SETTINGS}",
+    "train.label_share": f"all trials train on the same labels; {IN_SETTINGS}",
     "train.include_validation": "trials are compared on the validation split; give finish.refit: train_validation",
     "train.profile": f"it changes no result; {IN_SETTINGS}",
     "train.input": f"it changes no result; {IN_SETTINGS}",

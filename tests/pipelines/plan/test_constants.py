@@ -187,13 +187,14 @@ def test_steps_of_an_epoch_and_samples_of_a_rank_are_the_codes(workers: int, bat
 
 
 @pytest.mark.parametrize("memory_of_node", [1e6, 1e9, 1e12])
+@pytest.mark.parametrize("share", [0.5, 1])
 @pytest.mark.parametrize("given", ["auto", "memory", "stream"])
-def test_the_input_is_chosen_as_training_does(memory_of_node: float, given: str) -> None:
-    planned = workload(train={"workers": 2, "input": given})
+def test_the_input_is_chosen_as_training_does(memory_of_node: float, given: str, share: float) -> None:
+    planned = workload(train={"workers": 2, "input": given, "label_share": share})
     counts = SplitCounts(round(planned.train_users), round(planned.train_events), 0, 0)
     traits = planned.config.model.uses_traits
-    assert memory.input_bytes(planned) == pytest.approx(memory_bytes(counts, 0, traits=traits))
-    chosen = choose_input(planned.config.train, counts, 0, memory_of_node, traits=traits)
+    assert memory.input_bytes(planned) == pytest.approx(memory_bytes(counts, 0, traits=traits, timed=share < 1))
+    chosen = choose_input(planned.config.train, counts, 0, memory_of_node, traits=traits, timed=share < 1)
     assert memory.chosen_input(planned, memory_of_node) == chosen
 
 
