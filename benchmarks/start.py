@@ -43,7 +43,7 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="mind-start-") as scratch:
         homes = _homes(Path(scratch))
-        cases = [case for case in _cases(Path(scratch)) if not arguments.only or case.name in arguments.only]
+        cases = [case for case in _cases(Path(scratch)) if case.name.startswith(arguments.only)]
         mind("up", "--home", str(homes[STAYING]))
         try:
             found = {case.name: _measured(case, homes, arguments.rounds) for case in cases}
@@ -136,7 +136,7 @@ def _sheet(cases: list[Case], found: dict[str, dict[str, Spread]]) -> Sheet:
 
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names of rows, with commas")
+    parser.add_argument("--only", type=lambda text: tuple(text.split(",")), default=("",), help="how names begin")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()

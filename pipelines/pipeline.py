@@ -18,6 +18,7 @@ import ray
 from rich.table import Table
 
 from pipelines.cluster.session import ray_session
+from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.home_location import shown
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
@@ -130,6 +131,7 @@ class _Steps:
                 ray_session(
                     config.ray,
                     workers=config.train.workers,
+                    preload=OF_TRAINING,
                     home=config.home_path,
                     inputs=[config.data.events.path],
                 )

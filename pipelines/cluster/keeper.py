@@ -95,8 +95,11 @@ def keep(home: Path, cpus: int) -> None:
     import ray
 
     from pipelines.cluster.local_start import start_here
+    from pipelines.cluster.template import OF_TRAINING
 
-    start_here(num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    workers = start_here(
+        OF_TRAINING, num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False
+    )
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -119,6 +122,7 @@ def keep(home: Path, cpus: int) -> None:
     finally:
         record_of(home).unlink(missing_ok=True)
         ray.shutdown()
+        workers.end()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import ray
 import ray._private.node
 import ray._private.services
 
-from pipelines.cluster import worker_start
+from pipelines.cluster import template, worker_start
+from pipelines.cluster.template import Template
 from pipelines.errors import UserError, machine_error
 from pipelines.progress import console
 
@@ -26,8 +27,17 @@ SESSION = len("/session_2026-11-27_13-25-13_123456_4194304/sockets/plasma_store.
 SHORT = Path("/tmp/ray")
 
 
-def start_here(**arguments: Any) -> None:
+def start_here(preload: Sequence[str] = (), **arguments: Any) -> Template:
     """Start a Ray of this process alone; with time for a busy machine, on which Ray alone gives up after 30 s.
+
+    Parameters
+    ----------
+    preload : modules that its workers have when they start.
+    arguments : of ray.init.
+
+    Returns
+    -------
+    What its workers are forked from: to be ended after it.
 
     Raises
     ------
@@ -37,6 +47,16 @@ def start_here(**arguments: Any) -> None:
     folder = temporary_folder()
     if folder is not None:
         arguments["_temp_dir"] = folder
+    workers = template.started(preload)
+    try:
+        _start(arguments)
+    except BaseException:
+        workers.end()
+        raise
+    return workers
+
+
+def _start(arguments: dict[str, Any]) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with _no_leftovers(), _patient(), _lean(bool(arguments.get("include_dashboard"))):
@@ -53,7 +73,7 @@ def start_here(**arguments: Any) -> None:
             if attempt == ATTEMPTS:
                 raise UserError(f"Ray does not start on this machine, tried {ATTEMPTS} times ({reason}); is it busy "
                                 "(uptime), or out of memory (free) or disk (df)? Its logs: "
-                                f"{folder or Path(_system_folder(), 'ray')}/session_latest/logs"
+                                f"{arguments.get('_temp_dir') or Path(_system_folder(), 'ray')}/session_latest/logs"
                                 ) from error  # fmt: skip
             console.print(f"Ray did not start ({reason}); trying again, {attempt + 1} of {ATTEMPTS}")
             time.sleep(PAUSE_S * attempt)

@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import ray
@@ -23,6 +23,7 @@ from pipelines.cluster.environment import set_up_local
 from pipelines.cluster.local_start import start_here
 from pipelines.cluster.nodes import require_reach
 from pipelines.cluster.standing import Standing, standing_to_use
+from pipelines.cluster.template import OF_DATA
 from pipelines.config.schema import RayConfig
 from pipelines.errors import UserError, user_error
 from pipelines.progress import console
@@ -41,6 +42,7 @@ def ray_session(
     home: Path | None = None,
     inputs: Sequence[str] = (),
     standing: bool = True,
+    preload: Sequence[str] = OF_DATA,
 ) -> Iterator[None]:
     """Have Ray available inside the block.
 
@@ -59,6 +61,8 @@ def ray_session(
         What every node of a joined cluster must reach, see `require_reach`.
     standing
         Use the Ray of `mind up` if it is free; it has no dashboard.
+    preload
+        Modules that the workers of a local cluster have when they start.
 
     Raises
     ------
@@ -85,11 +89,17 @@ def ray_session(
             yield
     else:
         cpus, kept = local_cpus(config, workers), home if standing and not dashboard else None
-        with standing_to_use(kept, cpus, exactly=config.num_cpus is not None) as found:
+        with ExitStack() as held, standing_to_use(kept, cpus, exactly=config.num_cpus is not None) as found:
             if found is None or not _join_standing(found):
                 set_up_local()
-                start_here(
-                    num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False
+                held.callback(
+                    start_here(
+                        preload,
+                        num_cpus=cpus,
+                        include_dashboard=dashboard,
+                        logging_level=logging.WARNING,
+                        log_to_driver=False,
+                    ).end
                 )
             with _joined():
                 yield

@@ -27,7 +27,7 @@ from pipelines.storage.locks import exclusive
 
 SECONDS = 2.0  # two readings of when a process began may differ by
 PASSED_ON = ("AWS_", "GOOGLE_", "MIND_", "MLFLOW_TRACKING_")  # variables that workers read
-OF_THE_COMMAND = ("MIND_HOME", "MIND_SETUP_WORKER")  # but these
+OF_THE_COMMAND = ("MIND_HOME", "MIND_SETUP_WORKER", "MIND_WORKER_TEMPLATE")  # but these
 
 
 @dataclass(frozen=True)

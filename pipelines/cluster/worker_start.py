@@ -1,17 +1,26 @@
-"""What Ray's node runs in place of its own setup_worker.py: set the environment, and become the worker.
+"""What Ray's node runs in place of its own setup_worker.py: have the worker forked, or become it.
 
-Ray's own script imports all of Ray to do that, in an interpreter of its own before the worker's: half a second of a
-core for each worker. This one is run as a script and imports the standard library alone. Whatever it cannot do
-(another language, a container, another Python) it leaves to Ray's.
+Ray's own script imports all of Ray to set an environment, in an interpreter of its own before the worker's: half a
+second of a core for each worker. This one is run as a script and imports the standard library alone. Where there is
+a template (pipelines.cluster.template) it asks that for the worker and stands for it from then on: what Ray does to
+this process happens to the worker, and the other way round. Whatever it cannot do (another language, a container,
+another Python) it leaves to Ray's.
 """
 
 from __future__ import annotations
 
+import array
 import json
 import os
+import signal
+import socket
+import struct
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 ORIGINAL = "MIND_SETUP_WORKER"  # environment: the path of Ray's own script
+TEMPLATE = "MIND_WORKER_TEMPLATE"  # environment: the socket of a template
 PLAIN = {"env_vars", "py_executable"}  # of a runtime environment: what is understood here
 
 
@@ -43,6 +52,55 @@ def command(arguments: list[str], environment: dict[str, str]) -> tuple[list[str
     return [sys.executable, *rest], {**environment, **variables}
 
 
+def ask(place: str, words: list[str], environment: dict[str, str]) -> tuple[socket.socket, int] | None:
+    """Have a worker forked: the connection that says how it ends, and its process number; None: nobody answers."""
+    asked = {
+        "words": words,
+        "environment": environment,
+        "folder": os.getcwd(),
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+        "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+    }
+    body = json.dumps(asked).encode()
+    try:
+        template = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        template.connect(place)
+        files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
+        template.sendmsg([struct.pack("!I", len(body))], files)
+        template.sendall(body)
+        number = template.recv(4)
+    except OSError:
+        return None
+    return (template, struct.unpack("!i", number)[0]) if len(number) == 4 else None
+
+
+def stand_for(template: socket.socket, worker: int) -> NoReturn:
+    """Pass on to the worker what is sent to this process, and end as it ends."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _: _send(worker, received))
+    code = template.recv(4)
+    if len(code) < 4:  # the template has gone, so nobody would bury the worker
+        _send(worker, signal.SIGKILL)
+        os._exit(1)
+    (ended,) = struct.unpack("!i", code)
+    os._exit(ended if ended >= 0 else 128 - ended)
+
+
+def _send(worker: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(worker, number)
+
+
+def main() -> None:
+    """Start the worker that the words of this process ask for."""
+    words, environment = command(sys.argv[1:], dict(os.environ))
+    place = environment.pop(TEMPLATE, None)
+    if place is not None and words[1:2] != [environment.get(ORIGINAL)]:
+        forked = ask(place, words[1:], environment)
+        if forked is not None:
+            stand_for(*forked)
+    os.execve(words[0], words, environment)
+
+
 if __name__ == "__main__":
-    wanted_words, wanted_environment = command(sys.argv[1:], dict(os.environ))
-    os.execve(wanted_words[0], wanted_words, wanted_environment)
+    main()

@@ -22,6 +22,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 
 from pipelines.cluster.address import cluster_address
 from pipelines.cluster.session import ray_session
+from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.schema import Config
 from pipelines.endpoint.follow import find_source
 from pipelines.endpoint.replica import NAME, application
@@ -53,9 +54,9 @@ def serve_model(config: Config, model: str | None = None) -> None:
     joined = cluster_address(config.ray) is not None
     if not joined:
         require_free(config.serve.host, config.serve.port)
-    most = config.serve.max_replicas or config.serve.replicas
+    workers = math.ceil((config.serve.max_replicas or config.serve.replicas) * config.serve.cpus)
     with (
-        ray_session(config.ray, workers=math.ceil(most * config.serve.cpus), home=config.home_path, standing=False),
+        ray_session(config.ray, workers=workers, home=config.home_path, standing=False, preload=OF_TRAINING),
         stop() as asked,
     ):
         _start(config, asked)

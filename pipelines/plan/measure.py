@@ -35,6 +35,7 @@ from mind_core.special_rows import FIRST_ITEM
 from mind_core.training import Trainer
 from pipelines.cluster.address import cores
 from pipelines.cluster.session import ray_session
+from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.schema import Config, RayConfig
 from pipelines.plan.machine import Machine
 from pipelines.plan.ranking import search_seconds
@@ -195,7 +196,7 @@ def _user_seconds(config: Config, machine: Machine) -> float:
 def _cleaned() -> float:
     """Events a second and core: two logs, in one session of Ray."""
     seconds = {}
-    with tempfile.TemporaryDirectory() as folder, ray_session(RayConfig()):
+    with tempfile.TemporaryDirectory() as folder, ray_session(RayConfig(), preload=OF_TRAINING):
         for events in (SMALL_LOG, LARGE_LOG):
             root = Path(folder) / str(events)
             log = generate(root, events, events // 30, events // 100, features=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.cluster.address import cluster_address
 from pipelines.cluster.beside import imported_beside
+from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.training.startup import Timeline
@@ -38,7 +39,7 @@ def train(config: Config) -> TrainOutcome:
     with imported_beside(*DRIVER_IMPORTS):
         from pipelines.cluster.session import ray_session
 
-        with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
+        with ray_session(config.ray, workers=config.train.workers, home=config.home_path, preload=OF_TRAINING):
             from pipelines.training.train import train as fit
 
             return fit(config, timeline)

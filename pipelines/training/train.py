@@ -21,7 +21,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from rich.table import Table
 
 from mind_core.inference import MINDRetriever, PopularityRetriever, Retriever
@@ -53,6 +53,7 @@ from pipelines.training.doubts import SAMPLED_USERS, doubts
 from pipelines.training.loop import validation_metrics
 from pipelines.training.memory_input import choose_input
 from pipelines.training.precision import slow_precision
+from pipelines.training.ray_trainer import Trainer
 from pipelines.training.scaling import scaling_of
 from pipelines.training.snapshot import mend_record
 from pipelines.training.startup import Timeline
@@ -186,7 +187,7 @@ def _fit(
         logged_until = tracker.last_step("train/loss")
         labels = (state.name, config.preset)
         reporter = ReportCallback(tracker, board, logged_until, config.train.metric, labels, folder)
-        trainer = TorchTrainer(
+        trainer = Trainer(
             train_loop,
             train_loop_config={
                 "config": config,

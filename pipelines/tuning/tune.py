@@ -24,6 +24,7 @@ from ray.tune.logger import JsonLoggerCallback
 from pipelines.cluster.address import cluster_address, local_cpus
 from pipelines.cluster.nodes import free_nodes, free_resources
 from pipelines.cluster.session import ray_session
+from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.home_location import shown
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
@@ -82,7 +83,8 @@ def tune(loaded: Loaded, retry_failed: bool = False) -> Path:
             parent.log_text(yaml.safe_dump(plain(loaded.campaign), sort_keys=False), "campaign.yaml")
             manifest = dataset.manifest
             parent.log_dataset(manifest.name, manifest.fingerprint, manifest.sources["events"][0]["path"], "training")
-            with ray_session(loaded.base.ray, workers=refits, dashboard=True, home=loaded.base.home_path):
+            home = loaded.base.home_path
+            with ray_session(loaded.base.ray, workers=refits, dashboard=True, home=home, preload=OF_TRAINING):
                 cpus = int(free_resources()["CPU"])
                 if refits > cpus and not loaded.base.ray.autoscaling:
                     raise UserError(f"{loaded.source}: train.workers={refits}, with which the winner is trained: the "

@@ -25,6 +25,7 @@ import ray.data
 from pipelines.cluster.nodes import free_nodes
 from pipelines.cluster.ray_data import executed
 from pipelines.cluster.session import core_lines_hidden, ray_session
+from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.schema import Config
 from pipelines.log.ids import as_array
 from pipelines.models.users.worker import PassInput, Places
@@ -63,7 +64,7 @@ def _shared(references: dict[str, Any]) -> Shared:
 @contextmanager
 def pass_on_ray(config: Config, given: PassInput) -> Iterator[PassOnRay]:
     """Have Ray inside the block, and a pass on it."""
-    with ray_session(config.ray, workers=config.train.workers, home=config.home_path):
+    with ray_session(config.ray, workers=config.train.workers, home=config.home_path, preload=OF_TRAINING):
         yield PassOnRay(config, given)
 
 

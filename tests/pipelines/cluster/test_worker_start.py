@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipelines.cluster import worker_start
-from pipelines.cluster.worker_start import ORIGINAL, command
+from pipelines.cluster.worker_start import ORIGINAL, TEMPLATE, command
 
 WORKER = ["worker.py", "--node-id=1", "--language=PYTHON"]
 
@@ -50,8 +50,9 @@ def test_it_is_light_and_becomes_the_worker(tmp_path: Path) -> None:
     worker = tmp_path / "worker.py"
     worker.write_text("import os, sys\nprint(sys.argv[1:], os.environ['A'], os.getpid(), 'ray' in sys.modules)")
     arguments = [str(worker), "-x", *given(env_vars={"A": "1"})[1:]]
+    alone = {name: value for name, value in os.environ.items() if name != TEMPLATE}
     started = subprocess.Popen(
-        [sys.executable, worker_start.__file__, *arguments], stdout=subprocess.PIPE, text=True, env=os.environ.copy()
+        [sys.executable, worker_start.__file__, *arguments], stdout=subprocess.PIPE, text=True, env=alone
     )
     out, _ = started.communicate(timeout=30)
     assert out == f"['-x', '--node-id=1'] 1 {started.pid} False\n"
