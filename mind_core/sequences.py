@@ -46,15 +46,13 @@ class Sequences:
     def lengths(self) -> Tensor:
         return self.offsets.diff()
 
-    @property
-    def first_labels(self) -> Tensor:
-        """(n,) where each user's first label may stand: never the first event, which nothing comes before."""
-        return self.offsets[:-1] + (1 if self.past is None else self.past.clamp(min=1))
+    def first_labels(self, users: Tensor | slice = slice(None)) -> Tensor:
+        """Where the first label of some users may stand, (B,): never at the first event, which nothing comes before."""
+        return self.offsets[:-1][users] + (1 if self.past is None else self.past[users].clamp(min=1))
 
-    @property
     def choices(self) -> Tensor:
-        """(n,) how many events of each user may be labels."""
-        return (self.offsets[1:] - self.first_labels).clamp_(min=0)
+        """Count the events of each user that may be labels, (n,)."""
+        return (self.offsets[1:] - self.first_labels()).clamp_(min=0)
 
     @cached_property
     def repeats(self) -> Repeats:
@@ -235,7 +233,7 @@ def packed(
     if view.distinct:
         raise ValueError("a window of distinct items cannot be shared by several labels")
     index, inside = _newest_events(sequences, samples.users, samples.positions, view.max_history)
-    may_be = inside & (index + 1 >= sequences.first_labels[samples.users].unsqueeze(1))
+    may_be = inside & (index + 1 >= sequences.first_labels(samples.users).unsqueeze(1))
     keys = torch.rand(index.shape, generator=generator, device=index.device).masked_fill(~may_be, -1.0)
     if missing := max(0, labels - index.shape[1]):
         keys = functional.pad(keys, (0, missing), value=-1.0)
@@ -280,8 +278,7 @@ class AllTargets:
 
     def __init__(self, sequences: Sequences):
         self.sequences = sequences
-        self.first = functional.pad(sequences.choices.cumsum(0), (1, 0))  # (n + 1,) of each user
-        self.start = sequences.first_labels
+        self.first = functional.pad(sequences.choices().cumsum(0), (1, 0))  # (n + 1,) of each user
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -289,7 +286,7 @@ class AllTargets:
     def __getitem__(self, numbers: Tensor) -> Samples:
         """Samples `numbers` (S,) int64."""
         users = torch.searchsorted(self.first, numbers, right=True) - 1
-        return Samples(users, self.start[users] + numbers - self.first[users])
+        return Samples(users, self.sequences.first_labels(users) + numbers - self.first[users])
 
 
 class DrawnTargets:
@@ -298,8 +295,7 @@ class DrawnTargets:
 
     def __init__(self, sequences: Sequences, per_user: int, *key: object):
         self.sequences, self.per_user, self.key = sequences, per_user, key
-        self.start, self.choices = sequences.first_labels, sequences.choices
-        self.users = self.choices.nonzero().squeeze(1)
+        self.users = sequences.choices().nonzero().squeeze(1)
 
     def __len__(self) -> int:
         return self.per_user * len(self.users)
@@ -307,7 +303,8 @@ class DrawnTargets:
     def __getitem__(self, numbers: Tensor) -> Samples:
         """Samples `numbers` (S,) int64."""
         users = self.users[numbers.div(self.per_user, rounding_mode="floor")]
-        return Samples(users, self.start[users] + draw(numbers, self.choices[users], *self.key))
+        start = self.sequences.first_labels(users)
+        return Samples(users, start + draw(numbers, self.sequences.offsets[users + 1] - start, *self.key))
 
 
 class WindowEnds:
@@ -321,7 +318,7 @@ class WindowEnds:
 
     def __init__(self, sequences: Sequences, longest: int):
         self.sequences, self.longest = sequences, longest
-        windows_of = (sequences.choices + longest - 1).div_(longest, rounding_mode="floor")
+        windows_of = (sequences.choices() + longest - 1).div_(longest, rounding_mode="floor")
         self.first = functional.pad(windows_of.cumsum(0), (1, 0))  # (n + 1,) of each user
 
     def __len__(self) -> int:

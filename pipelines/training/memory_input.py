@@ -172,11 +172,12 @@ def count_labels(sequences: Sequences, drawn: bool, items: int) -> Tensor:
     """Count labels in an epoch, (items,) float64; `drawn`: users have equally many, uniform over theirs."""
     samples, device = AllTargets(sequences), sequences.items.device
     counts = torch.zeros(items, dtype=torch.float64, device=device)
+    choices = sequences.choices() if drawn else None
     for numbers in _ranges(0, len(samples), CHUNK, device):
         found = samples[numbers]
         weight = torch.ones(len(found), dtype=torch.float64, device=device)
-        if drawn:
-            weight /= sequences.choices[found.users]
+        if choices is not None:
+            weight /= choices[found.users]
         counts.index_add_(0, sequences.items[found.positions].long(), weight)
     return counts
 
