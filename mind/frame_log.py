@@ -16,7 +16,7 @@ import yaml
 from pipelines.config.home_location import shown
 from pipelines.config.load import merge
 from pipelines.config.names import home_place
-from pipelines.errors import UserError
+from pipelines.errors import UserError, first_line
 from pipelines.storage.digests import table_digest
 from pipelines.storage.home_files import exists, names, remove
 from pipelines.storage.tables import write_scratch, write_text
@@ -57,7 +57,7 @@ def _stored(table: pa.Table, folder: Path, kind: str) -> Path:
         if not exists(path):
             write_scratch(table, path)
     except pa.ArrowException as error:
-        raise UserError(f"{kind}: a column cannot be stored ({str(error).splitlines()[0]}); leave it out") from None
+        raise UserError(f"{kind}: a column cannot be stored ({first_line(error)}); leave it out") from None
     return path
 
 

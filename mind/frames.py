@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, first_line
 
 VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}  # Polars' own, as Parquet has none
 
@@ -32,7 +32,7 @@ def as_arrow(frame: Any, what: str = "the frame") -> pa.Table:
     try:
         table = _read(frame)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{what}: cannot be read as a table ({_first_line(error)})") from None
+        raise UserError(f"{what}: cannot be read as a table ({first_line(error)[:200]})") from None
     if table is None:
         raise UserError(f"{what}: {type(frame).__name__}: must be a pandas or Polars frame, an Arrow table or a "
                         "mapping of columns")  # fmt: skip
@@ -66,8 +66,3 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _decoded(chunk: pa.DictionaryArray, kind: pa.DataType) -> pa.Array:
     return chunk.dictionary.cast(kind).take(chunk.indices)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

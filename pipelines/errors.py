@@ -42,6 +42,15 @@ LESS = (
 )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says; the name of its type if it says nothing.
+
+    >>> first_line(ValueError(" no such  column\\n  at 0x7f")), first_line(KeyboardInterrupt())
+    ('no such column', 'KeyboardInterrupt')
+    """
+    return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
+
+
 def user_error(error: BaseException | None) -> UserError | None:
     """Find the UserError that `error` is or, raised in a Ray worker, carries as its cause."""
     for each in _chain(error):

@@ -16,7 +16,7 @@ import ray._private.services
 
 from pipelines.cluster import template, worker_start
 from pipelines.cluster.template import Template
-from pipelines.errors import UserError, machine_error
+from pipelines.errors import UserError, first_line, machine_error
 from pipelines.progress import console
 
 ATTEMPTS = 3
@@ -69,7 +69,7 @@ def _start(arguments: dict[str, Any]) -> None:
                 raise refusal from error
             if isinstance(error, ValueError | TypeError):
                 raise  # it was asked for what it does not know
-            reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:200]
+            reason = first_line(error)[:200]
             if attempt == ATTEMPTS:
                 raise UserError(f"Ray does not start on this machine, tried {ATTEMPTS} times ({reason}); is it busy "
                                 "(uptime), or out of memory (free) or disk (df)? Its logs: "

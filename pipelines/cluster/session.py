@@ -25,7 +25,7 @@ from pipelines.cluster.nodes import require_reach
 from pipelines.cluster.standing import Standing, standing_to_use
 from pipelines.cluster.template import OF_DATA
 from pipelines.config.schema import RayConfig
-from pipelines.errors import UserError, user_error
+from pipelines.errors import UserError, first_line, user_error
 from pipelines.progress import console
 from pipelines.stopping import heed_sigterm
 
@@ -78,10 +78,9 @@ def ray_session(
             _require_listener(address)
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
         except (OSError, ray.exceptions.RayError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"ray.address={address}: cannot join the cluster: {reason}; is it up, and if it asks for a token, "
-                "are RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) set?"
+                f"ray.address={address}: cannot join the cluster: {first_line(error)}; is it up, and if it asks for a "
+                "token, are RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) set?"
             ) from None
         with _joined():
             if home is not None:
@@ -118,7 +117,7 @@ def _join_standing(found: Standing) -> bool:
     except Exception as error:
         with suppress(Exception):
             ray.shutdown()
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         console.print(f"The Ray of mind up cannot be joined ({reason}); this command starts its own", soft_wrap=True)
         return False
 

@@ -22,7 +22,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from pipelines.config.schema import EventSource, TableSource
-from pipelines.errors import UserError
+from pipelines.errors import UserError, first_line
 from pipelines.log.csv_rows import NO_CHARACTER, Dialect, csv_rows
 from pipelines.log.csv_rows import column_names as csv_columns
 from pipelines.log.event_lists import row_an_event, rows_at_once
@@ -82,11 +82,11 @@ def reading(path: str, file_format: str) -> Iterator[None]:
     except UnicodeError as error:
         raise UserError(f"{path}: not in the declared encoding ({error}); set encoding:, e.g. latin-1") from None
     except _UNREADABLE as error:
-        text = str(error).strip() or type(error).__name__
-        if "straddl" in text:  # a line that no block holds
+        text = first_line(error)
+        if "straddl" in str(error):  # a line that no block holds
             text = f"a line of more than {BLOCK_BYTES // 2**20} MiB; is a quote never closed?"
-        hint = "; set encoding:, e.g. latin-1" if "UTF8" in text else ""
-        raise UserError(f"{path}: cannot be read as {file_format}: {text.splitlines()[0]}{hint}") from None
+        hint = "; set encoding:, e.g. latin-1" if "UTF8" in str(error) else ""
+        raise UserError(f"{path}: cannot be read as {file_format}: {text}{hint}") from None
 
 
 def is_blank(fragment: Fragment) -> bool:

@@ -44,7 +44,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import RAW, Dataset, FeatureInfo
 from pipelines.dataset.tensors import feature_specs, to_sequences, train_counts, with_held_out
 from pipelines.dataset.vocabulary import FeatureEncoder, encode_columns
-from pipelines.errors import CALMER, DivergedError, UserError
+from pipelines.errors import CALMER, DivergedError, UserError, first_line
 from pipelines.lists.columns import ItemColumns
 from pipelines.log.ids import as_array
 from pipelines.models.room import require_room
@@ -304,7 +304,7 @@ def _items(file: Path, card: ModelCard) -> pa.Table:
         names = pq.read_schema(file).names
         items = pq.read_table(file, columns=[name for name in names if not name.startswith(RAW)])
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{shown(file)}: cannot be read ({str(error).splitlines()[0]}); {RESTORE}") from None
+        raise UserError(f"{shown(file)}: cannot be read ({first_line(error)}); {RESTORE}") from None
     wanted = {"item", "id", "count", "train_count"}
     if items.num_rows != card.items - FIRST_ITEM or not wanted <= set(items.column_names):
         raise _misfit(file, f"{card.items - FIRST_ITEM} items with {', '.join(sorted(wanted))}")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.config.redact import redact
-from pipelines.errors import UserError
+from pipelines.errors import UserError, first_line
 
 TIMEOUT_S = 15  # to connect to S3, and to wait for its next byte; three attempts
 GS_RETRY_S = 20  # Google's library goes on trying for 15 minutes otherwise
@@ -56,8 +56,7 @@ def open_filesystem(path: str) -> tuple[Any, str]:
 
 def reason(error: BaseException) -> str:
     """Return the first line of an error, without what only the server's operator can use."""
-    text = redact(str(error).strip()) or type(error).__name__
-    return _NOISE.sub("", text.splitlines()[0])
+    return _NOISE.sub("", redact(first_line(error)))
 
 
 def hint(path: str) -> str:

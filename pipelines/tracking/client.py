@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.config.redact import redact
-from pipelines.errors import UserError, machine_error
+from pipelines.errors import UserError, first_line, machine_error
 from pipelines.tracking.store import database_of, is_file, own_database
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def unusable(uri: str, error: Exception) -> UserError:
     if (schema := SCHEMA.search(str(error))) is not None:
         return _other_schema(uri, schema[1] or schema[2])
     return UserError(
-        f"MLflow's store {redact(uri)} cannot be used ({first_line(error)}): "
+        f"MLflow's store {redact(uri)} cannot be used ({in_short(error)}): "
         "start it, or set tracking.uri, or leave tracking.uri out for a database in the home folder"
     )
 
@@ -94,7 +94,6 @@ def _other_schema(uri: str, found: str) -> UserError:
                      "another store")  # fmt: skip
 
 
-def first_line(error: Exception) -> str:
+def in_short(error: Exception) -> str:
     """Say what an exception says, for a message of one line: short and without secrets."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return textwrap.shorten(redact(lines[0]), 200, placeholder=" ...")
+    return textwrap.shorten(redact(first_line(error)), 200, placeholder=" ...")

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.config.home_location import home_folder
 from pipelines.errors import UserError
-from pipelines.tracking.client import first_line, global_uri, store_client, unusable
+from pipelines.tracking.client import global_uri, in_short, store_client, unusable
 from pipelines.tracking.notes import NOTE, with_decision
 from pipelines.tracking.store import database_of, is_file
 
@@ -165,7 +165,7 @@ def _new_version(client: mlflow.MlflowClient, uri: str, model_uri: str, name: st
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
             raise
-        raise UserError(f"{model_uri}: cannot be registered as {name} ({first_line(error)})") from error
+        raise UserError(f"{model_uri}: cannot be registered as {name} ({in_short(error)})") from error
     try:
         client.create_registered_model(name, description=ABOUT)
     except MlflowException as error:

@@ -34,7 +34,7 @@ from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.progress import console
 from pipelines.stopping import exit_code
-from pipelines.tracking.client import first_line, global_uri, store_client, unusable
+from pipelines.tracking.client import global_uri, in_short, store_client, unusable
 from pipelines.tracking.notes import NOTE
 from pipelines.tracking.outbox import MAX_DIGEST_LENGTH, Item, Outbox, outbox_of, outboxes
 from pipelines.tracking.processes import is_dead, this_process
@@ -277,13 +277,13 @@ class Tracker:
                 self.kept += 1
                 return
         except OSError as error:
-            logger.warning("MLflow: nor can it be kept in the home (%s)", first_line(error))
+            logger.warning("MLflow: nor can it be kept in the home (%s)", in_short(error))
         self.lost += 1
 
     def _failed(self, error: Exception) -> None:
         """Take in that the store does not answer: say it once, and leave it in peace for a while."""
         if not self.lost and not self.kept:
-            logger.warning("MLflow: %s; the run goes on without it", first_line(error))
+            logger.warning("MLflow: %s; the run goes on without it", in_short(error))
         self._silent_until = time.monotonic() + PAUSE_S
 
     def _ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -316,7 +316,7 @@ def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox) -> int:
         except Exception as error:
             if not is_pointless(error):
                 raise
-            logger.warning("MLflow: a record of run %s is dropped (%s)", outbox.run_id, first_line(error))
+            logger.warning("MLflow: a record of run %s is dropped (%s)", outbox.run_id, in_short(error))
         outbox.delivered(kept)
     outbox.close()
     return len(waiting)
@@ -479,7 +479,7 @@ def download_model(uri: str, model_uri: str, folder: Path) -> Path:
     except KeyError:
         raise UserError(f"{model_uri}: a model of another program (no artifact named model)") from None
     except Exception as error:
-        raise UserError(f"{model_uri}: cannot be fetched from {redact(uri)} ({first_line(error)})") from error
+        raise UserError(f"{model_uri}: cannot be fetched from {redact(uri)} ({in_short(error)})") from error
 
 
 def metric_name(name: str) -> str:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pipelines.config.schema import Config
 from pipelines.config.titles import values_title
 from pipelines.progress import console
-from pipelines.tracking.client import first_line
+from pipelines.tracking.client import in_short
 from pipelines.tracking.notes import best_validation, learning_curve
 from pipelines.tracking.run import PAUSE_S, Status, Tracker, find_child, open_run
 from pipelines.tuning.ledger import TrialRecord
@@ -91,7 +91,7 @@ class Recorder:
             self._missed.discard(record.number)
         except Exception as error:  # a dashboard may not end a campaign; `settle` tries again at the next start
             self._silent_until = time.monotonic() + PAUSE_S
-            logger.warning("MLflow: trial %d could not be recorded (%s)", record.number, first_line(error))
+            logger.warning("MLflow: trial %d could not be recorded (%s)", record.number, in_short(error))
 
     def _write(self, record: TrialRecord) -> None:
         if self._newest[record.number] is not record:  # a record has all reports: a newer one says the same and more
