@@ -5,8 +5,9 @@
                     worker's exit code, passes signals on
 
 A worker that begins with an interpreter of its own imports torch, Arrow, pandas and what Ray needs: 1 to 2 seconds of a
-core, for each of the four processes of a small training. Nothing of Ray or of this product is imported here: the one
-reads a worker's environment when it is imported, of the other a Ray that stays is to see the code as it is.
+core, for each of the four processes of a small training. Nothing of Ray is imported here, which reads a worker's
+environment when it is imported, and nothing of this product goes on into a worker: a Ray that stays sees the code as
+it is.
 Whoever asks while an import goes on waits for that one, and has what has been imported by then. Without an answer
 `worker_start` starts the worker by itself.
 """
@@ -14,10 +15,12 @@ Whoever asks while an import goes on waits for that one, and has what has been i
 from __future__ import annotations
 
 import array
+import atexit
 import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import selectors
 import shutil
@@ -27,6 +30,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,6 +108,7 @@ class Request:
     folder: str
     niceness: int
     blocked: list[int]
+    limits: dict[str, tuple[int, int]]
     files: list[int]
 
 
@@ -112,6 +117,7 @@ class Server:
 
     def __init__(self, listening: socket.socket):
         self.listening = listening
+        self.folder = Path(listening.getsockname()).parent
         self.events = selectors.DefaultSelector()
         self.events.register(self.listening, selectors.EVENT_READ)
         self.events.register(0, selectors.EVENT_READ)  # the owner holds the other end
@@ -129,6 +135,7 @@ class Server:
                 if key.fileobj is self.listening:
                     self._fork()
                 elif key.fileobj == 0:
+                    shutil.rmtree(self.folder, ignore_errors=True)
                     os._exit(0)
                 elif key.fileobj == self.asleep:
                     os.read(self.asleep, 4096)
@@ -138,14 +145,20 @@ class Server:
                     self._kill(asker)
 
     def _fork(self) -> None:
-        asker, _ = self.listening.accept()
+        try:
+            asker, _ = self.listening.accept()
+        except OSError:
+            return
         asker.settimeout(REQUEST_S)
         try:
             asked = received(asker)
         except Exception:  # whatever it is, it is no worker of ours; one would start by itself
             asker.close()
             return
-        worker = os.fork() if only_thread() else -1
+        try:
+            worker = os.fork() if only_thread() else -1
+        except OSError:  # too many processes, too little memory: of this worker, not of those that run
+            worker = -1
         if worker == 0:
             self.events.close()
             signal.set_wakeup_fd(-1)
@@ -192,8 +205,11 @@ class Server:
 def only_thread() -> bool:
     """Say whether no thread would be lost in a fork."""
     tasks = Path("/proc/self/task")
-    names = [(task / "comm").read_text().strip() for task in tasks.iterdir() if int(task.name) != os.getpid()]
-    return set(names) <= HARMLESS_THREADS
+    names = set()
+    for task in tasks.iterdir():
+        with suppress(OSError):  # it has ended meanwhile
+            names |= {(task / "comm").read_text().strip()} if int(task.name) != os.getpid() else set()
+    return names <= HARMLESS_THREADS
 
 
 def received(asker: socket.socket) -> Request:
@@ -213,7 +229,9 @@ def received(asker: socket.socket) -> Request:
             if not more:
                 raise EOFError
             body += more
-        return Request(**json.loads(body), files=list(with_files))
+        asked = json.loads(body)
+        asked["limits"] = {name: (int(soft), int(hard)) for name, (soft, hard) in asked["limits"].items()}
+        return Request(**asked, files=list(with_files))
     except BaseException:
         for file in with_files:
             os.close(file)
@@ -230,11 +248,16 @@ def become(asked: Request) -> None:
             os.close(file)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, asked.blocked)
+        for name, limit in asked.limits.items():
+            with suppress(OSError, ValueError):
+                resource.setrlimit(getattr(resource, name), limit)
         os.setpriority(os.PRIO_PROCESS, 0, asked.niceness)
         os.chdir(asked.folder)
         os.environ.clear()
         os.environ.update(asked.environment)
         _catch_up(asked.environment)
+        for ours in [name for name in sys.modules if name.partition(".")[0] == "pipelines"]:
+            del sys.modules[ours]  # a worker finds the product as its own environment says
         sys.argv = asked.words
         sys.path[0] = str(Path(asked.words[0]).parent)
         runpy.run_path(asked.words[0], run_name="__main__")
@@ -246,9 +269,10 @@ def become(asked: Request) -> None:
 
         traceback.print_exc()
     finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        ended: Any = threading
+        for last in (ended._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+            with suppress(BaseException):
+                last()
         os._exit(code)
 
 
@@ -258,8 +282,8 @@ def _catch_up(environment: Mapping[str, str]) -> None:
         numpy.random.seed()
     torch: Any = sys.modules.get("torch")
     threads = environment.get("OMP_NUM_THREADS", "")
-    if torch is not None and threads.isdigit() and int(threads):
-        torch.set_num_threads(int(threads))
+    if torch is not None:  # Ray gives a worker that nobody has asked for more one thread, when its first task begins
+        torch.set_num_threads(int(threads) if threads.isdigit() and int(threads) else 1)
 
 
 def main() -> None:

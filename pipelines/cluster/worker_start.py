@@ -12,14 +12,17 @@ from __future__ import annotations
 import array
 import json
 import os
+import resource
 import signal
 import socket
 import struct
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 ORIGINAL = "MIND_SETUP_WORKER"  # environment: the path of Ray's own script
+LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
 TEMPLATE = "MIND_WORKER_TEMPLATE"  # environment: the socket of a template
 PLAIN = {"env_vars", "py_executable"}  # of a runtime environment: what is understood here
 
@@ -54,15 +57,16 @@ def command(arguments: list[str], environment: dict[str, str]) -> tuple[list[str
 
 def ask(place: str, words: list[str], environment: dict[str, str]) -> tuple[socket.socket, int] | None:
     """Have a worker forked: the connection that says how it ends, and its process number; None: nobody answers."""
-    asked = {
-        "words": words,
-        "environment": environment,
-        "folder": os.getcwd(),
-        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
-        "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
-    }
-    body = json.dumps(asked).encode()
     try:
+        asked = {
+            "words": words,
+            "environment": environment,
+            "folder": os.getcwd(),
+            "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+            "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+            "limits": {name: resource.getrlimit(getattr(resource, name)) for name in LIMITS},
+        }
+        body = json.dumps(asked).encode()
         template = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         template.connect(place)
         files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
@@ -76,6 +80,9 @@ def ask(place: str, words: list[str], environment: dict[str, str]) -> tuple[sock
 
 def stand_for(template: socket.socket, worker: int) -> NoReturn:
     """Pass on to the worker what is sent to this process, and end as it ends."""
+    with suppress(OSError):  # Ray's node has said so of this process: when memory is short, its workers go first
+        Path(f"/proc/{worker}/oom_score_adj").write_text(Path("/proc/self/oom_score_adj").read_text())
+        Path("/proc/self/oom_score_adj").write_text("0")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: _send(worker, received))
     code = template.recv(4)
@@ -95,7 +102,8 @@ def main() -> None:
     """Start the worker that the words of this process ask for."""
     words, environment = command(sys.argv[1:], dict(os.environ))
     place = environment.pop(TEMPLATE, None)
-    if place is not None and words[1:2] != [environment.get(ORIGINAL)]:
+    plain = not words[1].startswith("-") and words[1] != environment.get(ORIGINAL)  # an option is for an interpreter
+    if place is not None and plain:
         forked = ask(place, words[1:], environment)
         if forked is not None:
             stand_for(*forked)

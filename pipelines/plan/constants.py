@@ -15,6 +15,6 @@ SEARCH_SCORES, SEARCH_EXACT = 2**20, 2**22  # mind_core.search: products of a bl
 TILE_SCORES = 2**20  # mind_core.loss: scores computed at a time
 REPORT_EVERY_STEPS = 50  # pipelines.training.worker
 REPEATS_BYTES = 20  # pipelines.training.memory_input, where a model asks for traits
-LABEL_BYTES = 12  # pipelines.training.memory_input, where times say which events are labels
+LABEL_BYTES = 22  # pipelines.training.memory_input, where times say which events are labels
 EVENT_BYTES, USER_BYTES, PROFILE_BYTES = 14, 24, 20  # pipelines.training.memory_input, of a train split held in memory
 MEMORY_SHARE = 0.5  # pipelines.training.memory_input: of a worker's part of its node, for that split

@@ -19,8 +19,10 @@ from mind_core.features import FeatureSpec
 from mind_core.sequences import Sequences
 from pipelines.config.schema import TrainConfig
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.tensors import to_sequences, to_tensor
+from pipelines.dataset.part_files import read_part
+from pipelines.dataset.tensors import to_sequences
 
+Times = npt.NDArray[np.int64]
 SAMPLED_EVENTS = 2_000_000  # that tell how old the newest share of all events is
 HELD_OUT = np.iinfo(np.int64).max  # the time of an event that is held out: newer than all that are not
 
@@ -67,31 +69,43 @@ def train_sequences(table: pa.Table, profile: list[FeatureSpec], rule: LabelRule
     if not rule.columns:
         return sequences
     lists = table["times"]
-    times = to_tensor(pc.list_flatten(lists), np.int64)
+    times = np.asarray(pc.list_flatten(lists), np.int64)
     if len(times) != len(sequences.items):
         raise ValueError(f"{len(times)} times of {len(sequences.items)} items")
-    moments = _back_to_moment(times, sequences.offsets) if rule.by_moment else None
-    past = None if rule.since is None else _older(times, sequences.offsets, rule.since)
+    offsets = sequences.offsets.numpy()
+    moments = torch.from_numpy(_back_to_moment(times, offsets)) if rule.by_moment else None
+    past = None if rule.since is None else torch.from_numpy(_older(times, offsets, rule.since))
     return replace(sequences, moments=moments, past=past)
 
 
-def _back_to_moment(times: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    place, begins = torch.arange(len(times)), torch.ones(len(times), dtype=torch.bool)
-    begins[1:] = times[1:] != times[:-1]
-    starts = offsets[:-1]
-    begins[starts[starts < len(times)]] = True
-    return (place - torch.where(begins, place, 0).cummax(0).values).int() if len(times) else place.int()
+def _back_to_moment(times: Times, offsets: Times) -> npt.NDArray[np.int32]:
+    kind = np.int32 if len(times) < 2**31 else np.int64
+    starts = np.zeros(len(times), kind)  # of the moment of each event; in place, as a log is large
+    place = np.arange(len(times), dtype=kind)
+    begins = np.ones(len(times), bool)
+    np.not_equal(times[1:], times[:-1], out=begins[1:])
+    begins[offsets[:-1][offsets[:-1] < len(times)]] = True
+    np.copyto(starts, place, where=begins)
+    np.maximum.accumulate(starts, out=starts)
+    back: npt.NDArray[np.int32] = np.subtract(place, starts, out=place).astype(np.int32, copy=False)
+    return back
 
 
-def _older(times: torch.Tensor, offsets: torch.Tensor, since: int) -> torch.Tensor:
-    counted = torch.nn.functional.pad((times < since).long().cumsum(0), (1, 0))
-    return counted[offsets].diff()
+def _older(times: Times, offsets: Times, since: int) -> Times:
+    counts = np.zeros(len(offsets) - 1, np.int64)
+    some = np.diff(offsets) > 0
+    if some.any():
+        counts[some] = np.add.reduceat(times < since, offsets[:-1][some], dtype=np.int64)
+    return counts
 
 
 def _newest_since(dataset: Dataset, share: float) -> int | None:
-    """Say how old the newest `share` of the train events are, by the first parts: a hash has dealt users to them."""
-    seen: list[npt.NDArray[np.int64]] = []
-    for table in dataset.tables("train", ["times"]):
+    """Say how old the newest `share` of the train events are, by some of the parts: those that were appended, whose
+    users are those who have come back, as likely as others."""
+    seen: list[Times] = []
+    files = dataset.split_files("train")
+    for number in np.random.default_rng(0).permutation(len(files)):  # alike on every worker
+        table = read_part(files[number], ["times"])
         seen.append(np.asarray(pc.list_flatten(table["times"]), np.int64))
         if sum(map(len, seen)) >= SAMPLED_EVENTS:
             break

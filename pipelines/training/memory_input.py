@@ -24,7 +24,7 @@ MEMORY_SHARE = 0.5  # of a worker's part of its node's memory that the train spl
 EVENT_BYTES = 14  # item 4, and what reading it leaves to Arrow's pool; steps add some 20 MB, however many events
 REPEATS_BYTES = 20  # of it and of each event, where a model asks for traits: mind_core.repeats
 USER_BYTES = 24  # where a sequence begins 8, where its samples begin 8, and while those are found 8
-LABEL_BYTES = 12  # and of each event, where times say which are labels: 4, and its time, 8, until that is known
+LABEL_BYTES = 22  # and of each event, where times say which are labels: its time, 8, and 14 until that is known
 PROFILE_BYTES = 20  # per user and feature: an offset, a row, a weight
 CHUNK = 2**16  # samples whose places are computed together
 

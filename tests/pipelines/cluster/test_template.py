@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -69,6 +71,66 @@ def test_a_worker_has_what_has_been_imported(workers: Template, tmp_path: Path) 
     until(lambda: start(worker).communicate(timeout=WAIT_S)[0] == "True False\n")
 
 
+def test_a_worker_is_what_an_interpreter_of_its_own_would_be(
+    workers: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = ["resource.getrlimit(resource.RLIMIT_NOFILE)", "os.getcwd()", "os.nice(0)", "sys.argv", "__name__",
+            "open('/proc/self/oom_score_adj').read()", "[m for m in sys.modules if m.startswith('pipelines')]",
+            "sorted(os.environ)", "sys.path[0]", "os.umask(0)"]  # fmt: skip
+    worker = script(
+        tmp_path, f"import atexit, resource\natexit.register(print, 'last')\ntime.sleep(0.3)\nprint({', '.join(told)})"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 1, before[1]))
+        forked = start(worker, "a").communicate(timeout=WAIT_S)
+        monkeypatch.delenv(TEMPLATE)
+        assert forked == start(worker, "a").communicate(timeout=WAIT_S)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_worker_goes_first_when_memory_is_short(workers: Template, tmp_path: Path) -> None:
+    started, worker = running(tmp_path, adjust=700)
+    said = [Path(f"/proc/{pid}/oom_score_adj") for pid in (worker.pid, started.pid)]
+    until(lambda: said[0].read_text().strip() == "700")
+    until(lambda: said[1].read_text().strip() == "0")
+    started.kill()
+
+
+def test_options_for_an_interpreter_and_folders_that_are_gone_are_left_to_one(
+    workers: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = script(tmp_path, "print(os.getpid(), sys.flags.no_user_site)")
+    with_option = start(Path("-s"), str(worker))
+    assert with_option.communicate(timeout=WAIT_S)[0] == f"{with_option.pid} 1\n"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    started = start(worker)
+    assert started.communicate(timeout=WAIT_S)[0].split()[0] == str(started.pid)
+
+
+def test_a_machine_that_forks_no_more_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(tmp_path / "s"))
+    listening.listen()
+    monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: -1)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(template.selectors, "DefaultSelector", lambda: mock.Mock())
+    server = template.Server(listening)
+    monkeypatch.setattr(os, "fork", mock.Mock(side_effect=BlockingIOError(11, "no more processes")))
+    monkeypatch.setattr(template, "received", lambda _: template.Request([], {}, "", 0, [], {}, []))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asker:
+        asker.connect(str(tmp_path / "s"))
+        server._fork()
+        assert asker.recv(4) == b""
+    assert server.workers == {}
+    listening.close()
+
+
 def test_many_at_once_are_told_apart(workers: Template, tmp_path: Path) -> None:
     worker = script(tmp_path, "time.sleep(0.1)\nprint(sys.argv[1])\nsys.exit(int(sys.argv[1]))")
     started = [start(worker, str(number)) for number in range(8)]
@@ -86,12 +148,14 @@ def test_a_crash_says_what_it_was(workers: Template, tmp_path: Path) -> None:
     assert killed.returncode == 128 + signal.SIGKILL
 
 
-def running(folder: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+def running(folder: Path, adjust: int | None = None) -> tuple[subprocess.Popen[str], psutil.Process]:
     """A worker that waits, as what stands for it and as itself."""
     mark = folder / "pid"
     body = "\n".join(("import signal", "def stop(*_): sys.exit(3)", "signal.signal(signal.SIGTERM, stop)",
                       f"open({str(mark)!r}, 'w').write(str(os.getpid()))", "time.sleep(60)"))  # fmt: skip
     started = start(script(folder, body))
+    if adjust is not None:  # as Ray's node does, as soon as the process is there
+        Path(f"/proc/{started.pid}/oom_score_adj").write_text(str(adjust))
     until(lambda: mark.exists() and mark.read_text())
     return started, psutil.Process(int(mark.read_text()))
 
