@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
@@ -17,6 +18,14 @@ from pipelines.cluster import local_start, worker_start
 from pipelines.errors import UserError
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
+
+
+@pytest.fixture(autouse=True)
+def workers(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
+    """No process stands by to fork workers of a Ray that does not start."""
+    started = mock.Mock()
+    monkeypatch.setattr(local_start.template, "started", lambda _: started)
+    return started
 
 
 @pytest.fixture
@@ -43,12 +52,15 @@ def test_a_start_that_takes_too_long_is_tried_again(
     assert [each["num_cpus"] for each in tries] == [3, 3, 3]
 
 
-def test_a_start_that_never_succeeds_is_one_line(monkeypatch: pytest.MonkeyPatch, tries: list[dict[str, Any]]) -> None:
+def test_a_start_that_never_succeeds_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tries: list[dict[str, Any]], workers: mock.Mock
+) -> None:
     failing(monkeypatch, tries, 9, Exception(SLOW))
     with pytest.raises(UserError, match=r"tried 3 times \(The current node timed out.*is it busy") as caught:
         local_start.start_here()
     assert "\n" not in str(caught.value)
     assert len(tries) == 3
+    workers.end.assert_called_once_with()
 
 
 def test_a_full_disk_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tries: list[dict[str, Any]]) -> None:
