@@ -30,7 +30,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import TrainData, build_model, horizon_of, load_data
-from pipelines.training.labels import label_rule
+from pipelines.training.labels import EVERY_EVENT, label_rule
 from pipelines.training.loop import build_trainer, validations
 from pipelines.training.memory_input import MemoryInput
 
@@ -54,10 +54,11 @@ class Data:
         return self.arrays.train
 
 
-def load(dataset: Dataset, config: Config) -> Data:
-    """Read what a worker of `mind train` reads."""
+def load(dataset: Dataset, config: Config | None = None) -> Data:
+    """Read what a worker of `mind train` reads with a configuration; None: for a peer, which knows no rule of labels."""
     train, validation = dataset.table("train"), dataset.table("validation")
-    arrays = load_data(dataset, train, validation, rule=label_rule(config.train, dataset))
+    rule = EVERY_EVENT if config is None else label_rule(config.train, dataset)
+    arrays = load_data(dataset, train, validation, rule=rule)
     return Data(dataset, arrays, train, validation)
 
 
