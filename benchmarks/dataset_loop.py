@@ -55,7 +55,7 @@ class Data:
 
 
 def load(dataset: Dataset, config: Config | None = None) -> Data:
-    """Read what a worker of `mind train` reads with a configuration; None: for a peer, which knows no rule of labels."""
+    """Read what a worker of `mind train` reads with a configuration; None: for a peer, which has no rule of labels."""
     train, validation = dataset.table("train"), dataset.table("validation")
     rule = EVERY_EVENT if config is None else label_rule(config.train, dataset)
     arrays = load_data(dataset, train, validation, rule=rule)

@@ -35,6 +35,7 @@ from mind_core.distributed import sum_over_ranks
 from pipelines.cluster.environment import WORKER_ENVIRONMENT
 from pipelines.dataset.dataset import Dataset
 from pipelines.storage.home_files import storage
+from pipelines.training.ray_trainer import Trainer
 from pipelines.tuning.config import Resources
 from pipelines.tuning.trial.shared_data import shared_data
 from pipelines.tuning.trial.training import Common, Result, failed, reason_of, results_of
@@ -130,7 +131,7 @@ class WorkerGroupTrial(tune.Trainable):
 
 def _trainer(settings: dict[str, Any], group: Group, name: str) -> TorchTrainer:
     resources = group.resources
-    return TorchTrainer(
+    return Trainer(
         train_worker,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
