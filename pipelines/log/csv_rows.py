@@ -9,7 +9,9 @@ quotes of a block; lines are looked at one by one from the first quote on that d
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -106,18 +108,42 @@ def _parsed(data: bytes, names: list[str], columns: list[str], dialect: Dialect)
 
     if not data.strip(_ENDS):
         return pa.schema([(name, pa.string()) for name in columns]).empty_table(), []
-    table = csv.read_csv(
-        pa.BufferReader(data),
-        csv.ReadOptions(column_names=names, block_size=len(data) + 1, use_threads=False),
-        csv.ParseOptions(**dialect.parse_options, invalid_row_handler=skip),
-        csv.ConvertOptions(
-            include_columns=columns,
-            column_types=dict.fromkeys(columns, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
+    with _decoding_errors():
+        table = csv.read_csv(
+            pa.BufferReader(data),
+            csv.ReadOptions(column_names=names, block_size=len(data) + 1, use_threads=False),
+            csv.ParseOptions(**dialect.parse_options, invalid_row_handler=skip),
+            csv.ConvertOptions(
+                include_columns=columns,
+                column_types=dict.fromkeys(columns, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
     return table, wrong
+
+
+@contextmanager
+def _decoding_errors() -> Iterator[None]:
+    """Raise that a wrong row is no UTF-8: Arrow cannot call a handler with it, prints a traceback and says less."""
+    found: list[UnicodeDecodeError] = []
+    before = sys.unraisablehook
+
+    def keep(what: Any) -> None:
+        if isinstance(what.exc_value, UnicodeDecodeError):
+            found.append(what.exc_value)
+        else:
+            before(what)
+
+    sys.unraisablehook = keep
+    try:
+        yield
+    except pa.ArrowInvalid:
+        if found:
+            raise found[0] from None
+        raise
+    finally:
+        sys.unraisablehook = before
 
 
 # Lines to records

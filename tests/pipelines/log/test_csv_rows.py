@@ -1,14 +1,19 @@
 import csv as plain_csv
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipelines.config.schema import EventSource
 from pipelines.errors import UserError
 from pipelines.log.csv_rows import Dialect, column_names, csv_rows
+from pipelines.log.formats import read_blocks
+from pipelines.log.normalise import needed_columns
+from pipelines.log.sources import fragments
 
 BIG = 2**20
 
@@ -135,3 +140,18 @@ def test_a_stray_quote_in_a_large_file_is_as_fast_as_none(tmp_path: Path) -> Non
 )  # fmt: skip
 def test_the_first_line_has_the_names_whatever_ends_it(text: str, names: list[str]) -> None:
     assert column_names(io.BytesIO(text.encode()).read, dialect(), BIG) == names
+
+
+@pytest.mark.parametrize("line", [b"\xac,5", b"1,2,3,\xff"])
+def test_a_wrong_row_in_another_encoding_is_told_as_such_and_nothing_else_is_printed(
+    line: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "e.csv"
+    file.write_bytes(b"user,item,time\n1,2,3\n" + line + b"\n1,3,4\n")
+    source = EventSource(path=str(file))
+    before = sys.unraisablehook
+    (piece,) = fragments(source, needed_columns(source))
+    with pytest.raises(UserError, match=r"e\.csv: not in the declared encoding .* set encoding:, e\.g\. latin-1"):
+        list(read_blocks(piece, source, needed_columns(source)))
+    assert capfd.readouterr() == ("", "")
+    assert sys.unraisablehook is before
