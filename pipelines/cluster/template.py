@@ -140,9 +140,8 @@ class Server:
                 elif key.fileobj == self.asleep:
                     os.read(self.asleep, 4096)
                     self._bury()
-                elif (asker := key.fileobj) in self.workers.values():  # it has gone: Ray has killed what it knows
-                    assert isinstance(asker, socket.socket)
-                    self._kill(asker)
+                elif self.workers.get(key.data) is key.fileobj:  # the asker has gone: Ray has killed what it knows
+                    self._kill(key.data)
 
     def _fork(self) -> None:
         try:
@@ -172,7 +171,7 @@ class Server:
             return
         asker.setblocking(False)
         self.workers[worker] = asker
-        self.events.register(asker, selectors.EVENT_READ)
+        self.events.register(asker, selectors.EVENT_READ, worker)
         with suppress(OSError):
             asker.send(struct.pack("!i", worker))
 
@@ -191,15 +190,13 @@ class Server:
                 self.events.unregister(asker)
                 asker.close()
 
-    def _kill(self, asker: socket.socket) -> None:
+    def _kill(self, worker: int) -> None:
+        asker = self.workers.pop(worker)
         self.events.unregister(asker)
         asker.close()
-        for worker, its in list(self.workers.items()):
-            if its is asker:
-                with suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGKILL)
-                del self.workers[worker]
-                os.waitpid(worker, 0)
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
 
 
 def only_thread() -> bool:

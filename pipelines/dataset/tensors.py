@@ -78,7 +78,7 @@ def to_tensor(column: pa.ChunkedArray, dtype: npt.DTypeLike) -> torch.Tensor:
 def with_held_out(table: pa.Table) -> pa.Table:
     """Return the rows of a split with their held-out items, the targets, at the end of the history."""
     items, targets = (table[name].combine_chunks() for name in ("items", "targets"))
-    first, second = _offsets(items), _offsets(targets)
+    first, second = list_offsets(items), list_offsets(targets)
     flat, offsets = pa.concat_arrays([items.flatten(), targets.flatten()]), first + second
     # row u is items[a:b] ++ targets[c:d]: its places in the two flat arrays laid one after the other
     rows = np.repeat(np.arange(len(items)), np.diff(offsets))
@@ -89,5 +89,6 @@ def with_held_out(table: pa.Table) -> pa.Table:
     return table.set_column(table.schema.get_field_index("items"), "items", joined)
 
 
-def _offsets(lists: pa.Array) -> npt.NDArray[np.int64]:
+def list_offsets(lists: pa.Array) -> npt.NDArray[np.int64]:
+    """Say where each list begins in the values of all, and where the last one ends, (n + 1,)."""
     return np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])

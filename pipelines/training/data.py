@@ -23,6 +23,7 @@ from pipelines.dataset.tensors import (
     cold_mask,
     feature_columns,
     feature_specs,
+    list_offsets,
     to_sequences,
     to_targets,
     train_counts,
@@ -139,8 +140,7 @@ def with_targets(train: pa.Table, validation: pa.Table) -> pa.Table:
 
 def _with_held_out_times(validation: pa.Table) -> pa.ChunkedArray:
     """Return the times with one more for each target: that of a moment after all others."""
-    lengths = validation["targets"].combine_chunks().value_lengths()
-    offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy())])
+    offsets = list_offsets(validation["targets"].combine_chunks())
     held_out = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.full(offsets[-1], HELD_OUT)))
     return with_held_out(pa.table({"items": validation["times"], "targets": held_out}))["items"]
 

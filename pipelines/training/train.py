@@ -30,6 +30,7 @@ from pipelines.cluster.address import cluster_address
 from pipelines.cluster.environment import WORKER_ENVIRONMENT
 from pipelines.cluster.nodes import free_resources
 from pipelines.cluster.session import interruptible, ray_session
+from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.home_location import shown
 from pipelines.config.load import resolved
 from pipelines.config.schema import Config
@@ -172,7 +173,7 @@ def _fit(
     """Run the workers; the model of the best checkpoint, its metrics and the metric of every validation."""
     all_of_it = config.train.include_validation
     with (
-        ray_session(config.ray, workers=config.train.workers, home=config.home_path),
+        ray_session(config.ray, workers=config.train.workers, home=config.home_path, preload=OF_TRAINING),
         tempfile.TemporaryDirectory() as scratch,
     ):
         scaling = scaling_of(config, free_resources())
