@@ -64,13 +64,15 @@ def test_a_run_has_a_name_for_people_and_a_description(run: Tracker, client: mlf
     assert found.data.tags[NOTE] == "What it is."
 
 
-def test_the_experiment_opens_on_runs_and_one_of_an_earlier_version_too(config: Config, run: Tracker) -> None:
+def test_the_experiment_opens_on_runs_and_one_of_an_earlier_version_too(
+    config: Config, run: Tracker, tmp_path: Path
+) -> None:
     client = mlflow.MlflowClient(store_of(config))
     kind = {"mlflow.experimentKind": "custom_model_development"}
     experiment = client.get_experiment_by_name("tale")
     assert experiment.tags.items() >= kind.items()
     old = config.model_copy(update={"name": "old"})
-    number = client.create_experiment("old")
+    number = client.create_experiment("old", tmp_path.as_uri())
     with open_run(old, "train", "x"):
         assert client.get_experiment(number).tags.items() >= kind.items()
 
