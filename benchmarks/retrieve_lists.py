@@ -121,7 +121,7 @@ def _brute(model: SavedModel, table: object, exclude_seen: bool) -> Tensor:
     sequences, users, retriever = model.sequences(rows), torch.arange(len(rows)), model.retriever
     histories = full_histories(sequences, users, retriever.view)
     vectors, own = retriever.interests(histories)
-    memory, found = retriever.memory(histories), []
+    memory, found = retriever.memory(histories, vectors, own), []
     row, item = history_pairs(sequences, users)
     for user in users.tolist():
         each = inner_products(vectors[user][own[user]].unsqueeze(1), retriever.item_vectors)  # (K', V)

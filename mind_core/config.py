@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 SEED_END = 2**63  # seeds from 0 to below: what generators take
 MOST_ITERATIONS = 1000
+MOST_FACTORED = 1_000_000  # items whose table begins with their factors if nothing is said
 FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic when it validates these classes; plain Python ignores it
 
 
@@ -60,6 +61,9 @@ class ModelConfig:
     normalize_interests: bool = True  # L2-normalise v_j; scores are then cosines / temperature
     temperature: float = 0.1  # tau, divides every score in the loss
     recency: bool = True  # weigh a behaviour by exp(g), g learned for its rank from the newest
+    init: Literal["normal", "svd"] | None = None  # of the item table. normal: drawn, as all else. svd: items that the
+    # same users had begin side by side (mind_core.factors). Empty: svd where events are left that are no labels
+    # (train.label_share below 1), up to 1,000,000 items; normal elsewhere
     init_std: float = 0.1  # std of the embedding rows; with routing_scale it decides how far routing moves the logits
     logits_seed: int = 0  # of the fixed routing-logits buffer
 
@@ -104,11 +108,26 @@ class ModelConfig:
             "false with initial_logits: item, which draws none",
         )
         _check(
+            self.encoder != "popularity" or self.init != "svd",
+            "init",
+            self.init,
+            "normal with encoder: popularity, which has no table that is trained",
+        )
+        _check(
             self.encoder != "mind" or self.interests == 1 or self.sigma > 0,
             "sigma",
             self.sigma,
             "> 0 with several interests: equal logits give equal capsules for ever",
         )
+
+    def begins_with_factors(self, items: int, *, labels_are_all: bool) -> bool:
+        """Say what `init` means for a table of so many items, and a training whose labels are all events or the newest.
+
+        Where they are all, the factors have seen them, and a training that begins there may fit them too well.
+        """
+        if self.init is None:
+            return self.encoder != "popularity" and not labels_are_all and items <= MOST_FACTORED
+        return self.init == "svd"
 
     @property
     def uses_traits(self) -> bool:

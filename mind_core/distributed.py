@@ -19,6 +19,13 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def from_first_rank(values: Tensor) -> Tensor:
+    """Return what rank 0 has, on every rank; the others pass a tensor of its shape, which is overwritten."""
+    if world_size() > 1:
+        dist.broadcast(values, src=0)
+    return values
+
+
 def exchange_rows(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Average row gradients over the ranks; a row that a rank did not touch counts as zero there.
 

@@ -23,7 +23,7 @@ from mind_core.features import Bags
 from mind_core.hits import Hits, Pairs, TopList
 from mind_core.model import MIND
 from mind_core.repeats import TRAITS
-from mind_core.search import Catalogue, score_pairs, search_hits
+from mind_core.search import Catalogue, inner_products, score_pairs, search_hits
 from mind_core.sequences import Histories, Sequences, View, full_histories
 from mind_core.shelves import Shelf, history_pairs, own_pairs, top_lists
 from mind_core.special_rows import FIRST_ITEM
@@ -57,8 +57,11 @@ class Retriever(Protocol):
         """(B, K, d) vectors and (B, K) bool mask of the users' own ones."""
         ...
 
-    def memory(self, histories: Histories) -> Tensor | None:
-        """(B, L) r(u, i), what the items of the history score on top; 0 where there is none. None: no memory."""
+    def memory(self, histories: Histories, interests: Tensor, own: Tensor) -> Tensor | None:
+        """(B, L) r(u, i), what the items of the history score on top; 0 where there is none. None: no memory.
+
+        interests, own : those of the histories.
+        """
         ...
 
 
@@ -94,7 +97,7 @@ class MINDRetriever:
         return vectors, own
 
     @torch.no_grad()
-    def memory(self, histories: Histories) -> Tensor | None:
+    def memory(self, histories: Histories, interests: Tensor, own: Tensor) -> Tensor | None:
         if self.model.config.repeat != "memory":
             return None
         assert histories.newest is not None
@@ -102,10 +105,21 @@ class MINDRetriever:
         shape, width = (ENCODER_USERS, self.view.max_history), histories.items.shape[1]
         parts = []
         for rows in _tiles(histories):
-            behaviours = nn.functional.embedding(_padded(histories.items[rows], shape), self.behaviour_vectors)
-            found = self.model.encoder.memory(behaviours, _padded(histories.traits[rows], (*shape, len(TRAITS))))
+            items, traits = (
+                _padded(histories.items[rows], shape),
+                _padded(histories.traits[rows], (*shape, len(TRAITS))),
+            )
+            best = _padded(self._best_match(histories.items[rows], interests[rows], own[rows]), shape)
+            behaviours = nn.functional.embedding(items, self.behaviour_vectors)
+            found = self.model.encoder.memory(behaviours, traits, best)
             parts.append(found[: rows.stop - rows.start, :width])
         return torch.cat(parts).masked_fill(~histories.newest, 0.0)
+
+    def _best_match(self, items: Tensor, interests: Tensor, own: Tensor) -> Tensor:
+        """(B, L) max_j v_j . e_i of items (B, L), summed as the search does."""
+        vectors = nn.functional.embedding(items, self.item_vectors).unsqueeze(1)
+        scores = inner_products(interests.unsqueeze(2), vectors)  # (B, K, L)
+        return scores.masked_fill(~own.unsqueeze(2), float("-inf")).amax(1)
 
     @torch.no_grad()
     def route(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,7 +168,7 @@ class PopularityRetriever:
         ones = self.item_vectors.new_ones(len(histories), 1, 1)
         return ones, ones[:, :, 0].bool()
 
-    def memory(self, histories: Histories) -> Tensor | None:
+    def memory(self, histories: Histories, interests: Tensor, own: Tensor) -> Tensor | None:
         return None
 
 
@@ -222,7 +236,8 @@ def _searched(
     histories = full_histories(sequences, users, retriever.view)
     vectors, own = retriever.interests(histories)
     pairs = own_pairs(history_pairs(sequences, users), len(retriever.catalogue))
-    return search_shelves(retriever.catalogue, vectors, own, pairs, remembered(retriever, histories), sizes, allowed)
+    memory = remembered(retriever, histories, vectors, own)
+    return search_shelves(retriever.catalogue, vectors, own, pairs, memory, sizes, allowed)
 
 
 class Remembered(NamedTuple):
@@ -233,9 +248,9 @@ class Remembered(NamedTuple):
     more: Tensor
 
 
-def remembered(retriever: Retriever, histories: Histories) -> Remembered | None:
+def remembered(retriever: Retriever, histories: Histories, interests: Tensor, own: Tensor) -> Remembered | None:
     """Compute what users remember of their own items; None: the model has no memory."""
-    memory = retriever.memory(histories)
+    memory = retriever.memory(histories, interests, own)
     if memory is None:
         return None
     assert histories.newest is not None

@@ -180,7 +180,7 @@ def _of_tile(
         """What is of a user is of each interest."""
         return (user.unsqueeze(1) * count + each).flatten()
 
-    memory = remembered(retriever, histories)
+    memory = remembered(retriever, histories, vectors, own)
     if memory is not None:
         item, more = (values.repeat_interleave(count) for values in (memory.item, memory.more))
         memory = Remembered(of_each(memory.user), item, more)

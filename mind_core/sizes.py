@@ -19,6 +19,7 @@ STORED = ("item table", "profile table", "dense layers")  # how parts begin that
 TILE_USERS = 128  # mind_core.inference
 TRAITS = 7  # of an item; mind_core.repeats
 MEMORY_HIDDEN = 16  # mind_core.memory
+SPARE = 16  # mind_core.factors
 
 
 def dense_parameters(config: ModelConfig, profile_features: int) -> int:
@@ -30,7 +31,7 @@ def dense_parameters(config: ModelConfig, profile_features: int) -> int:
     mlp = sum(a * b + b for a, b in pairwise(mlp_widths(config, profile_features)))
     routing = dim**2 + (config.interests if config.shared else 0) if config.encoder == "mind" else 0
     weights = (config.max_history if config.recency else 0) + (traits if config.history == "distinct" else 0)
-    memory = traits + 1 + (traits + 1) * MEMORY_HIDDEN + MEMORY_HIDDEN + dim if config.repeat == "memory" else 0
+    memory = traits + 1 + (traits + 1) * MEMORY_HIDDEN + MEMORY_HIDDEN + dim + 1 if config.repeat == "memory" else 0
     block = 12 * dim**2 + 13 * dim
     context = config.context_layers * block + 5 * dim if config.context == "transformer" else 0
     return mlp + routing + weights + memory + context
@@ -85,8 +86,16 @@ def stored_bytes(parts: dict[str, int]) -> int:
     return sum(size for name, size in parts.items() if name.startswith(STORED))
 
 
+def factor_bytes(dim: int, items: int) -> int:
+    """Count the bytes of finding the factors of the items: four arrays of V x (d + SPARE).
+
+    Source: mind_core.factors.item_factors: directions, their image, the next ones, and a copy while these are found.
+    """
+    return 4 * FLOAT * items * (dim + SPARE)
+
+
 def training_parts(
-    config: ModelConfig, loss: LossConfig, parts: dict[str, int], *, optimizer: str, ranks: int
+    config: ModelConfig, loss: LossConfig, parts: dict[str, int], *, optimizer: str, ranks: int, factored: int = 0
 ) -> dict[str, int]:
     """Add to `model_parts` what a training worker holds beside the model.
 
@@ -94,6 +103,7 @@ def training_parts(
     ----------
     optimizer : of the tables.
     ranks : among which the item table's optimiser state is shared out.
+    factored : items whose factors the table begins with; 0 where it is drawn.
     """
     if config.encoder == "popularity":
         return parts
@@ -106,4 +116,5 @@ def training_parts(
         "moments of the dense layers (dim, hidden, context_layers, max_history)": 3
         * sum(size for name, size in parts.items() if name.startswith(STORED[2])),
         "negatives (uniform_negatives, popularity_negatives, dim)": 2 * FLOAT * negatives * (config.dim + 2),
+        "factors at the start (init, dim)": factor_bytes(config.dim, factored),
     }

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mind_core.inference import MINDRetriever
+from mind_core.loss import own_vectors
 from mind_core.repeats import TRAITS
+from mind_core.routing import products
 from mind_core.sequences import Histories
 
 
@@ -48,6 +50,7 @@ class UserTower(nn.Module):
         self.register_buffer("behaviour_vectors", retriever.behaviour_vectors)
         config = retriever.model.config
         self.uses_traits, self.remembers = config.uses_traits, config.repeat == "memory"
+        self.normalizes = config.normalize_items
         self.features = len(retriever.model.profile_features)
 
     def forward(
@@ -61,10 +64,12 @@ class UserTower(nn.Module):
             profile = each.sum(2).flatten(1)
         traits_of = traits if self.uses_traits else None
         interests, own, _ = self.encoder(behaviours, mask, profile, traits=traits_of)
-        interests = interests.masked_fill(~own.unsqueeze(-1), 0.0)
+        shown = interests.masked_fill(~own.unsqueeze(-1), 0.0)
         if not self.remembers:
-            return interests, own, torch.zeros_like(items, dtype=interests.dtype)
-        return interests, own, self.encoder.memory(behaviours, traits).masked_fill(~newest, 0.0)
+            return shown, own, torch.zeros_like(items, dtype=interests.dtype)
+        vectors = functional.normalize(behaviours, dim=-1) if self.normalizes else behaviours
+        best = products(own_vectors(interests, own), vectors).amax(1)
+        return shown, own, self.encoder.memory(behaviours, traits, best).masked_fill(~newest, 0.0)
 
 
 def tower_inputs(histories: Histories, width: int) -> TowerInputs:

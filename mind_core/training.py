@@ -125,7 +125,7 @@ class Objective(nn.Module):
         if ids is None or batch.traits is None or self._model[0].config.repeat != "memory":
             return None
         scores = products(vectors, self._model[0].score_vectors(behaviours)).amax(1)
-        return OwnItems(ids, scores, self.encoder.memory(behaviours, batch.traits))
+        return OwnItems(ids, scores, self.encoder.memory(behaviours, batch.traits, scores))
 
 
 class Trainer:

@@ -52,7 +52,7 @@ from pipelines.models.seal import DIGEST, FILES, RESTORE, read_json, require_fil
 from pipelines.storage.home_files import fetch_folder, renew
 from pipelines.storage.publish import Mark, published
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MARK = Mark("config.json")
 
 

@@ -109,6 +109,6 @@ def _among(retriever: Retriever, sequences: Sequences, row: int, wanted: Wanted,
         items = items[np.isin(items, mine, invert=wanted.shelf == "new")]
     index = torch.from_numpy(items)
     hits = score_pairs(retriever.catalogue, vectors, own, (torch.zeros_like(index), index))
-    hits = with_memory(hits, remembered(retriever, histories), len(retriever.catalogue))
+    hits = with_memory(hits, remembered(retriever, histories, vectors, own), len(retriever.catalogue))
     best = hits.score.argsort(descending=True, stable=True)[: wanted.n]
     return Found(items[best.numpy()], hits.score[best].numpy(), hits.interest[best].numpy())

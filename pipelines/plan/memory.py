@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from mind_core.sizes import factor_bytes
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.plan.constants import (
     BLOCK_ROWS,
@@ -31,7 +32,7 @@ EMPTY = "the process itself"
 TRAIN_SPLIT, STREAMED = "train split", "train split, two windows"
 TABLE = "item table"
 FITTED_EVENTS = 20_000_000  # at most; pipelines.evaluation.baselines
-RANKED = "validation: item vectors, and a search's block"
+RANKED = "validation: item vectors, and a search's block; or the start"
 
 STREAM_BYTES = 100  # of an event of `shuffle_events`: two windows of them (docs/design.md, measured)
 STEP_COPIES = 6  # of a step's (B, L, d) and (R, d) floats: values, gradients, what autograd keeps, moments in flight
@@ -121,8 +122,15 @@ def validation_bytes(workload: Workload) -> float:
     return (8 if model.normalize_items else 4) * model.dim * workload.items + search_bytes()
 
 
+def start_bytes(workload: Workload) -> float:
+    """Count the bytes of the factors that the table may begin with: 16 (d + 16) V.  Source: mind_core.factors."""
+    config = workload.config
+    factored = config.model.begins_with_factors(int(workload.items), labels_are_all=config.train.label_share == 1)
+    return factor_bytes(config.model.dim, int(workload.items)) if factored else 0
+
+
 def training_worker(workload: Workload, machine: Machine) -> Parts:
-    """Add up the memory of a worker of `mind train`, at a validation."""
+    """Add up the memory of a worker of `mind train`, at a validation, or at the start if that takes more."""
     model, train = workload.config.model, workload.config.train
     optimizer = workload.config.optim.table_optimizer
     streamed = chosen_input(workload, machine.memory) == "stream"
@@ -136,7 +144,7 @@ def training_worker(workload: Workload, machine: Machine) -> Parts:
         "items' make-up, negatives": item_bytes(workload) * workload.items,
         "dense parameters, gradients, moments": 16 * workload.parameters,
         "activations of a step": step_bytes(workload),
-        RANKED: validation_bytes(workload),
+        RANKED: max(validation_bytes(workload), start_bytes(workload)),
         "validation: sequences": workload.validated * (12 * workload.length + 40),
     }
 

@@ -108,7 +108,7 @@ def users_and_lists(
     lists = lists.set_column(0, "user", table["id"].take(lists["user"]))
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), own.sum(1).cumsum(0)])
     interests = pa.ListArray.from_arrays(pa.array(offsets.int().numpy()), _fixed(vectors[own]))
-    remembered = _remembered(model, histories, retriever.memory(histories))
+    remembered = _remembered(model, histories, retriever.memory(histories, vectors, own))
     return pa.table({"user": table["id"], "interests": interests, **remembered}), lists
 
 

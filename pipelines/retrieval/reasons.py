@@ -37,7 +37,7 @@ def explained(model: SavedModel, sequences: Sequences) -> Explained | None:
     if not isinstance(retriever, MINDRetriever):
         return None
     histories, found = reasons_of(retriever, sequences, torch.arange(len(sequences)))
-    return Explained(found, histories.items, retriever.memory(histories))
+    return Explained(found, histories.items, retriever.memory(histories, *retriever.interests(histories)))
 
 
 def with_reasons(model: SavedModel, sequences: Sequences, lists: pa.Table) -> pa.Table:

@@ -67,7 +67,7 @@ class Foreign:
         vectors, own, _ = self.call(tower_inputs(histories, self.view.max_history))
         return vectors, own
 
-    def memory(self, histories: Histories) -> Tensor | None:
+    def memory(self, histories: Histories, interests: Tensor, own: Tensor) -> Tensor | None:
         if not self.remembers:
             return None
         width = histories.items.shape[1]
@@ -197,7 +197,7 @@ def difference(model: SavedModel, users: Sequences, call: Call) -> dict[str, flo
     everyone = torch.arange(len(users))
     histories = full_histories(users, everyone, retriever.view)
     vectors, own = retriever.interests(histories)
-    memory = retriever.memory(histories)
+    memory = retriever.memory(histories, vectors, own)
     interests, theirs, more = call(tower_inputs(histories, retriever.view.max_history))
     filtered = model.card.exclude_seen
     ours = recommend(retriever, users, everyone, TOP, exclude_seen=filtered).items

@@ -20,6 +20,7 @@ from mind_core.diagnostics import all_finite, routing_diagnostics
 from mind_core.distributed import sum_over_ranks
 from mind_core.embeddings import WHOLE, Shard
 from mind_core.evaluation import evaluate
+from mind_core.factors import begin_with_factors
 from mind_core.inference import MINDRetriever, Retriever
 from mind_core.negatives import NegativeSampler
 from mind_core.profiling import StepTimes
@@ -29,7 +30,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import CALMER, DivergedError
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
-from pipelines.training.data import TrainData, build_model, horizon_of, require_room_to_train
+from pipelines.training.data import TrainData, begins_with_factors, build_model, horizon_of, require_room_to_train
 from pipelines.training.memory_input import Step, TrainInput
 from pipelines.training.step_profile import profile_metrics
 
@@ -132,6 +133,9 @@ def validations(
     if trainer.step >= total or stopping.should_stop():
         return
     fresh = trainer.step == 0
+    if fresh and begins_with_factors(config, trainer.model.items):
+        table, std = trainer.model.item_table, config.model.init_std
+        begin_with_factors(table, given.histories, trainer.model.items, std, config.train.seed)
     meter = _Meter(trainer.times)
     with closing(given.steps(trainer.step)) as steps:
         for step in meter.waits(steps):

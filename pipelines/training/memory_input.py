@@ -6,8 +6,8 @@ The other input, for logs larger than that, is pipelines.training.stream_input. 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -54,6 +54,11 @@ class TrainInput(Protocol):
 
     def steps(self, first: int) -> Generator[Step]:
         """Yield the run's steps from number `first` on, epoch after epoch."""
+        ...
+
+    def histories(self) -> Iterable[Sequences]:
+        """Yield the sequences of this rank's share of the users, in portions that fit in memory; `past` says what of
+        each is not asked for as a label."""
         ...
 
     def label_counts(self, items: int) -> Tensor:
@@ -129,6 +134,13 @@ class MemoryInput:
             own = samples[order[(places * self.ranks + self.rank) % self.size]]
             for users, positions in zip(own.users.split(each), own.positions.split(each), strict=True):
                 yield Step(self.sequences, Samples(users, positions), 1.0, len(users) * self.ranks)
+
+    def histories(self) -> Iterable[Sequences]:
+        if self.ranks == 1:
+            return [self.sequences]
+        past = self.sequences.lengths if self.sequences.past is None else self.sequences.past
+        own = torch.arange(len(past), device=past.device) % self.ranks == self.rank
+        return [replace(self.sequences, past=past * own)]
 
     def label_counts(self, items: int) -> Tensor:
         return count_labels(self.sequences, self.config.targets_per_user is not None, items)

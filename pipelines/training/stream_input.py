@@ -196,6 +196,9 @@ class StreamInput:
         total = sum_over_ranks(counts.to(self.device)).tolist()
         return [replace(part, samples=total[part.number]) for part in self.parts]
 
+    def histories(self) -> Iterable[Sequences]:
+        return (sequences for _, sequences in self._own_sequences())
+
     def label_counts(self, items: int) -> Tensor:
         drawn = self.config.targets_per_user is not None
         counts = torch.zeros(items, dtype=torch.float64)

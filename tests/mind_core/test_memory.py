@@ -14,7 +14,7 @@ from mind_core import loss as losses
 from mind_core.config import LossConfig
 from mind_core.inference import MINDRetriever, recommend
 from mind_core.loss import OwnItems, contained, own_vectors, places, sampled_softmax_loss
-from mind_core.memory import RepeatMemory
+from mind_core.memory import MATCH, RepeatMemory
 from mind_core.repeats import TRAITS
 from mind_core.routing import products
 from mind_core.sequences import Samples, full_histories, windows
@@ -36,11 +36,10 @@ def given_world(**changes: object) -> World:
     return world(AGAIN, 12, features=False, profile=False, repeat="memory", **changes)
 
 
-def test_a_fresh_memory_adds_nothing() -> None:
-    memory = RepeatMemory(8)
-    added = memory(torch.randn(2, 3, 8), torch.randn(2, 3, len(TRAITS)))
-    assert added.shape == (2, 3)
-    assert not added.any()
+def test_a_fresh_memory_leaves_own_items_a_part_of_their_best_match() -> None:
+    memory, best = RepeatMemory(8), torch.randn(2, 3)
+    added = memory(torch.randn(2, 3, 8), torch.randn(2, 3, len(TRAITS)), best)
+    torch.testing.assert_close(best + added, MATCH * best)
 
 
 @pytest.mark.parametrize("history", ["newest", "distinct"])
@@ -57,6 +56,7 @@ def test_served_scores_are_the_best_match_plus_the_memory_of_own_items_only(hist
             expected = float(best[item])
             if item in behaviours:
                 last = max(place for place, each in enumerate(behaviours) if each == item)
+                expected *= MATCH
                 expected += 2 * math.log(behaviours.count(item)) - 0.5 * math.log(len(behaviours) - last)
                 expected += w.model.encoder.memory.item(retriever.behaviour_vectors[item]).item()
             assert score == pytest.approx(expected, abs=1e-5)
@@ -66,8 +66,13 @@ def test_what_a_user_is_remembered_for_does_not_depend_on_who_sits_beside() -> N
     w = given_world(history="distinct")
     given_memory_that_counts(w)
     retriever = MINDRetriever.of(w.model, w.bags)
-    together = retriever.memory(full_histories(w.sequences, torch.arange(3), retriever.view, 8))
-    alone = [retriever.memory(full_histories(w.sequences, torch.tensor([u]), retriever.view, 8)) for u in range(3)]
+
+    def remembered(users: Tensor) -> Tensor | None:
+        histories = full_histories(w.sequences, users, retriever.view, 8)
+        return retriever.memory(histories, *retriever.interests(histories))
+
+    together = remembered(torch.arange(3))
+    alone = [remembered(torch.tensor([user])) for user in range(3)]
     assert together is not None
     assert torch.equal(together, torch.cat([each for each in alone if each is not None]))
 
@@ -232,7 +237,9 @@ def test_training_learns_to_remember_what_is_bought_again() -> None:
         trained.train_step(w.sequences, samples)
     own, log_count = w.model.encoder.memory, TRAITS.index("log count")
     traits = torch.zeros(1, 1, len(TRAITS))
-    once = own(torch.zeros(1, 1, 8), traits).item()
+    nowhere = torch.zeros(1, 1)
+    once = own(torch.zeros(1, 1, 8), traits, nowhere).item()
     traits[..., log_count], traits[..., TRAITS.index("again")] = math.log(6), 1.0
-    assert own(torch.zeros(1, 1, 8), traits).item() > 0.2  # in cosines: what has come six times stands far ahead
-    assert own(torch.zeros(1, 1, 8), traits).item() > once
+    often = own(torch.zeros(1, 1, 8), traits, nowhere).item()
+    assert often > 0.2  # in cosines: what has come six times stands far ahead
+    assert often > once

@@ -36,7 +36,7 @@ def check(config: ModelConfig, specs: list[FeatureSpec]) -> None:
         interests, theirs, memory = UserTower(retriever)(*tower_inputs(histories, retriever.view.max_history))
     torch.testing.assert_close(interests, vectors * own.unsqueeze(-1), rtol=0, atol=1e-6)
     assert torch.equal(theirs, own)
-    ours = retriever.memory(histories)
+    ours = retriever.memory(histories, vectors, own)
     expected = torch.zeros_like(memory)
     if ours is not None:
         expected[:, : ours.shape[1]] = ours

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+import mind_core.factors
 import mind_core.inference
 import mind_core.loss
 import mind_core.memory
@@ -201,6 +202,7 @@ def test_the_input_is_chosen_as_training_does(memory_of_node: float, given: str,
 def test_a_memory_has_as_many_traits_and_hidden_units_as_planned() -> None:
     assert len(mind_core.repeats.TRAITS) == mind_core.sizes.TRAITS
     assert mind_core.memory.HIDDEN == mind_core.sizes.MEMORY_HIDDEN
+    assert mind_core.factors.SPARE == mind_core.sizes.SPARE
     assert mind_core.inference.TILE_USERS == mind_core.sizes.TILE_USERS
 
 

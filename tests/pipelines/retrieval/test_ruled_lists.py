@@ -116,8 +116,8 @@ def test_reasons_are_the_couplings_of_the_interest_that_found_the_item(model: Sa
     retriever = model.retriever
     assert isinstance(retriever, MINDRetriever)
     histories = full_histories(sequences, torch.arange(len(sequences)), retriever.view)
-    _, _, weights = retriever.route(histories)
-    memory = retriever.memory(histories)
+    vectors, own, weights = retriever.route(histories)
+    memory = retriever.memory(histories, vectors, own)
     assert memory is not None
     ids = model.item_ids.to_pylist()
     for row in lists.slice(0, 60).to_pylist():

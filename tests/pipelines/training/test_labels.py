@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +111,23 @@ def test_windows_see_nothing_of_the_moment_of_their_labels(
             assert max(seen) == position - 1
 
 
+@contextmanager
+def streamed(logs: list[list[list[int]]], config: TrainConfig, rule: LabelRule) -> Iterator[StreamInput]:
+    """Write the parts of a log, items numbered through all of them, and give them as a stream."""
+
+    def read(parts: Sequence[PartFile]) -> Iterator[pa.Table]:
+        return (pq.read_table(part.path, columns=COLUMNS) for part in parts)
+
+    with tempfile.TemporaryDirectory() as folder:
+        files, item = [], 2
+        for number, part in enumerate(logs):
+            files.append(str(Path(folder, f"part-{number:05d}.parquet")))
+            own = table(part, item).append_column("user", pa.array(range(len(part)), pa.int64()))
+            pq.write_table(own, files[-1])
+            item += sum(map(len, part))
+        yield StreamInput(config, files, read, [], CPU, rule=rule)
+
+
 def steps_of(given: TrainInput) -> list[tuple[int, int, int]]:
     """(label's item, events back to its moment, events of its user that are no labels) of an epoch, sorted."""
     found = []
@@ -130,18 +149,38 @@ def test_a_stream_has_the_labels_that_memory_has(logs: list[list[list[int]]], ru
     if not labels_of(log, rule):
         return
 
-    def read(parts: Sequence[PartFile]) -> Iterator[pa.Table]:
-        return (pq.read_table(part.path, columns=COLUMNS) for part in parts)
+    with streamed(logs, config, rule) as stream:
+        found = steps_of(stream)
+    assert found == steps_of(MemoryInput(config, train_sequences(table(log), [], rule)))
 
-    with tempfile.TemporaryDirectory() as folder:
-        files, item = [], 2
-        for number, part in enumerate(logs):
-            files.append(str(Path(folder, f"part-{number:05d}.parquet")))
-            own = table(part, item).append_column("user", pa.array(range(len(part)), pa.int64()))
-            pq.write_table(own, files[-1])
-            item += sum(map(len, part))
-        streamed = steps_of(StreamInput(config, files, read, [], CPU, rule=rule))
-    assert streamed == steps_of(MemoryInput(config, train_sequences(table(log), [], rule)))
+
+def unasked(given: TrainInput) -> list[int]:
+    """The items of the events in a rank's share that are no labels, or of all where all may be: `past` says which."""
+    found = []
+    for sequences in given.histories():
+        past = sequences.lengths if sequences.past is None else sequences.past
+        for start, count in zip(sequences.offsets[:-1].tolist(), past.tolist(), strict=True):
+            found += sequences.items[start : start + count].tolist()
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(LOGS, min_size=1, max_size=3), RULES, st.integers(1, 3))
+def test_ranks_share_out_the_histories_that_items_begin_with(
+    logs: list[list[list[int]]], rule: LabelRule, ranks: int
+) -> None:
+    """In memory and as a stream alike; an event that may be a label is in none, where some events are none."""
+    config, log = TrainConfig(batch_size=4, epochs=1), [times for part in logs for times in part]
+    if not labels_of(log, rule):
+        return
+
+    chained = itertools.chain(*log)
+    expected = [place + 2 for place, time in enumerate(chained) if rule.since is None or time < rule.since]
+    held = train_sequences(table(log), [], rule)
+    shares = [unasked(MemoryInput(config, held, rank, ranks)) for rank in range(ranks)]
+    assert sorted(itertools.chain(*shares)) == expected
+    with streamed(logs, config, rule) as stream:
+        assert unasked(stream) == expected
 
 
 def test_nothing_to_predict_is_said_in_a_line() -> None:
