@@ -28,7 +28,8 @@ def split_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:
         yield f"  # {habits.short:.0%} of the users have fewer than 3 events: the model is tested on other users"
         yield "  split: {protocol: user_holdout}"
     elif habits.one_day is not None and habits.one_day > 0.5:
-        yield f"  # {habits.one_day:.0%} of the users came on one day only, which time does not split: {last}"
+        yield f"  # {habits.one_day:.0%} of the users came on one day only, which time does not split:"
+        yield f"  # {last}"
         yield "  split: {protocol: leave_one_out}"
     elif habits.cuts is not None and not log.is_whole:
         yield f"  # {last}. Nearer to production, of a log of some"
