@@ -191,7 +191,8 @@ def _column(name: str, raw: pa.Array) -> Column:
     array = without_nulls(raw, NULL_WORDS)
     kind, unit, form = _kind(array)
     try:
-        distinct = len(pc.unique(array.drop_null()))
+        within = array.drop_null().flatten() if is_list(array.type) else array  # what a list holds is told apart
+        distinct = len(pc.unique(within.drop_null()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         distinct = 0
     return Column(name, kind, array, distinct, array.null_count / max(1, len(array)), unit, form)

@@ -26,3 +26,9 @@ def test_values_between_blanks_are_a_table_and_not_sessions_if_lines_are_alike(t
     }
     (tmp_path / "sessions.txt").write_text("".join(f"{'7 8 9 ' * (1 + n % 4)}\n" for n in range(40)))
     assert look_at(str(tmp_path / "sessions.txt")).settings == {"format": "sessions"}
+
+
+def test_of_lists_the_values_within_are_counted(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"tags": [["a", "b"], ["b", None], None, []]}), tmp_path / "items.parquet")
+    (column,) = look_at(str(tmp_path / "items.parquet")).columns
+    assert (column.kind, column.distinct, column.missing) == ("lists", 2, 0.25)
