@@ -13,6 +13,7 @@ from pipelines.log.proposal.first_look import Look
 from pipelines.log.proposal.roles import Roles
 from pipelines.log.times import parse_times
 
+RARE = 5  # events of an item from which on something can be learned of it
 DAY = 86_400_000_000  # microseconds
 
 
@@ -35,6 +36,7 @@ class Habits:
     typical: float  # distinct items of the median user
     many: float  # ... of a user of whom a tenth has more
     short: float  # share of the users with fewer than 3 events
+    rare: tuple[int, float]  # items with fewer than RARE events, and their share of the rows
     one_day: float | None  # share of the users with events on one day only; None: times are only an order
     cuts: Cuts | None
 
@@ -46,8 +48,10 @@ def habits_of(log: Look, roles: Roles) -> Habits:
     user, item = (_codes(columns[name]) for name in ("user", "item"))
     users, items = (int(codes.max(initial=-1)) + 1 for codes in (user, item))
     if not users:
-        return Habits(0, 0, 0.0, 0.0, 0.0, 1.0, None, None)
+        return Habits(0, 0, 0.0, 0.0, 0.0, 1.0, (0, 0.0), None, None)
     distinct = np.bincount(np.unique(user * items + item) // items, minlength=users)
+    events = np.bincount(item)
+    rare = events < RARE
     when = columns["time"]
     is_known = when.null_count < 0.1 * len(when)
     there = pc.is_valid(when).to_numpy()
@@ -59,6 +63,7 @@ def habits_of(log: Look, roles: Roles) -> Habits:
         float(np.median(distinct)),
         float(np.quantile(distinct, 0.9)),
         float(np.mean(np.bincount(user) < 3)),
+        (int(rare.sum()), float(events[rare].sum() / len(item))),
         _share_of_one_day(user[there], days) if is_known else None,
         _cuts(user[there], days) if is_known else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipelines.log.proposal.first_look import Look
-from pipelines.log.proposal.habits import Cuts, Habits
+from pipelines.log.proposal.habits import RARE, Cuts, Habits
 from pipelines.log.proposal.roles import Roles
 
 AGAIN = 0.1  # share of rows of an item that the user had before, from which on lists may hold such items
@@ -16,6 +16,15 @@ WEEKS = 14  # days that a log must span to be cut by time
 LENGTHS = (50, 100, 200)  # of histories; the first is the default, and a step costs more with each
 ORDERED = 20  # items of the median user, from which on their order can be learned
 SOFTMAX = 50_000  # items that an exact softmax takes on a CPU
+
+
+def rare_lines(habits: Habits) -> Iterator[str]:
+    """Say how to leave out the long tail, where it is most of the catalogue and hardly any of the events."""
+    items, share = habits.rare
+    if items >= 0.2 * habits.items and share <= 0.1:
+        few = f"{items:,} of {habits.items:,} items have fewer than {RARE} events"
+        yield f"  # {few}, {share:.1%} of all; to leave them out:"
+        yield f"  # min_item_events: {RARE}"
 
 
 def split_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:

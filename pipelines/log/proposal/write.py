@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pipelines.log.proposal.first_look import Look
 from pipelines.log.proposal.habits import habits_of
 from pipelines.log.proposal.odd_rows import odd_lines
-from pipelines.log.proposal.recipe import evaluate_lines, preset_lines, split_lines, training_lines
+from pipelines.log.proposal.recipe import evaluate_lines, preset_lines, rare_lines, split_lines, training_lines
 from pipelines.log.proposal.roles import guess_roles, role_lines
 from pipelines.log.proposal.tables import lines_of_the_log, setting_lines, table_lines
 
@@ -49,5 +49,10 @@ def propose(
         ("profile", "user", profile, roles.user.column),
     ):
         lines += table_lines(side, role, table, ids) if table is not None else lines_of_the_log(side, log, roles)
-    lines += [*split_lines(log, roles, habits), *training_lines(log, roles, habits), *evaluate_lines(habits)]
+    lines += [
+        *rare_lines(habits),
+        *split_lines(log, roles, habits),
+        *training_lines(log, roles, habits),
+        *evaluate_lines(habits),
+    ]
     return "\n".join(lines) + "\n"

@@ -99,6 +99,13 @@ def test_habits_of_many_months_are_learned_slowly_and_of_late(
     assert ("optim" in config) == is_slow
 
 
+def test_a_long_tail_of_rare_items_is_said_and_stays(tmp_path: Path) -> None:
+    rows = visits(60, 30, 100, 100) + [(u, 1000 + u, START) for u in range(60)]
+    config, text = written(tmp_path, rows)
+    assert "min_item_events" not in config["data"]
+    assert "# 60 of 160 items have fewer than 5 events, 3.2% of all; to leave them out:\n  # min_item_events: 5" in text
+
+
 def test_ratings_are_said_to_count_as_wishes(tmp_path: Path) -> None:
     rows = visits(60, 30, 100, 1000)
     table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(("user", "item", "time"))})
