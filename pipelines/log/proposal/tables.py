@@ -137,13 +137,13 @@ def _column_lines(side: str, columns: Sequence[Column]) -> Iterator[str]:
             )
         elif (feature := _feature(column)) is not None:
             features.append(f"      {quoted(column.name)}: {feature}")
-            if column.kind == "text" and column.missing < 0.05:
+            if column.kind == "text" and column.missing < 0.5:
                 telling.append(column)
     if features:
         yield "    features:"
         yield from features
     yield from left
-    telling.sort(key=lambda column: -column.distinct)  # the more values, the more is told
+    telling.sort(key=lambda column: (column.missing >= 0.05, -column.distinct))  # the more values, the more is told
     shown += [column.name for column in telling]
     if shown and side == "items":
         yield f"    show: [{', '.join(map(quoted, shown[:MOST_SHOWN]))}]"

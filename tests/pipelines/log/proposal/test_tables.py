@@ -92,10 +92,10 @@ def test_what_has_a_name_or_else_what_tells_most_is_shown(tmp_path: Path) -> Non
         "zone": [n % 11 for n in rows],
     }
     data = data_of(written(tmp_path, shop(), pa.table(items)))
-    assert data["items"]["show"] == ["type", "department"]
+    assert data["items"]["show"] == ["type", "department", "pack"]
     assert set(data["items"]["features"]) == {"department", "type", "pack", "zone"}
     data = data_of(written(tmp_path, shop(), pa.table(items | {"title": [f"thing {n}" for n in rows]})))
-    assert data["items"]["show"] == ["title", "type", "department"]
+    assert data["items"]["show"] == ["title", "type", "department", "pack"]
 
 
 def test_a_column_of_rare_values_is_no_feature_and_says_so(tmp_path: Path) -> None:
