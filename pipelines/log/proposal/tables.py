@@ -43,13 +43,15 @@ def table_lines(side: str, role: str, table: Look, ids: Column) -> Iterator[str]
         raise UserError(
             f"{table.path}: no column shares a value with the log's {ids.name!r}; is it the table of another log?"
         )
-    own = table.column(max(matches, key=lambda name: matches[name]))
+    named = {name: matches[name] > 0 and name == ids.name for name in matches}
+    own = max(map(table.column, matches), key=lambda each: (named[each.name], matches[each.name] * each.distinct))
     name = own.name
     if name in table.settings.get("columns", []) and ids.name not in table.settings["columns"]:
         name = ids.name  # as the log calls it, where the file gives no names
     yield f"  {side}:"
     yield from setting_lines(table, {own.name: name})
-    yield f"    id: {quoted(name)} # {matches[own.name]:.0%} of its values are in the log's {ids.name}"
+    known = f"{matches[own.name]:.0%} of its values are in the log's {in_a_comment(ids.name, 40)}"
+    yield f"    id: {quoted(name)} # {known}"
     if own.distinct < len(own.values) - own.values.null_count:
         yield "    duplicates: last # an id stands on several rows"
     yield from _column_lines(side, [column for column in table.columns if column.name != own.name])
@@ -133,7 +135,8 @@ def _column_lines(side: str, columns: Sequence[Column]) -> Iterator[str]:
             shown.append(column.name)
         elif is_rare:
             left.append(
-                f"    # {column.name} is left out: most of its {column.distinct:,} values are rare{_examples(column)}"
+                f"    # {in_a_comment(column.name, 40)} is left out: most of its {column.distinct:,} values are rare"
+                + _examples(column)
             )
         elif (feature := _feature(column)) is not None:
             features.append(f"      {quoted(column.name)}: {feature}")

@@ -82,6 +82,14 @@ def test_ids_of_one_row_each_say_nothing() -> None:
     assert said_of(_column("c", pa.array([1, 2] * 50)), _column("item", pa.array([*range(100)]))) == 0
 
 
+def test_the_id_is_the_column_that_names_most_of_the_log_s_ids(tmp_path: Path) -> None:
+    rows = range(2 * ITEMS)
+    items = pa.table({"shelf": [1 + n % 9 for n in rows], "code": [*rows]})  # all shelves are numbers of items, too
+    assert data_of(written(tmp_path, shop(), items))["items"]["id"] == "code"
+    other = pa.table({"code": [*rows], "item": [n + ITEMS // 2 for n in rows]})
+    assert data_of(written(tmp_path, shop(), other))["items"]["id"] == "item", "of the log's name"
+
+
 def test_what_has_a_name_or_else_what_tells_most_is_shown(tmp_path: Path) -> None:
     rows = range(ITEMS)
     items = {
