@@ -93,15 +93,22 @@ def init(
     log: Annotated[str, typer.Argument(metavar="LOG", help="The event log: a file, a folder, a glob or a URI.")],
     items: Annotated[str | None, typer.Option("--items", metavar="T", help="A table of the items.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", metavar="T", help="A table of the users.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of the log, if the guess is wrong.")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="Likewise.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Likewise.")] = None,
     name: Annotated[str, typer.Option("--name", help="Of the configuration; it is written to NAME.yaml.")] = "mine",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead.")] = None,
 ) -> Any:
     """Look at a log and write a configuration for it, in which every guess says that it is one."""
-    from pipelines.log.first_look import look_at
-    from pipelines.log.proposal import propose
+    from pipelines.log.proposal.first_look import look_at
+    from pipelines.log.proposal.write import propose
 
     text = propose(
-        name, look_at(log, events=True), look_at(items) if items else None, look_at(profile) if profile else None
+        name,
+        look_at(log, events=True),
+        look_at(items) if items else None,
+        look_at(profile) if profile else None,
+        {role: column for role, column in (("user", user), ("item", item), ("time", time)) if column is not None},
     )
     return _write_conf(text, out or Path(f"{name}.yaml"))
 

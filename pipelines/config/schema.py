@@ -150,7 +150,8 @@ class FeatureTable(TableSource):
     features: dict[FeatureName, Feature] = {}  # by column name
     show: list[str] = []  # columns kept as they are, to print beside an id (names, titles)
     duplicates: Literal["refuse", "first", "last", "newest"] = "refuse"  # which row of an id counts, if it has several,
-    # as where the table is the log itself: by the order of files and rows, or by `time`
+    # as where the table is the log itself: by the order of files and rows, or by `time`. A row without a value counts
+    # only where there is no other
     time: str | None = None  # column that says which row is the newest
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ settings need none of, only those of plain values are taken.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -24,6 +25,7 @@ PLAIN = {
     yaml.SequenceNode: {"tag:yaml.org,2002:seq"},
     yaml.MappingNode: {"tag:yaml.org,2002:map"},
 }
+WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")  # that YAML reads as something else
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")  # no file's name has them, and no terminal shows them
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
@@ -127,3 +129,26 @@ def _expanded(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tupl
             nodes, characters = nodes + more[0], characters + more[1]
     known[id(node)] = nodes, characters
     return nodes, characters
+
+
+def quoted(value: Any) -> str:
+    """Write a value as YAML reads it back.
+
+    >>> quoted(["user id", "item", "no", 5])
+    '["user id", item, "no", 5]'
+    """
+    if isinstance(value, list):
+        return f"[{', '.join(map(quoted, value))}]"
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value) and value.lower() not in WORDS:
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def in_a_comment(text: str, most: int) -> str:
+    """Cut a text of anybody's to what a comment may hold, in one line.
+
+    >>> in_a_comment("a\\nlong\\x00 one", 8)
+    'a long\\ufffd '
+    """
+    line = " ".join(text.split())
+    return "".join(each if each.isprintable() else "\ufffd" for each in line[:most])

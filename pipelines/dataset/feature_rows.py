@@ -119,7 +119,8 @@ class FeatureRows:
             example = next(file["first_unreadable"] for file in self.files if "first_unreadable" in file)
             found.append((f"Lines of {path} that are no rows", wrong, example))
         if self.dropped:
-            found.append((f"Rows of {path} that are not the {self.source.duplicates} of their id", self.dropped, ""))
+            which = f"{self.source.duplicates} of their {self.source.id}"
+            found.append((f"Rows of {path} that are not the {which}", self.dropped, ""))
         for encoder in encoders:
             if encoder.kind in ("numeric", "bucket") and (odd := no_numbers(self.columns[encoder.name])) is not None:
                 found.append((f"Values of {encoder.name!r} that are no numbers, and count as missing", *odd))

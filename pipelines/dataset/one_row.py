@@ -58,16 +58,22 @@ class OneRow:
         return table.take(pa.array(rows))
 
     def _rows(self, table: pa.Table, codes: Rows) -> Rows:
-        """Find the row of each id, ascending."""
-        if self.source.duplicates == "first":
-            return np.sort(np.unique(codes, return_index=True)[1])
+        """Find the row of each id, ascending; one that says nothing only where there is no other."""
         place = np.arange(len(codes))
         if self.source.duplicates == "newest":
-            order = np.lexsort([*self._contents(table), self._when(table), codes])
+            keys = [*self._contents(table), self._when(table)]
         else:
-            order = np.lexsort([place, codes])
+            keys = [-place if self.source.duplicates == "first" else place]
+        order = np.lexsort([*keys, self._says_something(table), codes])
         last = np.flatnonzero(np.append(codes[order][1:] != codes[order][:-1], True))
         return np.sort(order[last])
+
+    def _says_something(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """(rows,) whether any column has a value, beside the id and the time."""
+        found = np.zeros(table.num_rows, bool)
+        for name in set(table.column_names) - {self.source.id, self.source.time}:
+            found |= pc.is_valid(table[name]).to_numpy()
+        return found
 
     def _when(self, table: pa.Table) -> Rows:
         """(rows,) times; what has none is the oldest."""

@@ -6,8 +6,8 @@ import json
 from contextlib import suppress
 
 from pipelines.config.redact import redact
+from pipelines.config.yaml_text import quoted
 from pipelines.errors import UserError
-from pipelines.log.proposal import quoted
 from pipelines.log.public_sets.files import LAST, Files, Lines
 
 LOOKED_AT = 100  # lines of JSON whose keys count

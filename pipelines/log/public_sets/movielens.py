@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.log.proposal import quoted
+from pipelines.config.yaml_text import quoted
 from pipelines.log.public_sets.files import LAST, Files, Lines
 
 GENRES = (

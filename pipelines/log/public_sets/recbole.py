@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pipelines.config.redact import redact
+from pipelines.config.yaml_text import quoted
 from pipelines.errors import UserError
-from pipelines.log.first_look import Column, look_at
-from pipelines.log.proposal import MANY, SHOWN, quoted
+from pipelines.log.proposal.first_look import Column, look_at
+from pipelines.log.proposal.tables import MANY, SHOWN
 from pipelines.log.public_sets.files import LAST, Files, Lines
 
 

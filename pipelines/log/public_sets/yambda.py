@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config.schema import TableSource
+from pipelines.config.yaml_text import quoted
 from pipelines.errors import UserError
 from pipelines.log.event_lists import is_list
-from pipelines.log.proposal import quoted
 from pipelines.log.public_sets.files import LAST, Files, Lines
 from pipelines.log.sources import fragments
 

@@ -192,6 +192,20 @@ def test_one_row_of_an_id_counts(
     assert found.notes([]) == [(f"Rows of {path} that are not the {duplicates} of their id", 2, "")]
 
 
+@pytest.mark.parametrize(("duplicates", "title"), [("first", "new"), ("last", "old"), ("newest", "new")])
+@pytest.mark.parametrize("at_once", [1, 2**20])
+def test_a_row_that_says_nothing_never_takes_the_place_of_one_that_does(
+    duplicates: str, title: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.log.sources.ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr("pipelines.log.formats.BLOCK_ROWS", 1)
+    titles = [None, "new", "old", None, None]
+    path = table(tmp_path / "log.parquet", id=[*"aaaab"], title=titles, time=[f"2024-01-0{n}" for n in (1, 5, 3, 9, 1)])
+    time = {"time": "time"} if duplicates == "newest" else {}
+    found = rows(path, show=["title"], duplicates=duplicates, **time)
+    assert dict(zip(found.ids.to_pylist(), found.columns["title"].to_pylist(), strict=True)) == {"a": title, "b": None}
+
+
 @given(st.permutations(range(6)))
 def test_the_newest_row_is_the_same_in_any_order_of_rows(order: list[int]) -> None:
     from pipelines.dataset.one_row import OneRow

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pipelines.config.load import load_config
 from pipelines.config.schema import EventSource
 from pipelines.log.event_lists import row_an_event, rows_at_once
-from pipelines.log.first_look import look_at
 from pipelines.log.formats import read_blocks
 from pipelines.log.normalise import needed_columns
-from pipelines.log.proposal import propose
+from pipelines.log.proposal.first_look import look_at
+from pipelines.log.proposal.write import propose
 from pipelines.log.sources import fragments
 
 SOURCE = EventSource(path="x")

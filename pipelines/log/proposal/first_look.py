@@ -1,6 +1,6 @@
 """A first look at a file that nobody has described: how it is written, and what each column seems to hold. No Ray.
 
-What is guessed is guessed from the first blocks, and said to be: `pipelines.log.proposal` writes it down.
+What is guessed is guessed from the first blocks, and said to be: `pipelines.log.proposal.write` writes it down.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipelines.log.times import EpochUnit, is_number, is_numeric, number_of, par
 
 BLOCKS = 3  # that are looked at
 HEAD_LINES = 50
+ALIKE = 10  # lines of as many values each: a table
 DELIMITERS = ("::", "\t", ";", "|", ",")
 EPOCHS: tuple[tuple[EpochUnit, float, float], ...] = (
     ("s", 1e8, 1e10),
@@ -132,10 +133,13 @@ def _how_written(path: str) -> dict[str, Any]:
     """Guess what a path's files need to be told beside their names."""
     filesystem, infos = find_files(path)
     file = next((info for info in infos if info.size), infos[0])
-    try:
-        form = guess_format(file.path)
-    except UserError:
-        form = "text"
+    forms = {_form(info.path): info.path.rpartition("/")[2] for info in infos}
+    if len(forms) > 1:
+        raise UserError(
+            f"{path}: holds files of several formats ({', '.join(sorted(forms.values()))}); give the log alone, as a "
+            "file or a glob, and other tables with --items and --profile"
+        )
+    form = _form(file.path)
     if form in ("parquet", "jsonl", "recbole"):
         return {}
     with open_bytes(filesystem, file.path, path) as raw:
@@ -154,6 +158,14 @@ def _how_written(path: str) -> dict[str, Any]:
     return found | _layout(lines, form)
 
 
+def _form(path: str) -> str:
+    """Tell the format by a file's name: text if that does not say."""
+    try:
+        return guess_format(path)
+    except UserError:
+        return "text"
+
+
 def _layout(lines: list[str], form: str) -> dict[str, Any]:
     """Guess format, delimiter and names from the first lines."""
 
@@ -161,6 +173,8 @@ def _layout(lines: list[str], form: str) -> dict[str, Any]:
         return [line.count(mark) for line in lines[:-1] or lines]
 
     marks = [mark for mark in DELIMITERS if lines and min(counts(mark)) > 0]
+    if form == "text" and not marks and len(lines) >= ALIKE and min(counts(" ")) == max(counts(" ")) >= 2:
+        marks = [" "]  # sessions differ in length
     mark = max(marks, key=lambda mark: (min(counts(mark)), len(mark)), default=",")
     if form == "text" and not marks:
         return {"format": "sessions"}
@@ -177,7 +191,8 @@ def _column(name: str, raw: pa.Array) -> Column:
     array = without_nulls(raw, NULL_WORDS)
     kind, unit, form = _kind(array)
     try:
-        distinct = len(pc.unique(array.drop_null()))
+        within = array.drop_null().flatten() if is_list(array.type) else array  # what a list holds is told apart
+        distinct = len(pc.unique(within.drop_null()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         distinct = 0
     return Column(name, kind, array, distinct, array.null_count / max(1, len(array)), unit, form)

