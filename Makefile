@@ -15,7 +15,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-train bench-preprocess bench-serve bench-gpu bench-plan bench-tune bench-retrieve bench-start testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-ablation bench-train bench-preprocess bench-serve bench-gpu bench-plan bench-tune bench-retrieve bench-start testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
@@ -69,6 +69,9 @@ bench: $(INSTALLED) ## Do the trained interests find the planted ones? (about 3 
 
 bench-quality: $(INSTALLED) ## How good the lists are, beside rules and other people's models (many hours; killed, it goes on)
 	$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-ablation: $(INSTALLED) ## What each setting of the recipe gains, in it and alone (about 2 hours; killed, it goes on)
+	$(BIN)/python -m benchmarks.ablation $(ARGS)
 
 bench-train: $(INSTALLED) ## What training costs, beside torch-rechub and a dense baseline (about 1.5 hours, alone)
 	$(BIN)/python -m benchmarks.train

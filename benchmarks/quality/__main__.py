@@ -133,7 +133,7 @@ def main() -> None:
         tables.append(table)
         show(sheet(table))
         record["data_sets"][name] = as_json(table) | {"fingerprint": dataset.manifest.fingerprint}
-        _write(arguments.out, record)
+        write(arguments.out, record)
     print(f"written to {arguments.out}")
     if arguments.write_readme:
         if lacks := missing(tables, seeds, arguments.quick):
@@ -142,7 +142,8 @@ def main() -> None:
         write_readme(REPOSITORY / "README.md", markdown(tables, seeds))
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
     aside.write_text(json.dumps(record, indent=1) + "\n")

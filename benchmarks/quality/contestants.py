@@ -31,6 +31,7 @@ EASE_ITEMS = 20_000  # P is dense: 1.6 GB
 OUR_CODE = (
     "mind_core/*.py",
     "pipelines/training/checkpoints.py",
+    "pipelines/training/labels.py",
     "pipelines/training/loop.py",
     "pipelines/training/data.py",
     "pipelines/training/memory_input.py",
