@@ -62,8 +62,8 @@ class ModelConfig:
     temperature: float = 0.1  # tau, divides every score in the loss
     recency: bool = True  # weigh a behaviour by exp(g), g learned for its rank from the newest
     init: Literal["normal", "svd"] | None = None  # of the item table. normal: drawn, as all else. svd: items that the
-    # same users had begin side by side (mind_core.factors). Empty: svd where events are left that are no labels
-    # (train.label_share below 1), up to 1,000,000 items; normal elsewhere
+    # same users had begin side by side (mind_core.factors), by the events that are no labels if there are such. Empty:
+    # svd where there are (train.label_share below 1), up to 1,000,000 items; normal elsewhere
     init_std: float = 0.1  # std of the embedding rows; with routing_scale it decides how far routing moves the logits
     logits_seed: int = 0  # of the fixed routing-logits buffer
 

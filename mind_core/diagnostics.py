@@ -158,7 +158,7 @@ def routing_diagnostics(retriever: MINDRetriever, histories: Histories) -> dict[
     mask[:, : histories.mask.shape[1]] = histories.mask
     encoder = retriever.model.encoder
     items = functional.pad(histories.items, (0, mask.shape[1] - histories.items.shape[1]))
-    initial = encoder.initial_logits(functional.embedding(items, retriever.behaviour_vectors))
+    initial = encoder.initial_logits(functional.embedding(items, retriever.behaviour_vectors), mask)
     norms = (retriever.behaviour_vectors[histories.items[histories.mask]] @ encoder.shared_map).norm(dim=1)
     cosine = pairwise_cosine(interests, own).nanmean().item()
     return {

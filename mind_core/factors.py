@@ -1,15 +1,17 @@
 """Where the item table may begin: items that the same users had lie together, before the first step is made.
 
     X = D_u^-1/2 B D_i^-1/2,   B_ui = 1 where user u had item i,   D the numbers of pairs of a user and of an item
-    X ~ U S V^T,   e_i at the start: row i of V S
+    X ~ U S V^T,   e_i at the start: row i of V S, without the first column
 
 That is a truncated SVD, found by subspace iteration with X^T X. X is never held: each pass reads the histories, a few
-users at a time, so the cost is a handful of passes, and the memory some numbers per item.
+users at a time, so the cost is a handful of passes, and the memory some numbers per item. The largest singular value is
+1, and its vector sqrt(D_i) is left out: in it all items are alike, and all of them would go to the same interest.
 
-Only events that are no labels are looked at (`Sequences.past`): a table that has seen the labels of the training makes
-every label look likely, and what was learned of a user's own items is then worth less on new data.
+Where some events are no labels (`Sequences.past`), these alone are looked at: a table that has seen the labels of the
+training makes every label look likely, and what was learned of a user's own items is then worth less on new data.
 
-Source: Cremonesi et al. 2010 (PureSVD); Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.3.
+Source: Cremonesi et al. 2010 (PureSVD); Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.3; Greenacre 1984, on
+the trivial axis of correspondence analysis.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from mind_core.special_rows import FIRST_ITEM
 PASSES = 6  # of subspace iteration; more of them change no figure that we saw
 SPARE = 16  # directions beyond d, which let the d best settle sooner
 EVENTS_AT_ONCE = 2**20
+SURE = 1e-3  # of float32: what is smaller, of 1, may be rounding
 
 Histories = Callable[[], Iterable[Sequences]]
 """Gives all users' histories, in portions, as often as it is called."""
@@ -67,42 +70,44 @@ def item_factors(
 
     Returns
     -------
-    (V, d) float32, rows of norm 1; zeros for an item that nobody had, and where there are fewer than d directions.
+    (V, d) float32, rows of norm 1; zeros for an item that nobody had, or whose users are as all users are.
 
     Examples
     --------
-    Two tastes, two directions:
+    Two tastes lie on either side:
 
     >>> users = Sequences(torch.tensor([2, 3, 2, 3, 4, 5, 4, 5]), torch.tensor([0, 2, 4, 6, 8]))
     >>> found = item_factors(lambda: [users], 6, 4, torch.Generator().manual_seed(0))
-    >>> (found @ found.T)[2:, 2:].abs().round().int().tolist()
-    [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    >>> (found @ found.T)[2:, 2:].round().int().tolist()
+    [[1, 1, -1, -1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, -1, 1, 1]]
     """
     count = torch.zeros(items)
     for pairs in _portions(histories, items):
         count[pairs.of_item] += pairs.item_starts.diff()
     count = sum_over_ranks(count.to(exchange)).cpu()
     had = count > 0
-    had[:FIRST_ITEM] = False
-    weight = torch.where(had, count.clamp(min=1).rsqrt(), 0.0).unsqueeze(1)  # D_i^-1/2
-    width = min(dim + SPARE, int(had.sum()))
-    if not width:
+    width = min(dim + SPARE, int(had.sum()) - 1)
+    if width < 1:
         return torch.zeros(items, dim)
+    weight = torch.where(had, count.clamp(min=1).rsqrt(), 0.0)  # D_i^-1/2
+    alike = functional.normalize(count.sqrt(), dim=0)
 
     def squared(basis: Tensor) -> Tensor:
-        return sum_over_ranks(_squared(histories, basis, weight).to(exchange)).cpu()
+        image = sum_over_ranks(_squared(histories, basis, weight).to(exchange)).cpu()
+        return image.sub_(torch.outer(alike, alike @ image))  # X^T X leaves `alike` as it is: what is left stays apart
 
-    basis = torch.linalg.qr(torch.randn(items, width, generator=generator) * had.unsqueeze(1)).Q
-    for _ in range(PASSES):
+    basis = torch.linalg.qr(squared(torch.randn(items, width, generator=generator))).Q
+    for _ in range(PASSES - 1):
         basis = torch.linalg.qr(squared(basis)).Q
-    image = squared(basis)
-    squares, turned = torch.linalg.eigh((basis.T @ image).double())  # of S, ascending
+    squares, turned = torch.linalg.eigh((basis.T @ squared(basis)).double())  # of S, ascending
     best = slice(max(0, width - dim), None)
-    factors = (basis @ turned[:, best].float()) * squares[best].clamp(min=0).sqrt().float()
-    factors = functional.normalize(functional.pad(factors, (0, dim - factors.shape[1])), dim=1) * had.unsqueeze(1)
+    strength = torch.where(squares[best] > SURE, squares[best], 0.0).sqrt()
+    factors = basis @ (turned[:, best] * strength).float()
+    placed = had & (factors.norm(dim=1) > SURE * alike)  # others are where rounding puts them
+    factors = functional.normalize(functional.pad(factors, (0, dim - factors.shape[1])), dim=1)
     # a singular vector is often a few items' own: turned, all numbers of a row are alike, as Adam scales each by itself
     turn: Tensor = torch.linalg.qr(torch.randn(dim, dim, generator=generator)).Q
-    return factors @ turn
+    return (factors @ turn).masked_fill_(~placed.unsqueeze(1), 0.0)
 
 
 def begin_with_factors(table: EmbeddingTable, histories: Histories, items: int, std: float, seed: int) -> None:
@@ -128,12 +133,15 @@ def begin_with_factors(table: EmbeddingTable, histories: Histories, items: int, 
 
 def _squared(histories: Histories, basis: Tensor, weight: Tensor) -> Tensor:
     """X^T X times `basis` (V, width)."""
-    weighted, result = basis * weight, torch.zeros_like(basis)
+    result = torch.zeros_like(basis)
     for pairs in _portions(histories, len(basis)):
-        of_users = functional.embedding_bag(pairs.items, weighted, pairs.starts, mode="sum")
+        of_users = functional.embedding_bag(
+            pairs.items, basis, pairs.starts, mode="sum", per_sample_weights=weight[pairs.items]
+        )
         of_users *= pairs.weight.square().unsqueeze(1)
-        result[pairs.of_item] += functional.embedding_bag(pairs.users, of_users, pairs.item_starts[:-1], mode="sum")
-    return result.mul_(weight)
+        of_items = functional.embedding_bag(pairs.users, of_users, pairs.item_starts[:-1], mode="sum")
+        result.index_add_(0, pairs.of_item, of_items)  # each of them once: in any order the same
+    return result.mul_(weight.unsqueeze(1))
 
 
 def _portions(histories: Histories, items: int) -> Iterator[_Pairs]:
@@ -151,20 +159,24 @@ def _portions(histories: Histories, items: int) -> Iterator[_Pairs]:
 def _pairs(sequences: Sequences, past: Tensor, first: int, last: int, items: int) -> _Pairs | None:
     """Make the pairs of users `first` to `last` - 1; None: they have none."""
     sizes = past[first:last]
+    some = sizes.nonzero().squeeze(1)  # there may be many users who have nothing but labels
+    sizes = sizes[some]
     user = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
     inside = torch.arange(len(user)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    item = sequences.items[sequences.offsets[first:last].repeat_interleave(sizes) + inside].long()
+    item = sequences.items[sequences.offsets[first:last][some].repeat_interleave(sizes) + inside].long()
     known = item >= FIRST_ITEM
     keys = (user[known] * items + item[known]).unique()  # B holds a pair once
     if not len(keys):
         return None
-    user, item = keys.div(items, rounding_mode="floor"), keys % items
-    numbers = torch.bincount(user, minlength=len(sizes))
+    item = keys % items
+    _, user, numbers = keys.div(items, rounding_mode="floor").unique_consecutive(
+        return_inverse=True, return_counts=True
+    )
     of_item, each = item.unique(return_counts=True)
     return _Pairs(
         item,
         numbers.cumsum(0) - numbers,
-        numbers.clamp(min=1).rsqrt(),
+        numbers.rsqrt(),
         of_item,
         user[item.argsort(stable=True)],
         functional.pad(each.cumsum(0), (1, 0)),

@@ -99,7 +99,7 @@ class UserEncoder(nn.Module):
                 behaviours,
                 mask,
                 own,
-                self.initial_logits(behaviours) if logits is None else logits,
+                self.initial_logits(behaviours, mask) if logits is None else logits,
                 config.iterations,
                 shared_map=self.shared_map,
                 scale=config.routing_scale,
@@ -141,10 +141,10 @@ class UserEncoder(nn.Module):
             log_weight = learned if log_weight is None else log_weight + learned
         return None if log_weight is None else log_weight.exp()
 
-    def initial_logits(self, behaviours: Tensor) -> Tensor:
-        """(K, L) or (B, K, L), b_ij of the behaviours (B, L, d)."""
+    def initial_logits(self, behaviours: Tensor, mask: Tensor) -> Tensor:
+        """(K, L) or (B, K, L), b_ij of the behaviours (W, L, d) that mask (B, L) shows."""
         if self.config.initial_logits == "item":
-            return item_logits(behaviours, self.directions, self.config.sigma)
+            return item_logits(behaviours, mask, self.directions, self.config.sigma)
         return self.routing_logits[:, : behaviours.shape[1]]
 
     def _finished(self, capsules: Tensor, profile: Tensor | None) -> Tensor:

@@ -52,30 +52,37 @@ def squash(z: Tensor) -> Tensor:
     return z * (square / (1 + square) * torch.rsqrt(square + 1e-12))
 
 
-def item_logits(behaviours: Tensor, directions: Tensor, sigma: float) -> Tensor:
-    """Make initial routing logits of the items: b_ij = sigma * sqrt(d) * w_j . e_i / |e_i|.
+def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: float) -> Tensor:
+    """Make initial routing logits of the items: b_ij = sigma * sqrt(d) * w_j . (ê_i - mean of ê), ê = e / |e|.
 
-    Each has about the deviation sigma over items of all directions, as a normal draw has; but an item has the same
-    logits wherever it stands in whatever history. Nothing is differentiated: the logits start the routing, no more.
+    The mean is that of the user's behaviours: what all of them have in common sends none of them anywhere, so that no
+    interest gets them all. Each logit has about the deviation sigma over items of all directions, as a normal draw has;
+    how far apart those of two items are does not depend on where they stand, or in whose history. Nothing is
+    differentiated: the logits start the routing, no more.
 
     Parameters
     ----------
-    behaviours : (B, L, d).
+    behaviours : (W, L, d).
+    mask : (B, L) bool, False at padding; rows w * B / W to (w + 1) * B / W - 1 look at window w.
     directions : (K, d), w_j of norm 1.
 
     Returns
     -------
-    (B, K, L).
+    (B, K, L), 0 at padding.
 
     Examples
     --------
-    >>> item_logits(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.eye(2), sigma=0.5).round(decimals=4)
-    tensor([[[0.7071, 0.0000],
-             [0.0000, 0.7071]]])
+    >>> item_logits(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.ones(1, 2, dtype=torch.bool), torch.eye(2), sigma=1)
+    tensor([[[ 0.7071, -0.7071],
+             [-0.7071,  0.7071]]])
     """
     unit = torch.nn.functional.normalize(behaviours.detach(), dim=-1)
-    logits: Tensor = sigma * behaviours.shape[-1] ** 0.5 * directions @ unit.transpose(1, 2)
-    return logits
+    logits: Tensor = sigma * behaviours.shape[-1] ** 0.5 * directions @ unit.transpose(1, 2)  # (W, K, L)
+    logits = logits.repeat_interleave(mask.shape[0] // behaviours.shape[0], 0)
+    shown = mask.unsqueeze(1)
+    mean = (logits * shown).sum(2, keepdim=True) / shown.sum(2, keepdim=True).clamp(min=1)
+    centred: Tensor = (logits - mean) * shown
+    return centred
 
 
 def coupling(logits: Tensor, mask: Tensor, own: Tensor) -> Tensor:
@@ -120,7 +127,7 @@ def b2i_routing(
     behaviours : (W, L, d), e_i, oldest first. With B = W * P, rows w * P to w * P + P - 1 of all else look at w.
     mask : (B, L) bool, False at padding.
     own : (B, K) bool, the user's own interests.
-    initial_logits : (K, L), (W, K, L) or (B, K, L), b_ij ~ N(0, sigma^2).
+    initial_logits : (K, L) or (B, K, L), b_ij, of deviation sigma.
     iterations : r >= 1.
     shared_map : (d, d), S as it stands right of a row vector; None: the identity.
     scale : multiplies the agreement added to the logits; 1 is the paper.
@@ -137,8 +144,6 @@ def b2i_routing(
     """
     if importance is None:
         importance = behaviours.new_ones(mask.shape)
-    if initial_logits.dim() == 3 and initial_logits.shape[0] < mask.shape[0]:
-        initial_logits = initial_logits.repeat_interleave(mask.shape[0] // initial_logits.shape[0], 0)
     still, amount = behaviours.detach(), importance.detach().unsqueeze(1)
     still_map = None if shared_map is None else shared_map.detach()
     logits = initial_logits.expand(mask.shape[0], -1, -1)

@@ -57,8 +57,8 @@ class TrainInput(Protocol):
         ...
 
     def histories(self) -> Iterable[Sequences]:
-        """Yield the sequences of this rank's share of the users, in portions that fit in memory; `past` says what of
-        each is not asked for as a label."""
+        """Yield the sequences of this rank's share of the users, in portions that fit in memory, for what begins with
+        them: of each the first `past` events, or all without it."""
         ...
 
     def label_counts(self, items: int) -> Tensor:

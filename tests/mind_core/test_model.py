@@ -177,20 +177,43 @@ def test_one_shared_map_of_d_by_d_serves_all_behaviours_and_interests() -> None:
     assert MIND(model_config(), 5, [], []).encoder.shared_map.shape == (8, 8)
 
 
-def test_item_logits_give_an_item_the_same_start_wherever_it_stands() -> None:
+def shown(*lengths: int) -> torch.Tensor:
+    return torch.ones(len(lengths), max(lengths), dtype=torch.bool)
+
+
+def test_item_logits_of_two_items_are_as_far_apart_wherever_they_stand() -> None:
     encoder = model_of(initial_logits="item", interests=3).encoder
     items = torch.randn(5, 8, generator=generator())
-    here = encoder.initial_logits(items[None, [0, 1, 2, 3]])
-    there = encoder.initial_logits(items[None, [4, 3, 0]])
-    torch.testing.assert_close(here[..., 0], there[..., 2])
-    torch.testing.assert_close(here[..., 3], there[..., 1])
+    here = encoder.initial_logits(items[None, [0, 1, 2, 3]], shown(4))
+    there = encoder.initial_logits(items[None, [4, 3, 0]], shown(3))
+    torch.testing.assert_close(here[..., 0] - here[..., 3], there[..., 2] - there[..., 1])
+
+
+def test_what_all_behaviours_have_in_common_sends_none_anywhere() -> None:
+    encoder = model_of(initial_logits="item", interests=3).encoder
+    items = torch.nn.functional.normalize(torch.randn(1, 9, 8, generator=generator()) + 5, dim=-1)
+    mask = torch.tensor([[True] * 7 + [False] * 2])
+    logits = encoder.initial_logits(items, mask)
+    torch.testing.assert_close(logits.sum(2), torch.zeros(1, 3), rtol=0, atol=1e-5)
+    assert not logits[..., 7:].any()
+    assert (logits[0, :, :7].argmax(0).bincount(minlength=3) < 7).all()
+
+
+def test_item_logits_of_a_window_that_several_samples_share_are_those_of_each_alone() -> None:
+    encoder = model_of(initial_logits="item", interests=3).encoder
+    windows = torch.randn(2, 5, 8, generator=generator())
+    mask = torch.tensor([[1, 0, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1]], dtype=torch.bool)
+    together = encoder.initial_logits(windows, mask)
+    for sample in range(4):
+        alone = encoder.initial_logits(windows[None, sample // 2], mask[None, sample])
+        torch.testing.assert_close(together[sample : sample + 1], alone)
 
 
 def test_item_logits_have_spread_sigma_and_directions_at_right_angles() -> None:
     encoder = model_of(initial_logits="item", interests=4, dim=64, sigma=0.7).encoder
     directions = encoder.directions
     torch.testing.assert_close(directions @ directions.T, torch.eye(4))
-    logits = encoder.initial_logits(torch.randn(50, 200, 64, generator=generator()))
+    logits = encoder.initial_logits(torch.randn(50, 200, 64, generator=generator()), shown(*[200] * 50))
     assert logits.std().item() == pytest.approx(0.7, rel=0.05)
     assert "encoder.directions" in model_of(initial_logits="item").state_dict()
 
