@@ -1,11 +1,11 @@
 """Where the item table may begin: items that the same users had lie together, before the first step is made.
 
     X = D_u^-1/2 B D_i^-1/2,   B_ui = 1 where user u had item i,   D the numbers of pairs of a user and of an item
-    X ~ U S V^T,   e_i at the start: row i of V S, without the first column
+    X ~ U S V^T,   e_i at the start: row i of V S
 
 That is a truncated SVD, found by subspace iteration with X^T X. X is never held: each pass reads the histories, a few
 users at a time, so the cost is a handful of passes, and the memory some numbers per item. The largest singular value is
-1, and its vector sqrt(D_i) is left out: in it all items are alike, and all of them would go to the same interest.
+known to be 1, and its vector sqrt(D_i): the iteration looks for the others, at right angles to it.
 
 Where some events are no labels (`Sequences.past`), these alone are looked at: a table that has seen the labels of the
 training makes every label look likely, and what was learned of a user's own items is then worth less on new data.
@@ -70,44 +70,54 @@ def item_factors(
 
     Returns
     -------
-    (V, d) float32, rows of norm 1; zeros for an item that nobody had, or whose users are as all users are.
+    (V, d) float32, rows of norm 1; zeros for an item that nobody had.
 
     Examples
     --------
-    Two tastes lie on either side:
+    Two tastes lie at right angles:
 
     >>> users = Sequences(torch.tensor([2, 3, 2, 3, 4, 5, 4, 5]), torch.tensor([0, 2, 4, 6, 8]))
     >>> found = item_factors(lambda: [users], 6, 4, torch.Generator().manual_seed(0))
     >>> (found @ found.T)[2:, 2:].round().int().tolist()
-    [[1, 1, -1, -1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, -1, 1, 1]]
+    [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
     """
     count = torch.zeros(items)
     for pairs in _portions(histories, items):
         count[pairs.of_item] += pairs.item_starts.diff()
     count = sum_over_ranks(count.to(exchange)).cpu()
     had = count > 0
-    width = min(dim + SPARE, int(had.sum()) - 1)
-    if width < 1:
+    if not had.any():
         return torch.zeros(items, dim)
     weight = torch.where(had, count.clamp(min=1).rsqrt(), 0.0)  # D_i^-1/2
     alike = functional.normalize(count.sqrt(), dim=0)
 
     def squared(basis: Tensor) -> Tensor:
         image = sum_over_ranks(_squared(histories, basis, weight).to(exchange)).cpu()
-        return image.sub_(torch.outer(alike, alike @ image))  # X^T X leaves `alike` as it is: what is left stays apart
+        return image.addr_(alike, alike @ image, alpha=-1)  # X^T X leaves `alike` as it is: what is left stays apart
 
-    basis = torch.linalg.qr(squared(torch.randn(items, width, generator=generator))).Q
-    for _ in range(PASSES - 1):
-        basis = torch.linalg.qr(squared(basis)).Q
-    squares, turned = torch.linalg.eigh((basis.T @ squared(basis)).double())  # of S, ascending
-    best = slice(max(0, width - dim), None)
-    strength = torch.where(squares[best] > SURE, squares[best], 0.0).sqrt()
-    factors = basis @ (turned[:, best] * strength).float()
-    placed = had & (factors.norm(dim=1) > SURE * alike)  # others are where rounding puts them
+    others = _others(squared, torch.randn(items, min(dim + SPARE, int(had.sum()) - 1), generator=generator), dim - 1)
+    factors = torch.cat([alike.unsqueeze(1), others], 1)
     factors = functional.normalize(functional.pad(factors, (0, dim - factors.shape[1])), dim=1)
     # a singular vector is often a few items' own: turned, all numbers of a row are alike, as Adam scales each by itself
     turn: Tensor = torch.linalg.qr(torch.randn(dim, dim, generator=generator)).Q
-    return (factors @ turn).masked_fill_(~placed.unsqueeze(1), 0.0)
+    return (factors @ turn).masked_fill_(~had.unsqueeze(1), 0.0)
+
+
+def _others(squared: Callable[[Tensor], Tensor], drawn: Tensor, most: int) -> Tensor:
+    """(V, at most `most`) V S of the largest singular values but the first, by subspace iteration from `drawn`.
+
+    squared : X^T X times a basis, without the first.
+    """
+    if not drawn.shape[1]:
+        return drawn
+    basis = torch.linalg.qr(squared(drawn)).Q
+    for _ in range(PASSES - 1):
+        basis = torch.linalg.qr(squared(basis)).Q
+    squares, turned = torch.linalg.eigh((basis.T @ squared(basis)).double())  # of S, ascending
+    best = slice(max(0, drawn.shape[1] - most), None)
+    strength = torch.where(squares[best] > SURE, squares[best], 0.0).sqrt()
+    found: Tensor = basis @ (turned[:, best] * strength).float()
+    return found
 
 
 def begin_with_factors(table: EmbeddingTable, histories: Histories, items: int, std: float, seed: int) -> None:

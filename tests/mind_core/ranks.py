@@ -6,6 +6,7 @@ What a task finds is written as plain tensors; the assertions stand in the tests
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from mind_core.config import LossConfig, OptimConfig
-from mind_core.distributed import exchange_rows, fetch_rows, route_rows, sum_over_ranks
-from mind_core.embeddings import WHOLE, Shard, pool_all
+from mind_core.distributed import exchange_rows, fetch_rows, from_first_rank, route_rows, sum_over_ranks
+from mind_core.embeddings import WHOLE, EmbeddingTable, Shard, pool_all
+from mind_core.factors import begin_with_factors
 from mind_core.sequences import Samples
 from mind_core.training import Trainer
 from tests.mind_core.given import World, all_targets, generator, random_sequences, trainer, world
@@ -136,3 +138,15 @@ def trains_on_uneven_shares(rank: int) -> Found:
         weight = RANKS * len(share) / 16
         t.train_step(w.sequences, batch[share if len(share) else torch.tensor([0])], weight)
     return state_of(t, w)
+
+
+def begins(rank: int, ranks: int = RANKS) -> Found:
+    """Begin a whole and a sharded table with the factors of this rank's users; and take a number from rank 0."""
+    users = given_world().sequences
+    own = replace(users, past=users.lengths * (torch.arange(len(users)) % ranks == rank))
+    found = {"told": from_first_rank(torch.tensor([rank + 7.0]))}
+    for name, shard in (("whole", WHOLE), ("sharded", Shard(rank, ranks))):
+        table = EmbeddingTable(ITEMS + 3, 8, 0.1, generator(1), [1], shard)
+        begin_with_factors(table, lambda: [own], ITEMS, 0.1, seed=0)
+        found[name] = table.weight.detach()
+    return found

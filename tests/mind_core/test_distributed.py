@@ -22,6 +22,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[ranks.Foun
         ranks.trains_sharded,
         ranks.trains_on_shares,
         ranks.trains_on_uneven_shares,
+        ranks.begins,
     ]
     return ranks.on_two_ranks(tasks, tmp_path_factory.mktemp("ranks"))
 
@@ -114,3 +115,17 @@ def assert_equal_up_to_rounding(found: ranks.Found, expected: ranks.Found) -> No
     for name, value in expected.items():
         atol = 1e-6 if "trainer" in name else 1e-4
         assert torch.allclose(found[name].float(), value.float(), rtol=1e-3, atol=atol), name
+
+
+def test_ranks_that_share_the_users_begin_with_the_table_of_one_that_has_them_all(
+    found: dict[str, list[ranks.Found]],
+) -> None:
+    first, second = found["begins"]
+    assert first["told"] == second["told"] == 7
+    assert torch.equal(first["whole"], second["whole"])
+    alone = ranks.begins(0, ranks=1)["whole"]
+    had = alone[: ranks.ITEMS].norm(dim=1) > 0
+    assert had.sum() > 10
+    torch.testing.assert_close(first["whole"] @ first["whole"].T, alone @ alone.T, rtol=0, atol=1e-4)
+    assert torch.equal(first["sharded"], first["whole"][0::2])
+    assert torch.equal(second["sharded"], second["whole"][1::2])
