@@ -143,7 +143,12 @@ def _write_conf(text: str, path: Path) -> tuple[Path, str]:
         load_config(path, text=text)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:  # a full disk
+                path.unlink()
+                raise
     except FileExistsError:
         raise UserError(f"{path}: is there already; give --out FILE or --name NAME") from None
     except OSError as error:

@@ -23,6 +23,7 @@ from pipelines.config.schema import Config
 from pipelines.errors import UserError
 from pipelines.log.proposal.first_look import look_at
 from pipelines.log.proposal.write import propose
+from pipelines.log.public_sets.write import configuration
 
 ROWS = 120
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -241,6 +242,33 @@ def test_what_would_not_be_read_is_not_written(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_a_public_set_s_folder_of_any_name_writes_nothing_but_a_comment(tmp_path: Path) -> None:
+    folder = tmp_path / "k\nhome: evil\n#"
+    folder.mkdir()
+    review = {"reviewerID": "u", "asin": "a", "unixReviewTime": 1}
+    (folder / "reviews_Beauty_5.json").write_text(json.dumps(review) + "\n")
+    (folder / "meta_Beauty.json").write_text("{'asin': 'a'}\n")
+    config = yaml.safe_load(configuration("amazon-reviews", str(folder), "mine"))
+    assert "home" not in config
+    assert config["data"]["events"]["path"] == str(folder / "reviews_Beauty_5.json")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, mode: str = "r", **how: Any) -> Any:
+        if mode != "x":
+            return opened(path, mode, **how)
+        path.touch()
+        return Path("/dev/full").open("w", **how)
+
+    arguments = ["init", str(log_of(tmp_path)), "--out", str(tmp_path / "x.yaml")]
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", full)
+    result = CliRunner().invoke(app, arguments)
+    assert "x.yaml: cannot be written (No space left" in result.output
     assert not (tmp_path / "x.yaml").exists()
 
 
