@@ -100,9 +100,11 @@ def init(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead.")] = None,
 ) -> Any:
     """Look at a log and write a configuration for it, in which every guess says that it is one."""
+    from pipelines.config.names import required_name
     from pipelines.log.proposal.first_look import look_at
     from pipelines.log.proposal.write import propose
 
+    required_name(name, "--name")
     text = propose(
         name,
         look_at(log, events=True),
@@ -126,19 +128,31 @@ def import_set(
     ] = None,
 ) -> Any:
     """Write a configuration for a public data set, from its files as they were downloaded."""
+    from pipelines.config.names import required_name
     from pipelines.log.public_sets.write import configuration
 
-    return _write_conf(configuration(kind, folder, name or kind), out or Path(f"{name or kind}.yaml"))
+    name = required_name(kind if name is None else name, "--name")
+    return _write_conf(configuration(kind, folder, name), out or Path(f"{name}.yaml"))
 
 
 def _write_conf(text: str, path: Path) -> tuple[Path, str]:
-    """Write a configuration that was made, read it, and show it; one that is there stays."""
+    """Write a configuration that was made, and show it, if it can be read; one that is there stays."""
+    from pipelines.config.load import load_config
+
+    if not path.exists():
+        load_config(path, text=text)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:  # a full disk
+                path.unlink()
+                raise
     except FileExistsError:
         raise UserError(f"{path}: is there already; give --out FILE or --name NAME") from None
-    loaded_config(path, None, None, None)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     typer.echo(text, nl=False)
     print_next("preprocess", path, None, None, None)
     return path, text

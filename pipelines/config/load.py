@@ -50,7 +50,11 @@ UNHASHED = (
 
 
 def load_config(
-    path: str | Path, sets: Sequence[str] = (), preset: str | None = None, over: Layer | None = None
+    path: str | Path,
+    sets: Sequence[str] = (),
+    preset: str | None = None,
+    over: Layer | None = None,
+    text: str | None = None,
 ) -> Config:
     """Read, merge and validate a configuration.
 
@@ -64,13 +68,17 @@ def load_config(
         Takes the place of the file's ``preset``.
     over : Layer, optional
         Another file's settings, on top of this file's.
+    text : str, optional
+        What the file is going to hold; it need not be there.
 
     Raises
     ------
     UserError
         One line, for the first mistake, with the number of others.
     """
-    file = Layer(str(path), read_yaml(Path(path)))
+    file = Layer(
+        str(path), read_yaml(Path(path)) if text is None else _values(text.encode(errors="surrogateescape"), path)
+    )
     merged_commands = parse_sets(sets)
     asked = merged_commands.get("preset") if preset is None else preset
     chosen = file.values.get("preset", "default") if asked is None else asked
@@ -160,15 +168,20 @@ def read_yaml(path: Path) -> Values:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise UserError(f"{path}: more than {MAX_BYTES // 2**10} KiB, which no configuration needs")
-        values = yaml_text.parse(data.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return _values(data, path)
+
+
+def _values(data: bytes, path: str | Path) -> Values:
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path}: more than {MAX_BYTES // 2**10} KiB, which no configuration needs")
+    try:
+        values = yaml_text.parse(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {yaml_text.problem(error)}") from None
     if values is None:

@@ -35,6 +35,24 @@ def is_name(text: str, longest: int = MAX_PLACE) -> bool:
     return len(text) <= longest and _NAME.fullmatch(text) is not None
 
 
+def required_name(text: str, where: str) -> str:
+    """Return what is going to be the `name:` of a configuration.
+
+    Raises
+    ------
+    UserError
+        If it is no name; the text begins with `where` it was given.
+    """
+    if not is_name(text, MAX_NAME):
+        raise UserError(f"{where} {text!r}: must be at most {MAX_NAME} {ALLOWED}")
+    return text
+
+
+def is_feature_name(text: str) -> bool:
+    """Say whether a column of that name may be a feature."""
+    return bool(text) and text.isprintable()
+
+
 def _checked_name(text: str) -> str:
     if not is_name(text, MAX_NAME):
         raise PydanticCustomError("unsafe_name", f"must be at most {MAX_NAME} {ALLOWED}")
@@ -42,7 +60,7 @@ def _checked_name(text: str) -> str:
 
 
 def _checked_feature(text: str) -> str:
-    if not text or not text.isprintable():
+    if not is_feature_name(text):
         raise PydanticCustomError("unsafe_name", "must be a column's name, without control characters")
     return text
 

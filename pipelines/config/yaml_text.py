@@ -27,6 +27,7 @@ PLAIN = {
 }
 WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")  # that YAML reads as something else
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")  # no file's name has them, and no terminal shows them
+_PLAIN = re.compile(r"(\.{0,2}/|[A-Za-z_])[\w./-]*")  # names and paths; .5 and .nan are numbers
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -134,14 +135,21 @@ def _expanded(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tupl
 def quoted(value: Any) -> str:
     """Write a value as YAML reads it back.
 
-    >>> quoted(["user id", "item", "no", 5])
-    '["user id", item, "no", 5]'
+    >>> quoted(["user id", "item", "no", ".5", 5])
+    '["user id", item, "no", ".5", 5]'
     """
     if isinstance(value, list):
         return f"[{', '.join(map(quoted, value))}]"
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value) and value.lower() not in WORDS:
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in WORDS:
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    written = json.dumps(value, ensure_ascii=False, default=str)
+    return "".join(each if each.isprintable() else _escaped(each) for each in written)
+
+
+def _escaped(character: str) -> str:
+    """Write a character by its number, as text between double quotes may have it."""
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 2**8 else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"
 
 
 def in_a_comment(text: str, most: int) -> str:

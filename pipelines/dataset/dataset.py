@@ -47,7 +47,7 @@ from pipelines.storage.publish import Mark
 from pipelines.storage.tables import read_arrow, read_table
 
 SCHEMA_VERSION = 2
-READING = 3  # of the rules by which a log and its tables are read: what is missing, what breaks ties, which row counts
+READING = 4  # of the rules by which a log and its tables are read: what is missing, what breaks ties, which row counts
 MARK = Mark("manifest.json")
 RAW = "raw_"  # of a column's name
 Side = Literal["item", "profile"]

@@ -16,6 +16,7 @@ from pipelines.config.schema import FeatureTable
 from pipelines.errors import UserError
 from pipelines.log.ids import canonical
 from pipelines.log.normalise import as_text
+from pipelines.log.null_words import without_nulls
 from pipelines.log.times import parse_times, time_format, time_unit
 
 Rows = npt.NDArray[np.int64]
@@ -72,8 +73,14 @@ class OneRow:
         """(rows,) whether any column has a value, beside the id and the time."""
         found = np.zeros(table.num_rows, bool)
         for name in set(table.column_names) - {self.source.id, self.source.time}:
-            found |= pc.is_valid(table[name]).to_numpy()
+            found |= pc.invert(pc.is_null(self._known(table, name), nan_is_null=True)).to_numpy(zero_copy_only=False)
         return found
+
+    def _known(self, table: pa.Table, name: str) -> pa.Array:
+        """Return a column without any word for nothing: of a shown one they stay, and a feature's own go later."""
+        feature = self.source.features.get(name)
+        words = [] if feature is None else feature.null_values
+        return without_nulls(table[name], [*self.source.null_values, *words])
 
     def _when(self, table: pa.Table) -> Rows:
         """(rows,) times; what has none is the oldest."""

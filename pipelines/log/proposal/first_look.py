@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config.schema import NULL_WORDS, EventSource
+from pipelines.config.schema import NULL_WORDS, EventSource, TableSource
 from pipelines.errors import UserError
 from pipelines.log.event_lists import is_list, row_an_event
 from pipelines.log.formats import columns_inside, read_blocks
@@ -83,7 +83,7 @@ def look_at(path: str, events: bool = False) -> Look:
         If there is nothing to look at, or it cannot be read.
     """
     settings = _how_written(path)
-    source = EventSource.model_validate({"path": path, **settings})
+    source = TableSource.model_validate({"path": path, **settings})  # of a log, read_blocks would unroll lists
     pieces = fragments(source, [])
     names = _names(source, pieces)
     blocks = islice((block for piece in pieces for block in read_blocks(piece, source, names)), BLOCKS + 1)
@@ -93,8 +93,10 @@ def look_at(path: str, events: bool = False) -> Look:
     seen = tables[:BLOCKS]
     lists = _lists_of_events(seen) if events else []
     if lists:
-        rows = source.model_copy(update={"item": lists[0]})
-        seen = [row_an_event(table, rows)[0] for table in seen]
+        others = [name for name in names if name not in lists and any(is_list(table[name].type) for table in seen)]
+        names = [name for name in names if name not in others]  # their rows are not those of events
+        rows = EventSource.model_validate({"path": path, **settings, "item": lists[0]})
+        seen = [row_an_event(table.select(names), rows)[0] for table in seen]
     columns = []
     for name in names:
         arrays = [as_array(table[name]) for table in seen]
@@ -111,22 +113,28 @@ def look_at(path: str, events: bool = False) -> Look:
 
 
 def _lists_of_events(tables: Sequence[pa.Table]) -> list[str]:
-    """Find the columns of lists that have one length in each row, if there are two or more."""
+    """Find the columns of lists that have one length in each row, if there are two or more.
+
+    Those of the names that a log's columns usually have are events in any case, as whoever reads the log takes them.
+    """
     found = [name for name in tables[0].column_names if all(is_list(table[name].type) for table in tables)]
 
     def lengths(name: str) -> list[pa.Array]:
         return [pc.fill_null(pc.list_value_length(as_array(table[name])), 0) for table in tables]
 
+    usual = [EventSource.model_fields[role].default for role in ("item", "time")]
+    if named := [name for name in usual if name in found]:
+        return [name for name in found if name in named or lengths(name) == lengths(named[0])]
     same = len(found) > 1 and all(lengths(name) == lengths(found[0]) for name in found[1:])
     return found if same else []
 
 
-def _names(source: EventSource, pieces: Sequence[Any]) -> list[str]:
+def _names(source: TableSource, pieces: Sequence[Any]) -> list[str]:
     if pieces[0].format != "jsonl":
         own = columns_inside(pieces[0], source)
         return list(dict.fromkeys([*(name for name in own if own.count(name) == 1), *dict(pieces[0].partition)]))
     first = next(iter(read_blocks(pieces[0], source, [])), None)
-    return [] if first is None else list(first.keys)
+    return [] if first is None else list(dict.fromkeys(key.partition("[]")[0] for key in first.keys))  # lists are x[]
 
 
 def _how_written(path: str) -> dict[str, Any]:
@@ -189,6 +197,8 @@ def _layout(lines: list[str], form: str) -> dict[str, Any]:
 
 def _column(name: str, raw: pa.Array) -> Column:
     array = without_nulls(raw, NULL_WORDS)
+    if pa.types.is_floating(array.type):  # what is no number says nothing
+        array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
     kind, unit, form = _kind(array)
     try:
         within = array.drop_null().flatten() if is_list(array.type) else array  # what a list holds is told apart
@@ -234,7 +244,10 @@ def _numbers(array: pa.Array) -> tuple[str, EpochUnit | None, str | None]:
 
 
 def distinct_texts(column: Column, most: int) -> Iterator[str]:
-    """Yield some of the values, the commonest first."""
-    counted = column.values.drop_null().value_counts()
+    """Yield some of the values, the commonest first; none of what cannot be counted."""
+    try:
+        counted = column.values.drop_null().value_counts()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # of lists and objects, which are not counted
+        return
     order = np.argsort(-counted.field("counts").to_numpy(), kind="stable")[:most]
     yield from (str(counted.field("values")[int(place)].as_py()) for place in order)

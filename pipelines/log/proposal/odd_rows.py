@@ -15,6 +15,7 @@ from pipelines.log.proposal.roles import Roles
 
 HEAVY = 50  # times the median of events: may be a bot
 OPINIONS = ("rating", "ratings", "stars", "score", "overall")
+BEYOND = 1e15  # no rating and no quantity is so large: neither counted nor summed
 ODD_SHOWN = 20  # ids that are no products
 
 
@@ -73,10 +74,11 @@ def _signs(log: Look, roles: Roles) -> Iterator[str]:
         if column.kind in ("ints", "floats"):
             is_text = pa.types.is_string(column.values.type)
             numbers = text_numbers(column.values) if is_text else column.values.cast(pa.float64(), safe=False)
+            numbers = numbers.filter(pc.less(pc.abs(numbers), BEYOND))
             below = pc.sum(pc.less(numbers, 0.0)).as_py() or 0
             if 0 < 5 * below < len(column.values):
                 yield _rule(column, "below: 0, reason: below 0") + f" # returns? {below:,} rows are below 0"
-            elif column.words in OPINIONS and 2 < column.distinct <= 100:
+            elif len(numbers) and column.words in OPINIONS and 2 < column.distinct <= 100:
                 middle = round(pc.mean(numbers).as_py())
                 share = pc.mean(pc.less(numbers, middle).cast(pa.float64())).as_py()
                 yield _rule(column, f"below: {middle}, reason: rated low") + (

@@ -79,8 +79,8 @@ def training_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:
     seasons = "label_share: 0.3, metric: recall@20"
     if habits.users <= FEW_USERS:
         yield "# few users with long habits, as in conf/complete-journey.yaml: a faster rate of the table overfits"
-        yield "optim: {learning_rate: 0.005, table_learning_rate: 0.001, schedule: linear}"
-        seasons = f"epochs: 4, targets_per_user: 40, {seasons}"
+        yield "optim: {table_learning_rate: 0.001, schedule: linear}"
+        seasons = f"epochs: 6, targets_per_user: 20, {seasons}"
     yield "# many months: what the newest third has is learned, all of it is history"
     yield f"train: {{{seasons}}}"
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow.compute as pc
+
 from pipelines.config.yaml_text import in_a_comment, quoted
 from pipelines.errors import UserError
 from pipelines.log.formats import names_in_words
+from pipelines.log.ids import canonical
 from pipelines.log.proposal.first_look import Column, Look, distinct_texts
+from pipelines.log.times import ACCEPTED
 
 NAMES = {  # of the roles, the likeliest first, in lower case and without what stands between words
     "user": "user userid uid customer customerid visitor visitorid household householdid member memberid account "
@@ -56,17 +60,13 @@ def guess_roles(log: Look, given: Mapping[str, str] | None = None) -> Roles:
     Raises
     ------
     UserError
-        If no column can be the user, the item or the time; the text lists the columns and the option to name one.
+        If no column can be the user, the item or the time; the text lists the columns and the option to name one. Or if
+        a column that is given cannot be it.
     """
     if log.settings.get("format") == "sessions":
         user, item, time = (Guess(log.column(role), "") for role in ("user", "item", "time"))
         return Roles(user, item, time, are_sessions=True)
-    known = {role: name for role, name in (given or {}).items() if name}
-    found: dict[str, Guess] = {}
-    for role, name in known.items():
-        if name not in (names := [column.name for column in log.columns]):
-            raise UserError(f"{log.path}: no column {name!r} for --{role}; there is {names_in_words(names)}")
-        found[role] = Guess(log.column(name), "as you said")
+    found = {role: Guess(column, "as you said") for role, column in _given(log, given or {}).items()}
     for role in ("time", "user", "item"):
         if role in found:
             continue
@@ -80,13 +80,53 @@ def guess_roles(log: Look, given: Mapping[str, str] | None = None) -> Roles:
     free = [column for column in log.columns if roles.is_free(column)]
     tie = next((each for each in free if each.words in ORDERS and each.kind in ("ints", "floats")), None)
     kinds = [each for each in free if each is not tie and each.words in NAMES["type"].split()]
-    event_type = next((each for each in kinds if 1 < each.distinct <= 30), None)
+    words = [each for each in kinds if each.kind in ("text", "ints", "bools")]
+    event_type = next((each for each in words if 1 < each.distinct <= 30), None)
     return replace(roles, tie_break=tie, event_type=event_type, are_sessions=roles.user.column.words in SESSIONS)
 
 
+def _given(log: Look, given: Mapping[str, str]) -> dict[str, Column]:
+    """Find the columns that are said, and refuse what they cannot be."""
+    found: dict[str, Column] = {}
+    for role, name in given.items():
+        if name not in (names := [column.name for column in log.columns]):
+            raise UserError(f"{log.path}: no column {name!r} for --{role}; there is {names_in_words(names)}")
+        if twin := next((other for other, column in found.items() if column.name == name), None):
+            raise UserError(f"{log.path}: column {name!r} is given for --{twin} and --{role}; each needs its own")
+        column = log.column(name)
+        taken = column if may_be(role, column) else _as_id(role, column)
+        if taken is None:
+            raise _cannot_be(log, role, column)
+        found[role] = taken
+    return found
+
+
+def _as_id(role: str, column: Column) -> Column | None:
+    """Take values that a dataset takes for ids, though none is guessed to be one, as bytes or dates in text."""
+    if role == "time":
+        return None
+    try:
+        values = canonical(column.values, column.name)
+    except UserError:
+        return None
+    distinct = len(pc.unique(values.drop_null()))
+    missing = values.null_count / max(1, len(values))
+    return replace(column, values=values, distinct=distinct, missing=missing) if distinct else None
+
+
+def _cannot_be(log: Look, role: str, column: Column) -> UserError:
+    name = names_in_words([column.name])
+    kind = names_in_words([str(column.values.type)])
+    texts = [in_a_comment(each, 20) for each in distinct_texts(column, 2)]
+    held = f"{kind} such as {', '.join(texts)}" if texts else kind
+    held = held if column.missing < 1 else "no value in the rows looked at"
+    accepted = f"a time is one of: {ACCEPTED}" if role == "time" else "ids must be integers, text or UUIDs"
+    return UserError(f"{log.path}: --{role} {name} holds {held}; {accepted}")
+
+
 def _in_words(column: Column) -> str:
-    examples = ", ".join(in_a_comment(each, 20) for each in distinct_texts(column, 2))
-    return f"{column.name} ({column.kind}, {column.distinct:,} values: {examples}, ...)"
+    examples = "".join(f"{in_a_comment(each, 20)}, " for each in distinct_texts(column, 2))
+    return f"{names_in_words([column.name])} ({column.kind}, {column.distinct:,} values: {examples}...)"
 
 
 def _guess(role: str, columns: Sequence[Column]) -> Guess | None:
@@ -126,7 +166,7 @@ def role_lines(roles: Roles) -> Iterator[str]:
     if time.form == "?":
         yield '    time_format: "%d/%m/%Y" # CHECK: days could be months here, and hours may be missing in this form'
     elif time.form is not None:
-        yield f"    time_format: {quoted(time.form)} # as in {quoted(next(distinct_texts(time, 1)))}"
+        yield f"    time_format: {quoted(time.form)} # as in {in_a_comment(next(distinct_texts(time, 1)), 40)}"
     elif time.unit is not None:
         yield f"    time_unit: {time.unit} # a guess: by their size, since 1970"
     elif time.kind != "times":

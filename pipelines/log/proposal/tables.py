@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config.names import is_feature_name
 from pipelines.config.yaml_text import in_a_comment, quoted
 from pipelines.errors import UserError
 from pipelines.log.proposal.first_look import Column, Look, distinct_texts
@@ -28,6 +29,7 @@ MOST_SHOWN = 4  # columns beside an id
 SAID_OF = 0.9  # agreement, beyond chance, of an id's rows in a column that says something of the id
 ROWS = 2**19  # of the log in which it is looked for
 SEPARATORS = "|;,"
+MAX_KEY = 1000  # characters; YAML takes no longer one in a line
 
 
 def table_lines(side: str, role: str, table: Look, ids: Column) -> Iterator[str]:
@@ -71,8 +73,8 @@ def lines_of_the_log(side: str, log: Look, roles: Roles) -> Iterator[str]:
             agreement = said_of(column, ids)
             is_said = agreement >= SAID_OF and agreement >= said_of(column, other)
         if is_said:
-            columns.append(_by_id(column, ids))
-    lines = list(_column_lines(side, columns))
+            columns.append(column)
+    lines = list(_column_lines(side, by_id(columns, ids)))
     if any(not line.lstrip().startswith("#") for line in lines):
         yield f"  {side}: # the log itself: its rows say this of the {'item' if side == 'items' else 'user'}"
         yield from setting_lines(log)
@@ -116,20 +118,34 @@ def said_of(column: Column, ids: Column) -> float:
     return float(((most.sum() - len(most)) / beyond - by_chance) / max(1e-9, 1 - by_chance))
 
 
-def _by_id(column: Column, ids: Column) -> Column:
-    """Take the last value of each id, as the table will."""
-    there = np.flatnonzero(pc.and_(pc.is_valid(ids.values), pc.is_valid(column.values)).to_numpy(zero_copy_only=False))
-    codes = ids.values.take(pa.array(there)).dictionary_encode().indices.to_numpy()
-    rows = there[len(codes) - 1 - np.unique(codes[::-1], return_index=True)[1]]
-    values = column.values.take(pa.array(rows))
-    missing = 1 - len(rows) / max(1, len(pc.unique(ids.values.drop_null())))
-    return replace(column, values=values, distinct=len(pc.unique(values)), missing=missing)
+def by_id(columns: Sequence[Column], ids: Column) -> list[Column]:
+    """Take one row of each id, as a table of these columns does that has `duplicates: last`.
+
+    That is the last one in which any of them has a value, see pipelines.dataset.one_row.
+    """
+    there = pc.is_valid(ids.values).to_numpy(zero_copy_only=False)
+    says = np.zeros(len(there), bool)
+    for column in columns:
+        says |= pc.is_valid(column.values).to_numpy(zero_copy_only=False)
+    codes = ids.values.filter(pa.array(there)).dictionary_encode().indices.to_numpy()
+    order = np.lexsort([says[there], codes])  # stable: the later of two rows stands behind
+    last = np.flatnonzero(np.append(codes[order][1:] != codes[order][:-1], True)[: len(order)])
+    rows = pa.array(np.sort(np.flatnonzero(there)[order[last]]))
+    found = []
+    for column in columns:
+        values = column.values.take(rows)
+        missing = values.null_count / max(1, len(values))
+        found.append(replace(column, values=values, distinct=len(pc.unique(values.drop_null())), missing=missing))
+    return found
 
 
 def _column_lines(side: str, columns: Sequence[Column]) -> Iterator[str]:
     """Yield features, what is shown beside an item, and what is neither."""
     features, shown, telling, left = [], [], [], []
     for column in columns:
+        if not is_feature_name(column.name) or len(quoted(column.name)) > MAX_KEY:
+            left.append(f"    # {in_a_comment(column.name, 40)} is left out: no feature can have its name")
+            continue
         is_rare = _separator(column) is None and _is_rare(column)
         if column.words in SHOWN or (is_rare and column.kind == "text" and side == "items"):
             shown.append(column.name)

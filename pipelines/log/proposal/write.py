@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipelines.config.yaml_text import in_a_comment, quoted
 from pipelines.log.proposal.first_look import Look
 from pipelines.log.proposal.habits import habits_of
 from pipelines.log.proposal.odd_rows import odd_lines
@@ -35,13 +36,14 @@ def propose(
     roles = guess_roles(log, columns)
     habits = habits_of(log, roles)
     seen = f"{'all' if log.is_whole else 'the first'} {log.rows:,} rows"
-    lines = [f"# Written by `mind init` from {seen}. Each guess says so.", f"name: {name}"]
+    lines = [f"# Written by `mind init` from {seen}. Each guess says so.", f"name: {quoted(name)}"]
     lines += [*preset_lines(roles, habits), "data:", "  events:", *setting_lines(log)]
     if log.settings.get("format") == "sessions":
         lines.append("    # one session a line: its line is the user, the place in it the time")
     else:
         if log.unrolled:
-            lines.append(f"    # a row has lists ({', '.join(log.unrolled)}): each of their values is an event")
+            lists = ", ".join(in_a_comment(each, 40) for each in log.unrolled)
+            lines.append(f"    # a row has lists ({lists}): each of their values is an event")
         lines += role_lines(roles)
     lines += odd_lines(log, roles)
     for side, role, table, ids in (

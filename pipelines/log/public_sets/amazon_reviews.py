@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 
 from pipelines.config.redact import redact
-from pipelines.config.yaml_text import quoted
+from pipelines.config.yaml_text import in_a_comment, quoted
 from pipelines.errors import UserError
 from pipelines.log.public_sets.files import LAST, Files, Lines
 
@@ -35,10 +35,11 @@ def amazon_reviews(files: Files) -> Lines:
     rating = "rating" if "rating" in keys else "overall"
     yield f"    # every review counts; without the bad ones: exclude: [{{column: {rating}, below: 4, reason: low}}]"
     if metas and files.text(metas[0], 2).startswith(b"{'"):
-        yield f"  # items: {metas[0]} is left out: its lines are Python's notation, not JSON. To make it JSON:"
+        meta = in_a_comment(metas[0], 1000)
+        yield f"  # items: {meta} is left out: its lines are Python's notation, not JSON. To make it JSON:"
         yield "  #   python -c 'import ast, gzip, json, sys"
         yield "  #   for line in gzip.open(sys.argv[1]): print(json.dumps(ast.literal_eval(line.decode())))'"
-        yield f"  #   {metas[0]} > meta_items.json"
+        yield f"  #   {meta} > meta_items.json"
     elif metas:
         yield from _amazon_items(files, metas[0], item)
     yield "  # most users wrote one review; the papers' 5-core: min_user_events: 5 and min_item_events: 5"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from pipelines.config.yaml_text import quoted
 from pipelines.log.public_sets.amazon_reviews import amazon_reviews
 from pipelines.log.public_sets.files import Files, Lines
 from pipelines.log.public_sets.movielens import movielens
@@ -33,4 +34,6 @@ def configuration(kind: PublicSet, folder: str, name: str) -> str:
     UserError
         If the folder does not hold it; the text says which files were looked for.
     """
-    return "\n".join([f"# Written by `mind import {kind}`", f"name: {name}", *WRITERS[kind](Files(folder))]) + "\n"
+    return (
+        "\n".join([f"# Written by `mind import {kind}`", f"name: {quoted(name)}", *WRITERS[kind](Files(folder))]) + "\n"
+    )

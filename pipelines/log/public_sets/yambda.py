@@ -36,7 +36,8 @@ def yambda(files: Files) -> Lines:
     if (types := next((name for name in ("event_type", "event_types") if name in schema.names), None)) is not None:
         yield from (f"    event_type: {types}", "    # keep_types: [listen, like] # all are kept")
     if played := next((name for name in schema.names if name.startswith("played_ratio")), None):
-        yield f"    # to leave out what was skipped: exclude: [{{column: {played}, below: 50, reason: skipped}}]"
+        rule = f"{{column: {quoted(played)}, below: 50, reason: skipped}}"
+        yield f"    # to leave out what was skipped: exclude: [{rule}]"
     if artists := files.one("artist_item_mapping.parquet"):
         yield from ("  items:", f"    path: {quoted(artists)}", "    id: item_id")
         yield from ("    duplicates: first # a track of several artists: the first of them", "    features:")

@@ -3,6 +3,7 @@
 import datetime as dt
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -204,6 +205,39 @@ def test_a_row_that_says_nothing_never_takes_the_place_of_one_that_does(
     time = {"time": "time"} if duplicates == "newest" else {}
     found = rows(path, show=["title"], duplicates=duplicates, **time)
     assert dict(zip(found.ids.to_pylist(), found.columns["title"].to_pylist(), strict=True)) == {"a": title, "b": None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "titles", "left"),
+    [
+        ({"show": ["title"]}, ["Lamp", "NULL"], "Lamp"),
+        ({"show": ["title"]}, ["Lamp", " "], "Lamp"),
+        ({"show": ["title"], "null_values": ["-"]}, ["Lamp", "-"], "Lamp"),
+        ({"features": {"title": {"null_values": ["?"]}}}, ["Lamp", "?"], "Lamp"),
+        ({"features": {"title": {"null_values": [999]}}}, ["7", "999"], 7),
+        ({"show": ["title"]}, ["NULL", "NA"], "NA"),  # there is no other
+    ],
+)
+@pytest.mark.parametrize("at_once", [1, 2**20])
+def test_a_row_of_words_for_nothing_says_nothing(
+    settings: dict[str, Any],
+    titles: list[str],
+    left: Any,
+    at_once: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.log.sources.ROWS_AT_ONCE", at_once)
+    path = tmp_path / "items.csv"
+    path.write_text("\n".join(["id,title", *(f"a,{title}" for title in titles)]) + "\n")
+    assert rows(str(path), duplicates="last", **settings).columns["title"].to_pylist() == [left]
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_not_a_number_says_nothing(kind: pa.DataType, tmp_path: Path) -> None:
+    path = table(tmp_path / "items.parquet", id=["a", "a"], price=pa.array([2.5, float("nan")], kind))
+    found = rows(path, duplicates="last", features={"price": {"kind": "numeric"}})
+    assert found.columns["price"].to_pylist() == [2.5]
 
 
 @given(st.permutations(range(6)))

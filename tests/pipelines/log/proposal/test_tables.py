@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines.log.proposal.first_look import look_at
-from pipelines.log.proposal.tables import said_of
+from pipelines.log.proposal.first_look import _column, look_at
+from pipelines.log.proposal.tables import by_id, said_of
 from pipelines.log.proposal.write import propose
 
 USERS, ITEMS, ROWS = 200, 300, 6000
@@ -69,16 +69,12 @@ def test_a_table_of_items_takes_the_place_of_what_the_log_says(tmp_path: Path) -
     ],
 )
 def test_what_is_said_of_an_id_is_agreement_beyond_chance(of_the_id: Any, least: float, most: float) -> None:
-    from pipelines.log.proposal.first_look import _column
-
     items = [n * 7 % 31 for n in range(3000)]
     column = _column("c", pa.array([of_the_id(n, item) for n, item in enumerate(items)]))
     assert least <= said_of(column, _column("item", pa.array(items))) <= most
 
 
 def test_ids_of_one_row_each_say_nothing() -> None:
-    from pipelines.log.proposal.first_look import _column
-
     assert said_of(_column("c", pa.array([1, 2] * 50)), _column("item", pa.array([*range(100)]))) == 0
 
 
@@ -144,3 +140,14 @@ def test_a_comment_holds_what_values_hold(tmp_path: Path) -> None:
     rows = range(ITEMS)
     items = pa.table({"item": [*rows], "kind": [["a\nb: {", "c\x07 #d"][n % 2] for n in rows]})
     assert data_of(written(tmp_path, shop(), items))["items"]["features"] == {"kind": {}}
+
+
+def test_what_the_log_says_of_an_id_is_counted_of_one_row_as_the_table_takes_it() -> None:
+    ids = _column("item", pa.array(["a", "a", "a", "b", "b", "c", None]))
+    brand = _column("brand", pa.array(["x", "y", None, "z", None, None, "x"]))
+    size = _column("size", pa.array([1, None, None, 2, 3, None, 4]))
+    brand, size = by_id([brand, size], ids)
+    assert brand.values.to_pylist() == ["y", None, None]
+    assert size.values.to_pylist() == [None, 3, None]
+    assert (brand.distinct, size.distinct) == (1, 1)
+    assert round(brand.missing, 3) == 0.667
