@@ -3,7 +3,8 @@
     python -m benchmarks.ablation [--only online-retail] [--seeds 1] [--threads 2]
 
 On each data set: the recipe, the recipe without each setting, none of the settings, and each setting alone on top of
-none. A table of factors needs labels that are the newest: without them it is drawn, and alone it has them. Differences are paired by user. Results are kept as those of `make bench-quality`: a killed run goes on.
+none. A table of factors needs labels that are the newest: without them it is drawn, and alone it has them. Differences
+are paired by user. Results are kept as those of `make bench-quality`: a killed run goes on.
 """
 
 from __future__ import annotations

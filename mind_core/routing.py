@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SPREAD = 1e-2  # of behaviours about their mean, at least: less is the rounding of equal ones
+
 
 def adaptive_interest_count(history_length: Tensor, interests: int) -> Tensor:
     """K'_u = max(1, min(K, floor(log2 |I_u|))).
@@ -53,12 +55,12 @@ def squash(z: Tensor) -> Tensor:
 
 
 def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: float) -> Tensor:
-    """Make initial routing logits of the items: b_ij = sigma * sqrt(d) * w_j . (ê_i - mean of ê), ê = e / |e|.
+    """Make initial routing logits of the items: b_ij = sigma * sqrt(d) * w_j . (ê_i - m) / s, with ê = e / |e|.
 
-    The mean is that of the user's behaviours: what all of them have in common sends none of them anywhere, so that no
-    interest gets them all. Each logit has about the deviation sigma over items of all directions, as a normal draw has;
-    how far apart those of two items are does not depend on where they stand, or in whose history. Nothing is
-    differentiated: the logits start the routing, no more.
+    m is the mean ê of the user's behaviours and s = sqrt(1 - |m|^2) their spread about it: what all of them have in
+    common sends none of them anywhere, so that no interest gets them all, and logits have about the deviation sigma,
+    as a normal draw has, however alike the items are. Which of two items is nearer to an interest depends neither on
+    where they stand nor on whose history it is. Nothing is differentiated: the logits start the routing, no more.
 
     Parameters
     ----------
@@ -73,15 +75,17 @@ def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: flo
     Examples
     --------
     >>> item_logits(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.ones(1, 2, dtype=torch.bool), torch.eye(2), sigma=1)
-    tensor([[[ 0.7071, -0.7071],
-             [-0.7071,  0.7071]]])
+    tensor([[[ 1.0000, -1.0000],
+             [-1.0000,  1.0000]]])
     """
     unit = torch.nn.functional.normalize(behaviours.detach(), dim=-1)
-    logits: Tensor = sigma * behaviours.shape[-1] ** 0.5 * directions @ unit.transpose(1, 2)  # (W, K, L)
-    logits = logits.repeat_interleave(mask.shape[0] // behaviours.shape[0], 0)
-    shown = mask.unsqueeze(1)
-    mean = (logits * shown).sum(2, keepdim=True) / shown.sum(2, keepdim=True).clamp(min=1)
-    centred: Tensor = (logits - mean) * shown
+    even = mask / mask.sum(1, keepdim=True).clamp(min=1)
+    mean = taken_in(even.unsqueeze(1).to(unit.dtype), unit).squeeze(1)  # (B, d), m
+    spread = (1 - mean.square().sum(1)).clamp(min=SPREAD**2).sqrt()
+    logits: Tensor = directions @ unit.transpose(1, 2)  # (W, K, L)
+    logits = logits.repeat_interleave(mask.shape[0] // behaviours.shape[0], 0) - (mean @ directions.T).unsqueeze(2)
+    scale = sigma * behaviours.shape[-1] ** 0.5 / spread
+    centred: Tensor = logits * scale.view(-1, 1, 1) * mask.unsqueeze(1)
     return centred
 
 

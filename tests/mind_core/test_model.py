@@ -181,12 +181,28 @@ def shown(*lengths: int) -> torch.Tensor:
     return torch.ones(len(lengths), max(lengths), dtype=torch.bool)
 
 
-def test_item_logits_of_two_items_are_as_far_apart_wherever_they_stand() -> None:
+def test_item_logits_order_items_alike_wherever_they_stand_and_with_whom() -> None:
     encoder = model_of(initial_logits="item", interests=3).encoder
     items = torch.randn(5, 8, generator=generator())
-    here = encoder.initial_logits(items[None, [0, 1, 2, 3]], shown(4))
-    there = encoder.initial_logits(items[None, [4, 3, 0]], shown(3))
-    torch.testing.assert_close(here[..., 0] - here[..., 3], there[..., 2] - there[..., 1])
+    here = encoder.initial_logits(items[None, [0, 1, 2, 3]], shown(4))[0]
+    there = encoder.initial_logits(items[None, [4, 3, 0]], shown(3))[0]
+    ratio = (here[:, 0] - here[:, 3]) / (there[:, 2] - there[:, 1])
+    torch.testing.assert_close(ratio, ratio[:1].expand(3))
+    assert (ratio > 0).all()
+
+
+@pytest.mark.parametrize("common", [0.0, 2.0, 10.0])
+def test_item_logits_have_deviation_sigma_however_alike_the_items_are(common: float) -> None:
+    encoder = model_of(initial_logits="item", interests=3, dim=64, sigma=0.7).encoder
+    items = torch.randn(40, 60, 64, generator=generator()) + common
+    logits = encoder.initial_logits(items, shown(*[60] * 40))
+    assert logits.std().item() == pytest.approx(0.7, rel=0.1)
+
+
+def test_equal_behaviours_have_equal_logits_near_zero() -> None:
+    encoder = model_of(initial_logits="item", interests=3).encoder
+    logits = encoder.initial_logits(torch.randn(1, 1, 8, generator=generator()).expand(1, 6, 8), shown(6))
+    torch.testing.assert_close(logits, torch.zeros(1, 3, 6), rtol=0, atol=1e-3)
 
 
 def test_what_all_behaviours_have_in_common_sends_none_anywhere() -> None:
@@ -194,7 +210,7 @@ def test_what_all_behaviours_have_in_common_sends_none_anywhere() -> None:
     items = torch.nn.functional.normalize(torch.randn(1, 9, 8, generator=generator()) + 5, dim=-1)
     mask = torch.tensor([[True] * 7 + [False] * 2])
     logits = encoder.initial_logits(items, mask)
-    torch.testing.assert_close(logits.sum(2), torch.zeros(1, 3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits.sum(2), torch.zeros(1, 3), rtol=0, atol=1e-4)
     assert not logits[..., 7:].any()
     assert (logits[0, :, :7].argmax(0).bincount(minlength=3) < 7).all()
 
