@@ -31,9 +31,9 @@ class ModelConfig:
     dim: int = 64  # d, of items and interests
     interests: int = 4  # K
     iterations: int = 3  # r; gradients flow through the last one only
-    routing_scale: float = 5.0  # multiplies the agreement added to the logits; 1 = the paper
+    routing_scale: float = 10.0  # multiplies the agreement added to the logits; 1 = the paper
     routing_update: Literal["dot", "cosine"] = "dot"  # agreement: u_j . S e_i (paper), or its cosine (EasyRec)
-    sigma: float = 1.5  # std of the initial routing logits b_ij; the larger, the firmer a behaviour stays where it begins
+    sigma: float = 3.0  # std of the initial routing logits b_ij; large: behaviours stay where they begin
     context: Literal["none", "transformer"] = "none"  # transformer: v_j = norm(v_j + a * h), h of causal attention over
     # the behaviours in their order; a is learned from 0 on. Needs train.labels_per_window
     context_layers: int = 2

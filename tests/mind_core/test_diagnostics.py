@@ -129,7 +129,7 @@ def test_unmoved_share_by_hand_with_padding_foreign_and_single_interests() -> No
 
 def test_without_routing_iterations_nothing_moves_and_with_strong_ones_much_does() -> None:
     still, strong = (
-        world(random_sequences(40, 30, 8, shortest=4), 30, iterations=r, routing_scale=scale)
+        world(random_sequences(40, 30, 8, shortest=4), 30, iterations=r, routing_scale=scale, sigma=1.0)
         for r, scale in ((1, 1.0), (3, 50.0))
     )
     shares = []
