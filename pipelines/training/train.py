@@ -337,8 +337,8 @@ def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> Non
     if outcome.metrics.get("routing/interest_collapse"):
         cosine = outcome.metrics["routing/interest_cosine"]
         output.print(
-            f"A user's interests are alike: their mean cosine is {cosine:.2f}. mind evaluate says what each finds; a larger "
-            "model.sigma sets them apart, and model.interests=1 may do as well."
+            f"A user's interests are alike: their mean cosine is {cosine:.2f}. mind evaluate says what each finds; "
+            "a larger model.sigma sets them apart, and model.interests=1 may do as well."
         )
     for line in outcome.doubts:
         output.print(f"[yellow]Look again:[/yellow] {line}", highlight=False)
