@@ -172,7 +172,7 @@ def test_the_best_epoch_of_a_training_is_kept(planted: Config) -> None:
     hasty = planted.model_copy(
         update={
             "optim": type(planted.optim)(table_learning_rate=0.3, learning_rate=0.1),  # it becomes worse
-            "train": planted.train.model_copy(update={"epochs": 6, "patience": 2}),
+            "train": planted.train.model_copy(update={"epochs": 12, "patience": 2}),
         }
     )
     data = read_data(dataset, hasty.train)
