@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import CACHE, Options, say, use_cores
-from benchmarks.quality.__main__ import Environments, compete, write
+from benchmarks.quality.compete import Environments, compete, write
 from benchmarks.quality.contestants import DEFAULT, OUR_CODE, Asked, Contestant, preset
 from benchmarks.quality.data import NAMES, conf_of, prepared
 from benchmarks.quality.summary import as_json, sheet

@@ -158,7 +158,7 @@ def _portions(histories: Histories, items: int) -> Iterator[_Pairs]:
     """Yield the pairs of about EVENTS_AT_ONCE events at a time."""
     for sequences in histories():
         sequences = sequences.to("cpu")
-        past = sequences.lengths if sequences.past is None else sequences.past
+        past = sequences.before_labels
         ends = past.cumsum(0)
         cuts = torch.searchsorted(ends, torch.arange(0, int(past.sum()), EVENTS_AT_ONCE), right=True).unique().tolist()
         for first, last in pairwise([*cuts, len(sequences)]):

@@ -23,7 +23,7 @@ from mind_core.embeddings import WHOLE, EmbeddingTable, Shard
 from mind_core.features import FeatureSpec, unknown_rows
 from mind_core.memory import RepeatMemory
 from mind_core.repeats import TRAITS
-from mind_core.routing import adaptive_interest_count, b2i_routing, item_logits, taken_in
+from mind_core.routing import adaptive_interest_count, b2i_routing, evenly, item_logits, taken_in
 from mind_core.sequences import View
 from mind_core.special_rows import UNKNOWN
 
@@ -108,11 +108,11 @@ class UserEncoder(nn.Module):
             )
         else:
             own = torch.ones(mask.shape[0], 1, dtype=torch.bool, device=mask.device)
-            weights = _evenly(mask)
+            weights = evenly(mask)
             capsules = _pooled(behaviours, weights, importance)
         interests = self._finished(capsules, profile)
         if config.shared and config.encoder == "mind":
-            pooled = self._finished(_pooled(behaviours, _evenly(mask), importance), profile)  # (B, 1, d), v_0
+            pooled = self._finished(_pooled(behaviours, evenly(mask), importance), profile)  # (B, 1, d), v_0
             interests = pooled + self.gate * interests
         if config.context == "transformer":
             interests = interests + self._context(behaviours, mask).unsqueeze(1)
@@ -212,11 +212,6 @@ class MIND(nn.Module):
     def score_vectors(self, item_vectors: Tensor) -> Tensor:
         """Item vectors as they are scored: L2-normalised if the model says so.  (..., d) to (..., d)."""
         return functional.normalize(item_vectors, dim=-1) if self.config.normalize_items else item_vectors
-
-
-def _evenly(mask: Tensor) -> Tensor:
-    """(B, 1, L), 1 / n for each of a user's n behaviours."""
-    return (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)
 
 
 def _pooled(behaviours: Tensor, weights: Tensor, importance: Tensor | None) -> Tensor:

@@ -79,8 +79,7 @@ def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: flo
              [-1.0000,  1.0000]]])
     """
     unit = torch.nn.functional.normalize(behaviours.detach(), dim=-1)
-    even = mask / mask.sum(1, keepdim=True).clamp(min=1)
-    mean = taken_in(even.unsqueeze(1).to(unit.dtype), unit).squeeze(1)  # (B, d), m
+    mean = taken_in(evenly(mask).to(unit.dtype), unit).squeeze(1)  # (B, d), m
     spread = (1 - mean.square().sum(1)).clamp(min=SPREAD**2).sqrt()
     logits: Tensor = directions @ unit.transpose(1, 2)  # (W, K, L)
     logits = logits.repeat_interleave(mask.shape[0] // behaviours.shape[0], 0) - (mean @ directions.T).unsqueeze(2)
@@ -158,6 +157,11 @@ def b2i_routing(
         weights = coupling(logits, mask, own)
     taken = taken_in((importance.unsqueeze(1) * weights).to(behaviours.dtype), behaviours)
     return squash(_mapped(taken, shared_map)), weights
+
+
+def evenly(mask: Tensor) -> Tensor:
+    """Weigh each of a user's n behaviours with 1 / n.  mask (B, L) to (B, 1, L)."""
+    return (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)
 
 
 def taken_in(weights: Tensor, behaviours: Tensor) -> Tensor:

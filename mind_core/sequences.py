@@ -46,6 +46,11 @@ class Sequences:
     def lengths(self) -> Tensor:
         return self.offsets.diff()
 
+    @property
+    def before_labels(self) -> Tensor:
+        """Count the oldest events of each user that are no labels, (n,); all events where none is too old to be one."""
+        return self.lengths if self.past is None else self.past
+
     def first_labels(self, users: Tensor | slice = slice(None)) -> Tensor:
         """Where the first label of some users may stand, (B,): never at the first event, which nothing comes before."""
         return self.offsets[:-1][users] + (1 if self.past is None else self.past[users].clamp(min=1))

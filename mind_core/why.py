@@ -30,11 +30,24 @@ class Reasons(NamedTuple):
     coupling: Tensor
 
 
-def reasons_of(retriever: MINDRetriever, sequences: Sequences, users: Tensor) -> tuple[Histories, Reasons]:
-    """Route the histories of `users` (B,), and say what the interests come from; places count in those histories."""
+class Routed(NamedTuple):
+    """The interests of B users, and what they come from; the places of `of` count in `histories`.
+
+    interests : (B, K, d).  own : (B, K) bool.
+    """
+
+    histories: Histories
+    interests: Tensor
+    own: Tensor
+    of: Reasons
+
+
+def reasons_of(retriever: MINDRetriever, sequences: Sequences, users: Tensor) -> Routed:
+    """Route the histories of `users` (B,), and say what their interests come from."""
     histories = full_histories(sequences, users, retriever.view)
-    _, _, weights = retriever.route(histories)
-    return histories, reasons(weights[..., : histories.items.shape[1]], histories.items, histories.mask)
+    interests, own, weights = retriever.route(histories)
+    of = reasons(weights[..., : histories.items.shape[1]], histories.items, histories.mask)
+    return Routed(histories, interests, own, of)
 
 
 def reasons(weights: Tensor, items: Tensor, mask: Tensor, top: int = LEADING) -> Reasons:

@@ -434,6 +434,10 @@ class Config(Section):
             raise ValueError("train.labels_per_window: must be empty with train.targets_per_user")
         return self
 
+    def begins_with_factors(self, items: int) -> bool:
+        """Say whether the item table, of so many items, begins with their factors: what `model.init` means here."""
+        return self.model.begins_with_factors(items, labels_are_all=self.train.label_share == 1)
+
     @property
     def metric_cutoffs(self) -> list[int]:
         """The N of every metric@N that is computed: those asked for, and the one that early stopping goes by."""

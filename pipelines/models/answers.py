@@ -252,7 +252,7 @@ class Answerer:
         again = times_in_history(sequences, user, items.unsqueeze(0))[0].tolist()
         if not isinstance(self.model.retriever, MINDRetriever):
             return [Why(0, 1.0, (), times) for times in again]
-        histories, found = reasons_of(self.model.retriever, sequences, user)
+        histories, _, _, found = reasons_of(self.model.retriever, sequences, user)
         share = found.share[0].tolist()
         of = [self._leading(histories.items[0], found, interest) for interest in range(len(share))]
         pairs = zip(interests.tolist(), again, strict=True)

@@ -124,9 +124,8 @@ def validation_bytes(workload: Workload) -> float:
 
 def start_bytes(workload: Workload) -> float:
     """Count the bytes of the factors that the table may begin with: 32 (d + 16) V.  Source: mind_core.sizes."""
-    config = workload.config
-    factored = config.model.begins_with_factors(int(workload.items), labels_are_all=config.train.label_share == 1)
-    return factor_bytes(config.model.dim, int(workload.items)) if factored else 0
+    config, items = workload.config, int(workload.items)
+    return factor_bytes(config.model.dim, items) if config.begins_with_factors(items) else 0
 
 
 def training_worker(workload: Workload, machine: Machine) -> Parts:

@@ -47,8 +47,7 @@ def interests_of(model: SavedModel, sequences: Sequences, n: int = 10) -> list[l
     if not isinstance(retriever, MINDRetriever):
         raise UserError(f"{model.card.name}: encoder {model.card.config.encoder} has no interests")
     users = torch.arange(len(sequences))
-    histories, reasons = reasons_of(retriever, sequences, users)
-    vectors, own = retriever.interests(histories)
+    histories, vectors, own, reasons = reasons_of(retriever, sequences, users)
     ids = model.item_ids
     found: list[list[OneInterest]] = []
     for user in users.tolist():

@@ -36,8 +36,8 @@ def explained(model: SavedModel, sequences: Sequences) -> Explained | None:
     retriever = model.retriever
     if not isinstance(retriever, MINDRetriever):
         return None
-    histories, found = reasons_of(retriever, sequences, torch.arange(len(sequences)))
-    return Explained(found, histories.items, retriever.memory(histories, *retriever.interests(histories)))
+    histories, vectors, own, found = reasons_of(retriever, sequences, torch.arange(len(sequences)))
+    return Explained(found, histories.items, retriever.memory(histories, vectors, own))
 
 
 def with_reasons(model: SavedModel, sequences: Sequences, lists: pa.Table) -> pa.Table:

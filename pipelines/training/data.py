@@ -76,14 +76,9 @@ def require_room_to_train(config: Config, dataset: Dataset) -> None:
     parts = model_parts(config.model, manifest.item_rows, *specs)
     ranks = train.workers if train.shard_items else 1
     optimizer = config.optim.table_optimizer
-    factored = manifest.item_rows if begins_with_factors(config, manifest.item_rows) else 0
+    factored = manifest.item_rows if config.begins_with_factors(manifest.item_rows) else 0
     needed = training_parts(config.model, config.loss, parts, optimizer=optimizer, ranks=ranks, factored=factored)
     require_room(config.name, needed)
-
-
-def begins_with_factors(config: Config, items: int) -> bool:
-    """Say whether the item table, of so many items, begins with their factors: what `model.init` means here."""
-    return config.model.begins_with_factors(items, labels_are_all=config.train.label_share == 1)
 
 
 def horizon_of(config: TrainConfig, dataset: Dataset) -> int:

@@ -30,7 +30,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import CALMER, DivergedError
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
-from pipelines.training.data import TrainData, begins_with_factors, build_model, horizon_of, require_room_to_train
+from pipelines.training.data import TrainData, build_model, horizon_of, require_room_to_train
 from pipelines.training.memory_input import Step, TrainInput
 from pipelines.training.step_profile import profile_metrics
 
@@ -133,7 +133,7 @@ def validations(
     if trainer.step >= total or stopping.should_stop():
         return
     fresh = trainer.step == 0
-    if fresh and begins_with_factors(config, trainer.model.items):
+    if fresh and config.begins_with_factors(trainer.model.items):
         table, std = trainer.model.item_table, config.model.init_std
         begin_with_factors(table, given.histories, trainer.model.items, std, config.train.seed)
     meter = _Meter(trainer.times)

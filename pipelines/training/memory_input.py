@@ -58,7 +58,7 @@ class TrainInput(Protocol):
 
     def histories(self) -> Iterable[Sequences]:
         """Yield the sequences of this rank's share of the users, in portions that fit in memory, for what begins with
-        them: of each the first `past` events, or all without it."""
+        their events `before_labels`."""
         ...
 
     def label_counts(self, items: int) -> Tensor:
@@ -138,9 +138,9 @@ class MemoryInput:
     def histories(self) -> Iterable[Sequences]:
         if self.ranks == 1:
             return [self.sequences]
-        past = self.sequences.lengths if self.sequences.past is None else self.sequences.past
-        own = torch.arange(len(past), device=past.device) % self.ranks == self.rank
-        return [replace(self.sequences, past=past * own)]
+        known = self.sequences.before_labels
+        own = torch.arange(len(known), device=known.device) % self.ranks == self.rank
+        return [replace(self.sequences, past=known * own)]
 
     def label_counts(self, items: int) -> Tensor:
         return count_labels(self.sequences, self.config.targets_per_user is not None, items)

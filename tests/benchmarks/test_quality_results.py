@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.measure import Options
 from benchmarks.peers.lists import read, write
-from benchmarks.quality import __main__ as command
+from benchmarks.quality import compete as command
 from benchmarks.quality.contestants import CONTESTANTS, DEFAULT, Asked
 from benchmarks.quality.data import conf_of
 from benchmarks.quality.results import Failed, code_digest, result_path, run_contestant

@@ -158,8 +158,7 @@ def unasked(given: TrainInput) -> list[int]:
     """The items of the events in a rank's share that are no labels, or of all where all may be: `past` says which."""
     found = []
     for sequences in given.histories():
-        past = sequences.lengths if sequences.past is None else sequences.past
-        for start, count in zip(sequences.offsets[:-1].tolist(), past.tolist(), strict=True):
+        for start, count in zip(sequences.offsets[:-1].tolist(), sequences.before_labels.tolist(), strict=True):
             found += sequences.items[start : start + count].tolist()
     return found
 

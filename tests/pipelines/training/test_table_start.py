@@ -13,7 +13,7 @@ from mind_core.factors import item_factors
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.training.checkpoints import EarlyStopping
-from pipelines.training.data import begins_with_factors, read_data
+from pipelines.training.data import read_data
 from pipelines.training.loop import build_trainer, validations
 from pipelines.training.memory_input import MemoryInput
 from tests.pipelines.planted import configure
@@ -37,7 +37,7 @@ def test_what_init_means(
 ) -> None:
     config = configure(planted_home, planted_log, label_share=share)
     config = config.model_copy(update={"model": ModelConfig(**model)})
-    assert begins_with_factors(config, items) == expected
+    assert config.begins_with_factors(items) == expected
 
 
 @pytest.mark.ray
