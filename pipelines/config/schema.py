@@ -236,6 +236,8 @@ class TrainConfig(Section):
     shard_items: bool = False  # each worker owns every W-th row of the item table, for tables too large for one device;
     # the same results, see docs/training.md
     include_validation: bool = False  # the validation split is trained on as well: all epochs, none is chosen by it
+    refit: bool = False  # what is published is trained once more from its start, on the validation split too, for as
+    # many epochs as validated best: twice the time, and the model has seen the newest events
     validate_every_steps: int | None = Field(None, ge=1)  # None: once an epoch
     validation_users: int | None = Field(None, ge=1)  # a fixed sample of that many; None: all
     metric: str = Field(
@@ -259,6 +261,16 @@ class TrainConfig(Section):
     def uses_times(self, protocol: str) -> bool:
         """Say whether a training on a split of `protocol` reads the times of events."""
         return self.cuts_by_moment(protocol) or self.label_share < 1
+
+    @property
+    def ends_on_validation(self) -> bool:
+        """Whether the model that is published was trained on the validation split too."""
+        return self.include_validation or self.refit
+
+    @property
+    def epochs_in_all(self) -> int:
+        """How many there are at most."""
+        return 2 * self.epochs if self.refit else self.epochs
 
     @property
     def samples_per_step(self) -> int:
@@ -416,8 +428,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def validation_is_trained_on_in_memory(self) -> Config:
-        if self.train.include_validation and self.train.input == "stream":
-            raise ValueError("train.include_validation=true: must be false with train.input: stream")
+        if self.train.include_validation and self.train.refit:
+            raise ValueError("train.refit=true: must be false with include_validation, which trains on the validation "
+                             "split from the start")  # fmt: skip
+        for name in ("include_validation", "refit"):
+            if getattr(self.train, name) and self.train.input == "stream":
+                raise ValueError(f"train.{name}=true: must be false with train.input: stream")
         if self.train.include_validation and self.model.encoder == "popularity":
             raise ValueError("train.include_validation=true: must be false with encoder: popularity")
         return self

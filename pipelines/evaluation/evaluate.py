@@ -64,11 +64,14 @@ def evaluate(
     Raises
     ------
     UserError
-        Without a dataset, a model of it, or users with targets in the split.
+        Without a dataset, a model of it, or users with targets in the split; or with a model that was trained on it.
     """
     dataset = Dataset.open(config.dataset_path)
     folders = [find_model(config, dataset, given) for given in (model, *against)]
     cards = [load_card(folder) for folder in folders]
+    if split == "validation" and (known := next((card for card in cards if card.on_validation), None)):
+        raise UserError(f"{known.name} was trained on the validation split too, which measures it no more; evaluate "
+                        "the test split, or train with train.refit=false")  # fmt: skip
     name = f"{cards[0].name}-{split}"
     target = config.place("evaluations", name)
     require_publishable(target, MARK)
@@ -79,7 +82,7 @@ def evaluate(
     title = f"{split} of {cards[0].name}"
     with open_run(described(config, cards[0]), "evaluate", title, parent=parent, without=TRAINING) as tracker:
         with progress("Fitting the baselines", total=None):
-            baselines = fit_baselines(dataset, config)
+            baselines = fit_baselines(dataset, config, on_validation=any(card.on_validation for card in cards))
         categories = item_categories(dataset, config.evaluate.category)
         ranking, stats = _rank(config, dataset, folders, baselines, categories, split, price)
         report, per_user = _report(config, dataset, folders, cards, baselines, categories, ranking, split)

@@ -72,6 +72,7 @@ class ModelCard:
     exclude_seen: bool  # the default of recommend
     dataset_fingerprint: str
     run_id: str | None  # of the MLflow training run
+    on_validation: bool = False  # it was trained on the validation split too, which measures it no more
     metrics: dict[str, float] = field(default_factory=dict)  # of the best validation
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -114,7 +114,7 @@ def _workers_for_a_day(plan: Plan) -> str:
         step = compute_seconds(grown, plan.machine, plan.threads) + network_seconds(
             grown, plan.machine, plan.workers_a_node
         )
-        if train.epochs * grown.steps * step < LONG_S:
+        if train.epochs_in_all * grown.steps * step < LONG_S:
             return f"{grown.workers:,} workers with {factor} times the batch train in a day, validations left out"
     return "no number of such workers trains in a day: the exchange grows with them"
 

@@ -155,7 +155,7 @@ def _epoch(workload: Workload, machine: Machine, threads: int, a_node: int) -> S
 
 def _train(workload: Workload, machine: Machine, epoch: Stage) -> Stage:
     """All epochs, and the best model written twice: the artifact, and MLflow's copy of it."""
-    epochs = workload.config.train.epochs
+    epochs = workload.config.train.epochs_in_all
     published = 2 * memory.model_bytes(workload) / machine.disk
     each = {name: epochs * seconds for name, seconds in epoch.seconds.items()}
     return Stage(TRAIN, {"start": machine.start_train, **each, "driver": published})

@@ -104,7 +104,7 @@ def _time(plan: Plan) -> Table:
         if any(cells):
             table.add_row(kind, *cells)
     table.add_row("[bold]in all[/bold]", *(show_seconds(stage.total) for stage in plan.stages))
-    rate, epochs = workload.samples / plan.stage(EPOCH).total, workload.config.train.epochs
+    rate, epochs = workload.samples / plan.stage(EPOCH).total, workload.config.train.epochs_in_all
     table.caption = (
         f"{epochs} epochs of {show_count(workload.samples)} samples, {workload.steps:,} steps; {rate:,.0f} samples/s"
     )

@@ -39,6 +39,7 @@ class ReportCallback(UserCallback):
     metric : that early stopping goes by: with the loss it is the learning curve.
     labels : name of the run and its preset, for Prometheus; None: nothing is shown there.
     folder : of the run, whose record of checkpoints is kept as it is after each report; None: nothing is kept.
+    group : of the metrics in MLflow. That of a second training of the run is not ``train``, and it has no other ones.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class ReportCallback(UserCallback):
         metric: str = "",
         labels: tuple[str, str] | None = None,
         folder: Path | None = None,
+        group: str = "train",
     ):
         self.tracker, self.board, self.logged_until, self.metric = tracker, board, logged_until, metric
-        self.labels, self.folder = labels, folder
+        self.labels, self.folder, self.group = labels, folder, group
         self.gauges: TrainGauges | None = None  # made in Ray's controller, to which this is sent
         self.missing: set[int] = set()  # steps up to there that were lost: logged if a restart repeats them
 
@@ -74,8 +76,7 @@ class ReportCallback(UserCallback):
             step = int(report["step"])
             if step > self.logged_until or step in self.missing:
                 lost = self.tracker.lost
-                told = {k: v for k, v in report.items() if k not in ("step", "total_steps")}
-                self.tracker.log_metrics(told | learning_curve(told, self.metric), step)
+                self.tracker.log_metrics(self._told(report), step)
                 self.logged_until = max(step, self.logged_until)
                 if self.tracker.lost > lost:
                     self.missing.add(step)
@@ -87,6 +88,12 @@ class ReportCallback(UserCallback):
                 self.gauges.set(report)
         except Exception:
             logger.exception("a report could not be recorded; training goes on")
+
+    def _told(self, report: dict[str, Any]) -> dict[str, Any]:
+        told = {name: value for name, value in report.items() if name not in ("step", "total_steps")}
+        if self.group == "train":
+            return told | learning_curve(told, self.metric)
+        return {f"{self.group}/{k.removeprefix('train/')}": v for k, v in told.items() if k.startswith("train/")}
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.board.open("a") as file:

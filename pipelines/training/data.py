@@ -150,12 +150,18 @@ def _with_held_out_times(validation: pa.Table) -> pa.ChunkedArray:
 def load_items(dataset: Dataset, include_validation: bool = False) -> tuple[Bags, torch.Tensor, torch.Tensor]:
     """Load each item's make-up, its events that are trained on (V,), and whether it is cold (V,): has none of them."""
     items, manifest = dataset.items(), dataset.manifest
-    specs, counts = feature_specs(manifest.item_features), train_counts(items)
+    specs, counts = feature_specs(manifest.item_features), event_counts(dataset, items, include_validation)
+    cold = cold_mask(counts, specs)
+    return item_bags(feature_columns(items, specs, "feature"), manifest.item_rows, cold), counts, cold
+
+
+def event_counts(dataset: Dataset, items: pa.Table, include_validation: bool) -> torch.Tensor:
+    """Count each item's events (V,) that are trained on; `items` is the dataset's table of them."""
+    counts = train_counts(items)
     if include_validation:
         for table in dataset.tables("validation", ["targets"]):
             counts += torch.bincount(to_targets(table).items.long(), minlength=len(counts))
-    cold = cold_mask(counts, specs)
-    return item_bags(feature_columns(items, specs, "feature"), manifest.item_rows, cold), counts, cold
+    return counts
 
 
 def validation_rows(tables: Iterable[pa.Table], limit: int | None, seed: int) -> pa.Table:

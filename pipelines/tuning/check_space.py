@@ -43,6 +43,7 @@ CANNOT_VARY = {  # a section or a setting -> why, and the way out
     "train.cut": f"all trials train on the same labels; {IN_SETTINGS}",
     "train.label_share": f"all trials train on the same labels; {IN_SETTINGS}",
     "train.include_validation": "trials are compared on the validation split; give finish.refit: train_validation",
+    "train.refit": "trials are compared on the validation split; give finish.refit: train_validation",
     "train.profile": f"it changes no result; {IN_SETTINGS}",
     "train.input": f"it changes no result; {IN_SETTINGS}",
     "train.shard_items": f"it changes no result; {IN_SETTINGS}",

@@ -27,6 +27,7 @@ from pipelines.tracking.notes import note
 from pipelines.tracking.registry import CHALLENGER, register_model
 from pipelines.tracking.run import Tracker
 from pipelines.tracking.store import store_of
+from pipelines.training.fit import refit_config
 from pipelines.training.train import train
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import TrialRecord
@@ -192,8 +193,7 @@ def _refit_config(loaded: Loaded, row: Row) -> Config:
     config = trial_config(loaded.base, row.values)
     if loaded.campaign.finish.refit == "train":
         return config
-    change = {"include_validation": True, "epochs": max(1, round(row.best_epoch))}
-    return config.model_copy(update={"train": config.train.model_copy(update=change)})
+    return refit_config(config, max(1, round(row.best_epoch)))
 
 
 def _trained(config: Config, dataset: Dataset) -> Path:

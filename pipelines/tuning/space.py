@@ -55,6 +55,7 @@ def trial_config(base: Config, values: Mapping[str, Any], seed: int = 0) -> Conf
     over = _nested(values)
     merged = merge(below, over)
     merged["train"]["seed"] = base.train.seed + seed
+    merged["train"]["refit"] = False  # trials are compared on the validation split
     try:
         return Config.model_validate(merged)
     except ValidationError as error:

@@ -240,15 +240,15 @@ def validation(outcome: TrainOutcome) -> dict[str, float]:
     return {k: v for k, v in outcome.metrics.items() if k.startswith("validation/")}
 
 
-def killed_after_a_checkpoint(config: Config) -> str:
-    """Start a training in a process of its own and kill it; the run's name."""
+def killed_after_a_checkpoint(config: Config, record: str | Path = KEPT) -> str:
+    """Start a training in a process of its own and kill it once its folder has `record`; the run's name."""
     conf = config.home_path / "conf.yaml"
     conf.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     driver = subprocess.Popen(
         [sys.executable, "-m", "jobs.cli", "train", str(conf)], stdout=subprocess.DEVNULL, start_new_session=True
     )
     name = current_run(config, Dataset.open(config.dataset_path)).name
-    wait_for(lambda: (config.home_path / "runs" / name / KEPT).is_file(), driver)
+    wait_for(lambda: (config.home_path / "runs" / name / record).is_file(), driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     assert not read_state(config, name).finished
