@@ -13,6 +13,7 @@ COUNTS_HELD = 8  # pipelines.preprocess.core_items.total: item counts of so many
 TILE_USERS = 128  # mind_core.inference: users ranked at a time
 SEARCH_SCORES, SEARCH_EXACT = 2**20, 2**22  # mind_core.search: products of a block, numbers summed in order
 TILE_SCORES = 2**20  # mind_core.loss: scores computed at a time
+FACTOR_PASSES, FACTOR_SPARE = 7, 16  # mind_core.factors: products with X^T X, directions beyond d
 REPORT_EVERY_STEPS = 50  # pipelines.training.worker
 REPEATS_BYTES = 20  # pipelines.training.memory_input, where a model asks for traits
 LABEL_BYTES = 22  # pipelines.training.memory_input, where times say which events are labels

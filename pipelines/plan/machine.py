@@ -31,6 +31,7 @@ class Machine:
     flop: float = figure(50e9, "FLOP/s of a core in the products of a training step")
     cell: float = figure(210e6, "history cells x d a second and core: looked up, routed, differentiated")
     row: float = figure(43e6, "table rows x d that a core updates in a second")
+    pair: float = figure(500e6, "pairs (user, item) x d that a core goes through in a pass of the factors, each way")
     step: float = figure(2.5e-3, "s of any training step, whatever its size")
     thread: float = figure(0.6, "what a second thread of a worker adds, of a first one")
     exchange: float = figure(4.9e9, "bit/s that one worker's collective gets through, whatever the network allows")

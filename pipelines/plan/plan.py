@@ -89,7 +89,7 @@ def make_plan(workload: Workload, machine: Machine, nodes: int | None = None) ->
         [
             _preprocess(workload, machine, nodes),
             epoch,
-            _train(workload, machine, epoch),
+            _train(workload, machine, threads, epoch),
             _ranking(workload, machine, EVALUATE, ranking.evaluation_seconds(workload, machine, cores)),
             _ranking(workload, machine, EXPORT, ranking.export_seconds(workload, machine, cores)),
         ],
@@ -153,11 +153,13 @@ def _epoch(workload: Workload, machine: Machine, threads: int, a_node: int) -> S
     )
 
 
-def _train(workload: Workload, machine: Machine, epoch: Stage) -> Stage:
-    """All epochs, and the best model written twice: the artifact, and MLflow's copy of it."""
+def _train(workload: Workload, machine: Machine, threads: int, epoch: Stage) -> Stage:
+    """All epochs, what the table begins with, and the best model written twice: the artifact, and MLflow's copy."""
     epochs = workload.config.train.epochs_in_all
     published = 2 * memory.model_bytes(workload) / machine.disk
     each = {name: epochs * seconds for name, seconds in epoch.seconds.items()}
+    begun = 2 if workload.config.train.refit else 1
+    each["compute"] += begun * training.factor_seconds(workload, machine, threads)
     return Stage(TRAIN, {"start": machine.start_train, **each, "driver": published})
 
 

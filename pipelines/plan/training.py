@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipelines.plan.constants import REPORT_EVERY_STEPS, TILE_USERS
+from pipelines.plan.constants import FACTOR_PASSES, FACTOR_SPARE, REPORT_EVERY_STEPS, TILE_USERS
 from pipelines.plan.distinct_items import distinct_items
 from pipelines.plan.machine import Machine
 from pipelines.plan.memory import table_row_bytes
@@ -75,6 +75,21 @@ def compute_seconds(workload: Workload, machine: Machine, threads: float) -> flo
     work = step_work(workload)
     busy = work.flop / machine.flop + work.cells / machine.cell + work.rows / machine.row
     return machine.step + busy / machine.threads(threads)
+
+
+def factor_seconds(workload: Workload, machine: Machine, threads: float) -> float:
+    """Estimate the factors that the table may begin with: seven passes, there and back, over a worker's events.
+
+    2 P E / W (1 - label_share) (d + 16) / pair. Events stand for the distinct pairs of a user and an item, which are
+    fewer; the orthogonal basis of a pass, 2 V (d + 16)^2 FLOP, is little beside it.  Source: mind_core.factors.
+    """
+    config = workload.config
+    if not config.begins_with_factors(int(workload.items)):
+        return 0.0
+    past = (1 - config.train.label_share) or 1.0
+    pairs, width = workload.train_events * past / workload.workers, config.model.dim + FACTOR_SPARE
+    basis = FACTOR_PASSES * 2 * workload.items * width**2 / machine.flop
+    return (2 * FACTOR_PASSES * pairs * width / machine.pair + basis) / machine.threads(threads)
 
 
 def network_seconds(workload: Workload, machine: Machine, workers_a_node: float) -> float:

@@ -87,6 +87,11 @@ def test_a_search_takes_as_much_at_once_as_is_planned() -> None:
     assert constants.SEARCH_EXACT == mind_core.search.EXACT_AT_ONCE
 
 
+def test_factors_take_as_many_passes_as_are_planned() -> None:
+    assert constants.FACTOR_PASSES == mind_core.factors.PASSES + 1, "the last is for the strengths"
+    assert constants.FACTOR_SPARE == mind_core.factors.SPARE
+
+
 def test_item_counts_of_eight_parts_are_added_at_a_time() -> None:
     assert f"len(held) > {constants.COUNTS_HELD}" in inspect.getsource(pipelines.preprocess.core_items.total)
 

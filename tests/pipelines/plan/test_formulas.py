@@ -135,6 +135,21 @@ def test_a_training_is_its_start_its_epochs_and_its_end() -> None:
     )
 
 
+def test_factors_take_seven_passes_there_and_back_once_for_each_training() -> None:
+    begun = {"label_share": 0.25, "workers": 2}
+    given, drawn = workload(train=begun), workload(train=begun, model={"init": "normal"})
+    machine = Machine(pair=1e6, flop=1e30)
+    by_hand = 2 * 7 * (given.train_events * 0.75 / 2) * (given.config.model.dim + 16) / 1e6
+    assert training.factor_seconds(given, machine, 1) == pytest.approx(by_hand)
+    assert training.factor_seconds(drawn, machine, 1) == 0
+
+    def computed(each: Workload) -> float:
+        return make_plan(each, machine).stage(TRAIN).seconds["compute"]
+
+    twice = workload(train={**begun, "refit": True})
+    assert computed(twice) == pytest.approx(2 * computed(given))
+
+
 @pytest.mark.parametrize(
     ("workers", "threads", "figures", "found"),
     [
