@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipelines.config.schema import NULL_WORDS, EventSource, TableSource
 from pipelines.errors import UserError
 from pipelines.log.event_lists import is_list, row_an_event
-from pipelines.log.formats import columns_inside, read_blocks
+from pipelines.log.formats import names_inside, read_blocks
 from pipelines.log.ids import as_array
 from pipelines.log.null_words import without_nulls
 from pipelines.log.sources import find_files, fragments, guess_format
@@ -130,11 +130,11 @@ def _lists_of_events(tables: Sequence[pa.Table]) -> list[str]:
 
 
 def _names(source: TableSource, pieces: Sequence[Any]) -> list[str]:
-    if pieces[0].format != "jsonl":
-        own = columns_inside(pieces[0], source)
-        return list(dict.fromkeys([*(name for name in own if own.count(name) == 1), *dict(pieces[0].partition)]))
-    first = next(iter(read_blocks(pieces[0], source, [])), None)
-    return [] if first is None else list(dict.fromkeys(key.partition("[]")[0] for key in first.keys))  # lists are x[]
+    if pieces[0].format == "jsonl":
+        first = next(iter(read_blocks(pieces[0], source, [])), None)
+        return [] if first is None else [*first.names]
+    own = names_inside(pieces[0], source)
+    return list(dict.fromkeys([*(name for name in own if own.count(name) == 1), *dict(pieces[0].partition)]))
 
 
 def _how_written(path: str) -> dict[str, Any]:

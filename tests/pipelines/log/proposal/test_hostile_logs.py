@@ -21,9 +21,11 @@ from pipelines.config import yaml_text
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
+from pipelines.log.formats import read_blocks
 from pipelines.log.proposal.first_look import look_at
 from pipelines.log.proposal.write import propose
 from pipelines.log.public_sets.write import configuration
+from pipelines.log.sources import fragments
 
 ROWS = 120
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -143,6 +145,69 @@ def test_a_table_of_items_is_never_unrolled(tmp_path: Path) -> None:
     assert (look.rows, look.column("item").kind) == (2, "lists")
 
 
+def test_keys_that_end_as_lists_are_written_are_keys(tmp_path: Path) -> None:
+    row = {"tags[]": ["a", "b"], "tags": "x", "[]": 1, "of[]": {"in[]": 5}, "times[][]": "t"}
+    lines = ({"user[]": n % 7, "item[]": n % 9, "time": 10**9 + n, **row} for n in range(ROWS))
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    look = look_at(str(tmp_path / "log.jsonl"), events=True)
+    assert [column.name for column in look.columns] == [
+        "user[]", "item[]", "time", "tags[]", "tags", "[]", "of[].in[]", "times[][]"
+    ]  # fmt: skip
+    assert [column.missing for column in look.columns] == [0] * 8
+    events = config_of(tmp_path / "log.jsonl").data.events
+    assert (events.user, events.item) == ("user[]", "item[]")
+    (piece,) = fragments(events, [])
+    (block,) = read_blocks(piece, events, [events.user, events.item])
+    assert block.table["user[]"].to_pylist() == [n % 7 for n in range(ROWS)]
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["a", "a[]", "b[]", "[]", "a.b", "c"]),
+            st.integers(0, 3) | st.sampled_from(["x", None, True]) | st.lists(st.integers(0, 3), max_size=2)
+            | st.dictionaries(st.sampled_from(["d", "d[]"]), st.integers(0, 3), max_size=2),
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)  # fmt: skip
+@HERE
+def test_any_keys_of_json_are_columns_by_their_own_names(tmp_path: Path, objects: list[dict[str, Any]]) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in objects))
+    try:
+        look = look_at(str(path))
+    except UserError as error:
+        assert "no row to look at" in str(error)
+        assert not any(objects)
+        return
+    plain = {key for each in objects for key, value in each.items() if not isinstance(value, (dict, type(None)))}
+    found = {column.name for column in look.columns}
+    assert found <= plain | {
+        f"{key}.{inner}" for key in ("a", "a[]", "b[]", "[]", "a.b", "c") for inner in ("d", "d[]")
+    } | {key for each in objects for key, value in each.items() if not value}
+
+
+def test_a_key_of_numbers_and_text_is_a_column(tmp_path: Path) -> None:
+    rows = ({"user": n if n % 2 else f"u{n}", "item": n % 7, "of": {"time": 10**9 + n}} for n in range(ROWS))
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    events = config_of(tmp_path / "log.jsonl").data.events
+    assert (events.user, events.item, events.time) == ("user", "item", "of.time")
+
+
+def test_values_in_objects_of_parquet_are_columns(tmp_path: Path) -> None:
+    rows = range(ROWS)
+    log = {"who": [{"user_id": n % 7} for n in rows], "what": [{"item": {"id": n % 9}} for n in rows]}
+    pq.write_table(pa.table(log | {"time": [10**9 + n for n in rows]}), tmp_path / "log.parquet")
+    assert [column.name for column in look_at(str(tmp_path / "log.parquet")).columns] == [
+        "who.user_id", "what.item.id", "time"
+    ]  # fmt: skip
+    events = config_of(tmp_path / "log.parquet").data.events
+    assert (events.user, events.item) == ("who.user_id", "what.item.id")
+
+
 # What columns hold
 
 
@@ -160,7 +225,7 @@ def test_ratings_as_text_that_no_number_holds(tmp_path: Path) -> None:
 
 
 ODD: dict[str, list[Any]] = {
-    "meta": [{"a": n} for n in range(ROWS)],
+    "meta": [[{"a": n}] for n in range(ROWS)],
     "tags": [["a", "b"][: n % 3] for n in range(ROWS)],
     "flag": [n % 2 == 0 for n in range(ROWS)],
     "part": [n + 0.5 for n in range(ROWS)],
