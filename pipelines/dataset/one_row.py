@@ -123,11 +123,11 @@ def _has_value(array: pa.Array) -> Marks:
         parents = pc.list_parent_indices(lists).to_numpy()
         found[rows[parents[_has_value(as_array(lists.flatten()))]]] = True
         return found
-    there: Marks = pc.invert(pc.is_null(array, nan_is_null=True)).to_numpy(zero_copy_only=False)
+    there: Marks = pc.invert(pc.is_null(array, nan_is_null=True)).to_numpy(zero_copy_only=False).copy()
     if pa.types.is_struct(kind):
-        within = [_has_value(as_array(each)) for each in array.flatten()]  # null where the object is
-        return np.logical_or.reduce(within) if within else np.zeros(len(array), bool)
-    if pa.types.is_string(kind):
-        blank = pc.equal(pc.utf8_trim_whitespace(array), "").fill_null(False).to_numpy(zero_copy_only=False)
-        return there & ~blank
+        there[:] = False
+        for each in array.flatten():  # null where the object is
+            there |= _has_value(as_array(each))
+    elif pa.types.is_string(kind):
+        there &= pc.not_equal(pc.utf8_trim_whitespace(array), "").fill_null(False).to_numpy(zero_copy_only=False)
     return there

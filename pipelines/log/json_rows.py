@@ -42,7 +42,8 @@ def json_rows(
     Parameters
     ----------
     columns
-        Those that are wanted; with none, a block has whatever keys there are. Text that looks like a time is text in all of them but the column `times`.
+        Those that are wanted; with none, a block has whatever keys there are. Text that looks like a time is text in
+        all of them but the column `times`.
     longest
         Bytes of a line; a longer one is no row.
     """
@@ -78,10 +79,15 @@ def names_within(kind: pa.Schema | pa.DataType, prefix: str = "") -> Iterator[st
             yield name
 
 
+def is_over_lines(chunk: bytes) -> bool:
+    """Say whether a file that begins so is an array, or has objects over several lines."""
+    return _OVER_LINES.match(chunk) is not None
+
+
 def _lines(read: Read, shown: str, block_bytes: int, longest: int) -> Iterator[bytes]:
     """Yield whole lines with an object each, about `block_bytes` at a time; of a line too long to be held, a part."""
     chunk = read(block_bytes)
-    if _OVER_LINES.match(chunk):
+    if is_over_lines(chunk):
         yield from _objects(chunk, read, shown, block_bytes)
         return
     rest, skips = b"", False  # the beginning of a line, and whether more of it has been left out

@@ -179,9 +179,8 @@ def test_any_keys_of_json_are_columns_by_their_own_names(tmp_path: Path, objects
     path.write_text("".join(json.dumps(each) + "\n" for each in objects))
     try:
         look = look_at(str(path))
-    except UserError as error:
-        assert "no row to look at" in str(error)
-        assert not any(objects)
+    except UserError:
+        assert all(value == {} for each in objects for value in each.values()), "there was something to look at"
         return
     plain = {key for each in objects for key, value in each.items() if not isinstance(value, (dict, type(None)))}
     found = {column.name for column in look.columns}
@@ -270,6 +269,117 @@ def test_what_is_listed_to_choose_from_may_hold_anything(tmp_path: Path) -> None
 
 def test_event_types_are_words_and_no_lists(tmp_path: Path) -> None:
     assert config_of(log_of(tmp_path, type=ODD["tags"])).data.events.event_type is None
+
+
+# Logs that are odd as a whole
+
+
+def of_lines(folder: Path, *lines: str) -> str:
+    """What is written of a CSV."""
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    return propose("mine", look_at(str(folder / "log.csv"), events=True))
+
+
+def rows_of(*columns: Any) -> list[str]:
+    return [",".join(str(column(n)) for column in columns) for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["user,item,time"], "no row to look at"),
+        (["user,item,time", "1,2"], "no row to look at; 1 lines are no rows"),
+        (["item", "1", "2"], "has item; a log needs a user, an item and a time"),
+        (["user,item", "1,2"], "has user, item; a log needs"),
+        (["user,user,item,time", "1,2,3,4"], "user stands several times in the file and counts for none"),
+    ],
+)
+def test_what_is_no_log_is_one_line(tmp_path: Path, lines: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        of_lines(tmp_path, *lines)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ((lambda n: 1, lambda n: n, lambda n: n), "CHECK: all rows looked at have one user"),
+        ((lambda n: n, lambda n: "x", lambda n: n), "CHECK: all rows looked at have one item"),
+        ((lambda n: n % 5, lambda n: n, lambda n: "2024-01-01"), "CHECK: all rows looked at have one time"),
+        ((lambda n: n % 5, lambda n: n, lambda n: 0), "CHECK: all rows looked at have one time"),
+        (
+            (lambda n: n % 5, lambda n: n, lambda n: f"21{n:02d}-01-01"),
+            "CHECK: the last of these times, 2159-01-01, is",
+        ),
+        ((lambda n: n % 5, lambda n: n, lambda n: 5 * 10**9 + n), "CHECK: the last of these times, 2128-06-11, is"),
+        ((lambda n: n % 5 or -1, lambda n: n, lambda n: n), "CHECK: 12 rows have the user -1"),
+        ((lambda n: n % 5, lambda n: n - 1, lambda n: n), "CHECK: 1 rows have the item -1"),
+    ],
+)
+def test_what_can_hardly_be_is_said(tmp_path: Path, columns: tuple[Any, ...], said: str) -> None:
+    text = of_lines(tmp_path, "user,item,time", *rows_of(*columns))
+    assert said in text
+    Config.model_validate(yaml_text.parse(text))
+
+
+def test_negative_numbers_are_ids_and_an_order(tmp_path: Path) -> None:
+    text = of_lines(tmp_path, "user,item,time", *rows_of(lambda n: -1 - n % 5, lambda n: -n, lambda n: -1000 * n))
+    assert "its numbers only order" in text
+    assert "CHECK" not in text
+
+
+def test_what_would_be_nobody_is_set_aside_once_its_line_is_taken(tmp_path: Path) -> None:
+    text = of_lines(tmp_path, "user,item,time", *rows_of(lambda n: n % 5 or -1, lambda n: n, lambda n: n))
+    asked = text.replace("# null_values", "null_values")
+    assert -1 in Config.model_validate(yaml_text.parse(asked)).data.events.null_values
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ("0,user,item,time", True),  # pandas' number of a column without a name
+        (",user,item,time", True),
+        ("1.5,7,8,9", False),
+        ("1,u7,i8,2024-01-01", False),
+    ],
+)
+def test_a_header_may_have_a_number_in_it(tmp_path: Path, header: str, named: bool) -> None:
+    last = (lambda n: n) if named or header == "1.5,7,8,9" else (lambda n: f"2024-01-{1 + n % 28:02d}")
+    ids = [lambda n: n, *[(lambda n: n) if named or header == "1.5,7,8,9" else (lambda n: f"u{n}")] * 2, last]
+    (tmp_path / "log.csv").write_text("\n".join([header, *rows_of(*ids)]))
+    look = look_at(str(tmp_path / "log.csv"))
+    assert look.rows == (60 if named else 61)
+    assert ("columns" in look.settings) != named
+
+
+def test_a_first_line_with_a_day_in_it_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "\n".join(rows_of(lambda n: f"u{n % 5}", lambda n: f"i{n}", lambda n: "2024-01-02"))
+    )
+    assert look_at(str(tmp_path / "log.csv")).rows == 60
+
+
+def test_lines_that_are_no_rows_are_counted(tmp_path: Path) -> None:
+    assert "from all 1 rows; 2 lines among them are no rows" in of_lines(
+        tmp_path, "user,item,time", "1,2", "1,2,3,4", "5,6,7"
+    )
+
+
+def test_a_column_that_stands_twice_is_left_out_and_said(tmp_path: Path) -> None:
+    text = of_lines(tmp_path, "user,item,time,tag,tag", *rows_of(*[lambda n: n % 7] * 5))
+    assert "# left out, as it stands several times in the file: tag" in text
+
+
+def test_columns_of_any_names_are_asked_for_by_them(tmp_path: Path) -> None:
+    rows = rows_of(lambda n: f"ю{n % 5}", lambda n: n, lambda n: 1600000000 + 86400 * n)
+    (tmp_path / "log.csv").write_text("\n".join(["a: b,товар # x,время", *rows]))
+    events = config_of(tmp_path / "log.csv", {"user": "a: b", "item": "товар # x"}).data.events
+    assert (events.user, events.item, events.time, events.time_unit) == ("a: b", "товар # x", "время", "s")
+
+
+def test_three_hundred_columns_are_taken_with_a_word(tmp_path: Path) -> None:
+    path = log_of(tmp_path, **{f"x{k}": [(n * 7 % 30) % 3 for n in range(ROWS)] for k in range(300)})
+    assert "# CHECK: 300 features, and each costs time" in propose("mine", look_at(str(path), events=True))
 
 
 # The command
