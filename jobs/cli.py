@@ -96,6 +96,10 @@ def init(
     user: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of the log, if the guess is wrong.")] = None,
     item: Annotated[str | None, typer.Option(metavar="COLUMN", help="Likewise.")] = None,
     time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Likewise.")] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option("--time-format", metavar="FORM", help="Of its times, if the guess is wrong: '%d/%m/%Y %H:%M'."),
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Of the configuration; it is written to NAME.yaml.")] = "mine",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead.")] = None,
 ) -> Any:
@@ -107,7 +111,7 @@ def init(
     required_name(name, "--name")
     text = propose(
         name,
-        look_at(log, events=True),
+        look_at(log, events=True, time_format=time_format),
         look_at(items) if items else None,
         look_at(profile) if profile else None,
         {role: column for role, column in (("user", user), ("item", item), ("time", time)) if column is not None},

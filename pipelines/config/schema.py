@@ -6,6 +6,7 @@ Imports neither Ray, torch nor MLflow: ``mind --help`` and a typing error must a
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -121,7 +122,7 @@ class EventSource(TableSource):
             try:
                 if "%" not in value or datetime.strptime(moment.strftime(value), value).year != moment.year:
                     raise ValueError
-            except ValueError:
+            except (ValueError, re.error):  # the same twice is a mistake of a pattern's
                 raise ValueError(
                     f"time_format={value!r}: must say at least year, month and day as strptime has it, such as "
                     "'%d.%m.%Y %H:%M'"

@@ -13,13 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config.schema import FeatureTable
+from pipelines.dataset.vocabulary import is_list_or_map, plain_lists
 from pipelines.errors import UserError
-from pipelines.log.ids import canonical
+from pipelines.log.ids import as_array, canonical
 from pipelines.log.normalise import as_text
 from pipelines.log.null_words import without_nulls
 from pipelines.log.times import parse_times, time_format, time_unit
 
 Rows = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.bool_]
 
 
 class OneRow:
@@ -69,18 +71,21 @@ class OneRow:
         last = np.flatnonzero(np.append(codes[order][1:] != codes[order][:-1], True))
         return np.sort(order[last])
 
-    def _says_something(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+    def _says_something(self, table: pa.Table) -> Marks:
         """(rows,) whether any column has a value, beside the id and the time."""
         found = np.zeros(table.num_rows, bool)
         for name in set(table.column_names) - {self.source.id, self.source.time}:
-            found |= pc.invert(pc.is_null(self._known(table, name), nan_is_null=True)).to_numpy(zero_copy_only=False)
+            found |= _has_value(self._known(table, name))
         return found
 
     def _known(self, table: pa.Table, name: str) -> pa.Array:
         """Return a column without any word for nothing: of a shown one they stay, and a feature's own go later."""
         feature = self.source.features.get(name)
         words = [] if feature is None else feature.null_values
-        return without_nulls(table[name], [*self.source.null_values, *words])
+        known = without_nulls(table[name], [*self.source.null_values, *words])
+        if feature is not None and feature.separator is not None and pa.types.is_string(known.type):
+            return pc.split_pattern(known, feature.separator)  # a lone "|" is a list of nothing
+        return known
 
     def _when(self, table: pa.Table) -> Rows:
         """(rows,) times; what has none is the oldest."""
@@ -103,3 +108,26 @@ class OneRow:
             rank[order] = np.arange(len(order))
             found.append(rank[encoded.indices.to_numpy()])
         return found
+
+
+def _has_value(array: pa.Array) -> Marks:
+    """Return (rows,) whether there is a value: in a list, a map or an object, one within it, however deep.
+
+    Null, NaN and blank text are none, as they are to whoever encodes the features.
+    """
+    kind = array.type
+    if is_list_or_map(kind):
+        found = np.zeros(len(array), bool)
+        rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+        lists = plain_lists(array.drop_null())
+        parents = pc.list_parent_indices(lists).to_numpy()
+        found[rows[parents[_has_value(as_array(lists.flatten()))]]] = True
+        return found
+    there: Marks = pc.invert(pc.is_null(array, nan_is_null=True)).to_numpy(zero_copy_only=False).copy()
+    if pa.types.is_struct(kind):
+        there[:] = False
+        for each in array.flatten():  # null where the object is
+            there |= _has_value(as_array(each))
+    elif pa.types.is_string(kind):
+        there &= pc.not_equal(pc.utf8_trim_whitespace(array), "").fill_null(False).to_numpy(zero_copy_only=False)
+    return there

@@ -284,12 +284,12 @@ def present_lists(array: pa.Array, separator: str | None, name: str) -> pa.ListA
     if pa.types.is_null(array.type):
         array = array.cast(pa.list_(pa.string()))
     _refuse_objects(array.type, name)
-    if not _is_list(array.type):
+    if not is_list_or_map(array.type):
         raise UserError(f"feature {name!r}: kind multi, but the column holds {array.type}; set kind: categorical")
     flat, row = array, np.arange(len(array))
-    while _is_list(flat.type):  # lists of lists too: all that is within is a value
+    while is_list_or_map(flat.type):  # lists of lists too: all that is within is a value
         row = row[pc.is_valid(flat).to_numpy(zero_copy_only=False)]
-        flat = _plain_lists(flat.drop_null())
+        flat = plain_lists(flat.drop_null())
         row = row[pc.list_parent_indices(flat).to_numpy()]
         flat = as_array(flat.flatten())
     flat = _plain(flat)
@@ -302,14 +302,15 @@ def present_lists(array: pa.Array, separator: str | None, name: str) -> pa.ListA
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat.drop_null())
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list_or_map(kind: pa.DataType) -> bool:
+    """Say whether values of a type hold several values, however they are laid out."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
              pa.types.is_large_list_view, pa.types.is_map)  # fmt: skip
     return any(test(kind) for test in tests)
 
 
-def _plain_lists(array: pa.Array) -> pa.Array:
-    """Lists of one layout, of lists without nulls; of a map, its entries as the text key=value."""
+def plain_lists(array: pa.Array) -> pa.Array:
+    """Bring lists, none of them null, to one layout; of a map, its entries as the text key=value."""
     kind = array.type
     if pa.types.is_map(kind):
         array = pa.concat_arrays([array])
@@ -338,7 +339,7 @@ def _plain(array: pa.Array) -> pa.Array:
 def _refuse_objects(kind: pa.DataType, name: str) -> None:
     """Raise a UserError if there is an object in it, at any depth of lists."""
     inner = kind
-    while _is_list(inner) and not pa.types.is_map(inner):
+    while is_list_or_map(inner) and not pa.types.is_map(inner):
         inner = inner.value_type
     if pa.types.is_struct(inner):
         names = [each.name for each in inner]

@@ -27,7 +27,7 @@ from pipelines.log.csv_rows import NO_CHARACTER, Dialect, csv_rows
 from pipelines.log.csv_rows import column_names as csv_columns
 from pipelines.log.event_lists import row_an_event, rows_at_once
 from pipelines.log.ids import as_array
-from pipelines.log.json_rows import MANY_KEYS, json_rows, keys_of
+from pipelines.log.json_rows import MANY_KEYS, json_rows, keys_of, names_within
 from pipelines.log.null_words import without_nulls
 from pipelines.log.text_files import Read, open_bytes, open_text
 
@@ -71,7 +71,7 @@ class Block:
     table: pa.Table
     unreadable: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
-    keys: tuple[str, ...] = ()  # JSON: what the objects have
+    names: tuple[str, ...] = ()  # JSON: what can be asked for of the objects
 
 
 @contextmanager
@@ -111,6 +111,14 @@ def columns_inside(fragment: Fragment, source: TableSource) -> list[str]:
             return list(pq.read_schema(fragment.path, filesystem=fragment.filesystem).names)
         with _text(fragment, source) as read:
             return csv_columns(read, _dialect(fragment, source), BLOCK_BYTES)
+
+
+def names_inside(fragment: Fragment, source: TableSource) -> list[str]:
+    """List the names that the fragment's file can be asked for: its columns, but of objects the values in them."""
+    if fragment.format != "parquet":
+        return columns_inside(fragment, source)
+    with reading(fragment.shown, fragment.format):
+        return list(names_within(pq.read_schema(fragment.path, filesystem=fragment.filesystem)))
 
 
 def read_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
@@ -236,11 +244,12 @@ def _json_blocks(
     ):
         for rows in json_rows(read, fragment.shown, columns, times, BLOCK_BYTES, source.max_row_bytes):
             table = rows.table
-            keys = list(keys_of(table.schema))
-            listed = names_in_words(keys)
+            listed = names_in_words(keys_of(table.schema))
             absent = [name for name in columns if name not in given and not has_column(table, name)]
             notes = tuple((absent_note(name), table.num_rows, listed) for name in absent if table.num_rows)
-            yield Block(_with_columns(table, columns, given, source), rows.lines, notes, tuple(keys))
+            yield Block(
+                _with_columns(table, columns, given, source), rows.lines, notes, tuple(names_within(table.schema))
+            )
 
 
 def absent_note(column: str) -> str:

@@ -42,7 +42,8 @@ def json_rows(
     Parameters
     ----------
     columns
-        Those that are wanted. Text that looks like a time is text in all of them but the column `times`.
+        Those that are wanted; with none, a block has whatever keys there are. Text that looks like a time is text in
+        all of them but the column `times`.
     longest
         Bytes of a line; a longer one is no row.
     """
@@ -65,10 +66,28 @@ def keys_of(kind: pa.Schema | pa.DataType, prefix: str = "") -> Iterator[str]:
             yield name
 
 
+def names_within(kind: pa.Schema | pa.DataType, prefix: str = "") -> Iterator[str]:
+    """Yield the names by which the values in an object can be asked for: its keys, and outer.inner of objects in it.
+
+    A list is one value, whatever is in it; a key may be called a[] itself.
+    """
+    for each in kind:
+        name = f"{prefix}{each.name}"
+        if pa.types.is_struct(each.type):
+            yield from names_within(each.type, f"{name}.")
+        else:
+            yield name
+
+
+def is_over_lines(chunk: bytes) -> bool:
+    """Say whether a file that begins so is an array, or has objects over several lines."""
+    return _OVER_LINES.match(chunk) is not None
+
+
 def _lines(read: Read, shown: str, block_bytes: int, longest: int) -> Iterator[bytes]:
     """Yield whole lines with an object each, about `block_bytes` at a time; of a line too long to be held, a part."""
     chunk = read(block_bytes)
-    if _OVER_LINES.match(chunk):
+    if is_over_lines(chunk):
         yield from _objects(chunk, read, shown, block_bytes)
         return
     rest, skips = b"", False  # the beginning of a line, and whether more of it has been left out
@@ -224,7 +243,7 @@ def _of_many_types(lines: list[bytes], columns: Collection[str], bad: tuple[str,
     objects = [json.loads(line) for line in lines]
     found: dict[str, list[Any]] = {}
     is_row = [True] * len(lines)
-    for name in columns:
+    for name in columns or _names(objects):
         values = [_value(each, name) for each in objects]
         nested = [isinstance(value, (list, dict)) for value in values]
         if 2 * sum(nested) > len(values) - values.count(None):
@@ -240,6 +259,17 @@ def _of_many_types(lines: list[bytes], columns: Collection[str], bad: tuple[str,
         if not rows or any(_has(each, name) for each in rows)
     }
     return JsonRows(pa.table(table), bad)
+
+
+def _names(objects: list[dict[str, Any]], prefix: str = "") -> Iterator[str]:
+    """Yield what `names_within` yields of a table; a key that is an object in most of its places is one."""
+    for key in dict.fromkeys(key for each in objects for key in each):
+        values = [each[key] for each in objects if each.get(key) is not None]
+        inner = [value for value in values if isinstance(value, dict)]
+        if 2 * len(inner) > len(values):
+            yield from _names(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -26,6 +26,16 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LONGEST = max(map(len, (*_CODECS, *_NO_TEXT)))
 
 
+def is_compressed(filesystem: Any, path: str) -> bool:
+    """Say whether a file begins as gzip, zstd, bzip2 or lz4 does."""
+    with filesystem.open_input_file(path) as raw:
+        return _codec(raw.read(_LONGEST)) is not None
+
+
+def _codec(head: bytes) -> str | None:
+    return next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
+
+
 @contextmanager
 def open_bytes(filesystem: Any, path: str, shown: str, expansion: int = EXPANSION) -> Iterator[BinaryIO]:
     """Open a text file's bytes, decompressed if they begin as gzip, zstd, bzip2 or lz4 does.
@@ -44,7 +54,7 @@ def open_bytes(filesystem: Any, path: str, shown: str, expansion: int = EXPANSIO
     for magic, problem in _NO_TEXT.items():
         if head.startswith(magic):
             raise UserError(f"{shown}: {problem}")
-    codec = next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
+    codec = _codec(head)
     with filesystem.open_input_stream(path, compression=codec) as raw:
         yield raw if codec is None else within_expansion(raw, int(filesystem.get_file_info(path).size), expansion)
 

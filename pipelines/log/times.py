@@ -58,10 +58,7 @@ def time_unit(column: Any, where: str) -> TimeUnit:
 def time_format(texts: Iterable[pa.Array], where: str) -> str | None:
     """Find the form in which text says times; None: ISO 8601, or none that is known.
 
-    Parameters
-    ----------
-    texts
-        A column, block by block; it is read on as long as the day and the month might change places.
+    texts : a column, block by block; it is read on as long as the day and the month might change places.
 
     Raises
     ------
@@ -71,7 +68,20 @@ def time_format(texts: Iterable[pa.Array], where: str) -> str | None:
     >>> time_format([pa.array(["3/4/2010 8:26", "3/14/2010 9:00"])], "")
     '%m/%d/%Y %H:%M'
     """
+    forms, example = time_formats(texts)
+    if len(forms) > 1:
+        told = " or ".join(map(repr, forms))
+        raise UserError(f"{where}: {example!r} may be {told}; set time_format: to the one that it is")
+    return forms[0] if forms else None
+
+
+def time_formats(texts: Iterable[pa.Array]) -> tuple[list[str], str]:
+    """Find the forms in which text may say times, and a value that may be in any of them.
+
+    Of ISO 8601, and of what is in no known form, there are none. texts : as `time_format` has them.
+    """
     found: list[str] | None = None
+    example = ""
     for text in texts:
         values = pc.unique(pc.utf8_trim_whitespace(as_array(text).drop_null()))
         values = values.filter(pc.not_equal(values, ""))
@@ -80,21 +90,20 @@ def time_format(texts: Iterable[pa.Array], where: str) -> str | None:
         if found is None:
             sample = values.slice(0, _LOOKED_AT)
             if 2 * (len(sample) - _parse_iso(sample).null_count) >= len(sample):
-                return None
-            found = [form for form in FORMATS if _share(sample, form) >= _MOST]
-        shares = {form: _share(values, form) for form in found}
+                return [], ""
+            found = [form for form in FORMATS if share_in(sample, form) >= _MOST]
+        shares = {form: share_in(values, form) for form in found}
         found = [form for form in found if shares[form] >= _MOST and shares[form] == max(shares.values())]
+        example = values[0].as_py()
         if len(found) <= 1:
-            return found[0] if found else None
-    if not found:
-        return None
-    forms = " or ".join(map(repr, found))
-    raise UserError(f"{where}: {values[0].as_py()!r} may be {forms}; set time_format: to the one that it is")
+            break
+    return found or [], example
 
 
-def _share(texts: pa.Array, form: str) -> float:
+def share_in(texts: pa.Array, form: str) -> float:
+    """Return the share of texts that a form reads, 0 of none."""
     parsed = _formatted(texts, form)
-    return 1 - float(parsed.null_count) / len(parsed)
+    return 1 - float(parsed.null_count) / len(parsed) if len(parsed) else 0.0
 
 
 def parse_times(
@@ -114,7 +123,7 @@ def parse_times(
     epoch
         What numbers count since 1970 UTC if `unit` is "us"; without it they are an error there.
     form
-        Of text, as strptime takes it; ISO text is read beside it.
+        Of text, and of numbers as 20240131, as strptime takes it; ISO text is read beside it.
 
     Raises
     ------
@@ -130,6 +139,8 @@ def parse_times(
         if unit != "us":
             raise UserError(f"{where}: holds timestamps, but the log began with numbers; use one kind of time")
         return _instants(array)
+    if is_numeric(kind) and form is not None and epoch is None:  # 20240131
+        return _parse_text(number_of(array)[0].cast(pa.string()), form)
     if is_numeric(kind) and unit == "us" and epoch is None:
         raise UserError(f"{where}: holds numbers, but the log began with instants; set time_unit to what they count")
     if not (is_text or is_numeric(kind)):

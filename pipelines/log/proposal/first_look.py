@@ -6,6 +6,7 @@ What is guessed is guessed from the first blocks, and said to be: `pipelines.log
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,16 +15,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from pipelines.config.schema import NULL_WORDS, EventSource, TableSource
 from pipelines.errors import UserError
 from pipelines.log.event_lists import is_list, row_an_event
-from pipelines.log.formats import columns_inside, read_blocks
-from pipelines.log.ids import as_array
+from pipelines.log.formats import names_inside, read_blocks
+from pipelines.log.ids import Int64s, as_array
 from pipelines.log.null_words import without_nulls
 from pipelines.log.sources import find_files, fragments, guess_format
 from pipelines.log.text_files import open_bytes
-from pipelines.log.times import EpochUnit, is_number, is_numeric, number_of, parse_times, time_format, time_unit
+from pipelines.log.times import (
+    EpochUnit,
+    is_number,
+    is_numeric,
+    number_of,
+    parse_times,
+    share_in,
+    time_formats,
+    time_unit,
+)
 
 BLOCKS = 3  # that are looked at
 HEAD_LINES = 50
@@ -35,6 +46,12 @@ EPOCHS: tuple[tuple[EpochUnit, float, float], ...] = (
     ("us", 1e14, 1e16),
     ("ns", 1e17, 1e19),
 )
+DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+MOST_UNREAD = 0.1  # of the values of a column that holds times
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_VALUE = re.compile(
+    rf"{_NUMBER.pattern}|[0-9]{{1,4}}([-/.])[0-9]{{1,2}}\2[0-9]{{1,4}}([T ].*)?"
+)  # a number or a day: no name
 _WORD = re.compile(r"[^a-z0-9]+")
 
 
@@ -48,7 +65,12 @@ class Column:
     distinct: int
     missing: float  # share
     unit: EpochUnit | None = None  # of times, or of numbers that are times by their size: s, ms, us, ns
-    form: str | None = None  # of times that are not ISO text
+    forms: tuple[str, ...] = ()  # of times that are not ISO text: the likeliest first
+
+    @property
+    def form(self) -> str | None:
+        """The form of times that are not ISO text, as far as can be told."""
+        return self.forms[0] if self.forms else None
 
     @property
     def words(self) -> str:
@@ -63,34 +85,41 @@ class Look:
     path: str
     settings: dict[str, Any]  # format, delimiter, encoding, columns: where they are not the usual
     rows: int
+    not_rows: int  # lines among them that are none
     is_whole: bool  # whether all rows were looked at
     columns: tuple[Column, ...]
     unrolled: tuple[str, ...] = ()  # columns of which a row has a list, a value an event
+    twice: tuple[str, ...] = ()  # columns that stand several times in the file, and are left out
+    time_format: str | None = None  # as whoever asked for the look says
 
     def column(self, name: str) -> Column:
         """Find the column of that name."""
         return next(each for each in self.columns if each.name == name)
 
 
-def look_at(path: str, events: bool = False) -> Look:
+def look_at(path: str, events: bool = False, time_format: str | None = None) -> Look:
     """Look at the first rows of a file, a folder or a glob.
 
     events : of a log; where its rows have several lists of one length each, their values are the events.
+    time_format : of the times, where it is known.
 
     Raises
     ------
     UserError
-        If there is nothing to look at, or it cannot be read.
+        If there is nothing to look at, it cannot be read, or the form is none.
     """
+    if time_format is not None:
+        _require_form(time_format)
     settings = _how_written(path)
     source = TableSource.model_validate({"path": path, **settings})  # of a log, read_blocks would unroll lists
     pieces = fragments(source, [])
-    names = _names(source, pieces)
-    blocks = islice((block for piece in pieces for block in read_blocks(piece, source, names)), BLOCKS + 1)
-    tables = [block.table for block in blocks if block.table.num_rows]
-    if not tables:
-        raise UserError(f"{path}: no row to look at")
-    seen = tables[:BLOCKS]
+    names, twice = _names(source, pieces)
+    read = (block for piece in pieces for block in read_blocks(piece, source, names))
+    blocks = list(islice((block for block in read if block.table.num_rows or block.unreadable), BLOCKS + 1))
+    not_rows = sum(len(block.unreadable) for block in blocks[:BLOCKS])
+    seen = [block.table for block in blocks[:BLOCKS] if block.table.num_rows]
+    if not seen:
+        raise UserError(f"{path}: no row to look at" + (f"; {not_rows:,} lines are no rows" if not_rows else ""))
     lists = _lists_of_events(seen) if events else []
     if lists:
         others = [name for name in names if name not in lists and any(is_list(table[name].type) for table in seen)]
@@ -106,10 +135,17 @@ def look_at(path: str, events: bool = False) -> Look:
         elif kinds:
             (kind,) = kinds
             arrays = [pa.nulls(len(each), kind) if pa.types.is_null(each.type) else each for each in arrays]
-        columns.append(_column(name, pa.concat_arrays(arrays)))
-    return Look(
-        path, settings, sum(table.num_rows for table in seen), len(tables) <= BLOCKS, tuple(columns), tuple(lists)
-    )
+        columns.append(_column(name, pa.concat_arrays(arrays), time_format))
+    rows = sum(table.num_rows for table in seen)
+    is_whole = len(blocks) <= BLOCKS
+    return Look(path, settings, rows, not_rows, is_whole, tuple(columns), tuple(lists), twice, time_format)
+
+
+def _require_form(form: str) -> None:
+    try:
+        EventSource(path="", time_format=form)
+    except ValidationError as error:
+        raise UserError(f"--time-format: {error.errors()[0]['msg'].partition(', ')[2]}") from None
 
 
 def _lists_of_events(tables: Sequence[pa.Table]) -> list[str]:
@@ -129,12 +165,15 @@ def _lists_of_events(tables: Sequence[pa.Table]) -> list[str]:
     return found if same else []
 
 
-def _names(source: TableSource, pieces: Sequence[Any]) -> list[str]:
-    if pieces[0].format != "jsonl":
-        own = columns_inside(pieces[0], source)
-        return list(dict.fromkeys([*(name for name in own if own.count(name) == 1), *dict(pieces[0].partition)]))
-    first = next(iter(read_blocks(pieces[0], source, [])), None)
-    return [] if first is None else list(dict.fromkeys(key.partition("[]")[0] for key in first.keys))  # lists are x[]
+def _names(source: TableSource, pieces: Sequence[Any]) -> tuple[list[str], tuple[str, ...]]:
+    """List the columns, and those that stand several times in the file."""
+    if pieces[0].format == "jsonl":
+        first = next(iter(read_blocks(pieces[0], source, [])), None)
+        return ([] if first is None else [*first.names]), ()
+    own = names_inside(pieces[0], source)
+    count = Counter(own)
+    twice = tuple(name for name in count if count[name] > 1)
+    return list(dict.fromkeys([*(name for name in own if count[name] == 1), *dict(pieces[0].partition)])), twice
 
 
 def _how_written(path: str) -> dict[str, Any]:
@@ -190,57 +229,108 @@ def _layout(lines: list[str], form: str) -> dict[str, Any]:
     if mark != ",":
         found["delimiter"] = mark
     first = [each.strip('" ') for each in lines[0].split(mark)] if lines else []
-    if any(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", each) for each in first):  # no header: a number is no name
+    if any(_VALUE.fullmatch(each) for each in first) and not _is_header(first, lines[1:], mark):
         found["columns"] = [f"column_{n}" for n in range(1, len(first) + 1)]
     return found
 
 
-def _column(name: str, raw: pa.Array) -> Column:
+def _is_header(first: Sequence[str], lines: Sequence[str], mark: str) -> bool:
+    """Say whether a line with a number or a day in it has names all the same: a word above a column of numbers."""
+    rows = [[each.strip('" ') for each in line.split(mark)] for line in lines]
+    columns = zip(first, *(row for row in rows if len(row) == len(first)), strict=True)
+    return any(
+        name not in ("", *NULL_WORDS)
+        and not _VALUE.fullmatch(name)
+        and bool(below)
+        and all(map(_NUMBER.fullmatch, below))
+        for name, *below in columns
+    )
+
+
+def _column(name: str, raw: pa.Array, said: str | None = None) -> Column:
+    """Say what a column holds. said : the form of the log's times, where it is known."""
     array = without_nulls(raw, NULL_WORDS)
     if pa.types.is_floating(array.type):  # what is no number says nothing
         array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
-    kind, unit, form = _kind(array)
+    kind, unit, forms = _kind(array)
+    if said is not None and _reads(array, said):
+        kind, unit, forms = "times" if kind == "text" else kind, None, (said,)
     try:
         within = array.drop_null().flatten() if is_list(array.type) else array  # what a list holds is told apart
         distinct = len(pc.unique(within.drop_null()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         distinct = 0
-    return Column(name, kind, array, distinct, array.null_count / max(1, len(array)), unit, form)
+    return Column(name, kind, array, distinct, array.null_count / max(1, len(array)), unit, forms)
 
 
-def _kind(array: pa.Array) -> tuple[str, EpochUnit | None, str | None]:
-    """Tell the kind of values, the unit if they may be epoch times, and the form of text that is times."""
+def _kind(array: pa.Array) -> tuple[str, EpochUnit | None, tuple[str, ...]]:
+    """Tell the kind of values, the unit if they may be epoch times, and the forms if they may be times in another."""
     kind = array.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return "times", None, None
+        return "times", None, ()
     if pa.types.is_boolean(kind):
-        return "bools", None, None
+        return "bools", None, ()
     if is_numeric(kind):
         return _numbers(array)
     if not pa.types.is_string(kind):
-        return ("lists" if "list" in str(kind) else "other"), None, None
+        return ("lists" if "list" in str(kind) else "other"), None, ()
     text = array.drop_null()
     if not len(text):
-        return "other", None, None
+        return "other", None, ()
     if pc.all(is_number(text)).as_py():
         return _numbers(text)
-    try:
-        form = time_format([text], "") if time_unit(text, "") == "us" else None
-        times = parse_times(text, "us", "", form=form)
-    except UserError:  # days that may be months: said where it is written down
-        return "times", None, "?"
-    return ("times", None, form) if times.null_count < 0.1 * len(text) else ("text", None, None)
+    forms = likeliest(text, time_formats([text])[0]) if time_unit(text, "") == "us" else ()
+    times = parse_times(text, "us", "", form=forms[0] if forms else None)
+    return ("times", None, forms) if times.null_count < MOST_UNREAD * len(text) else ("text", None, ())
 
 
-def _numbers(array: pa.Array) -> tuple[str, EpochUnit | None, str | None]:
+def likeliest(text: pa.Array, forms: Sequence[str]) -> tuple[str, ...]:
+    """Sort forms of which any may be that of the times: logs go forward in time, and seldom skip most days of a month.
+
+    text : in the order of the rows.
+    """
+    if len(forms) < 2:
+        return tuple(forms)
+
+    def unlikely(form: str) -> tuple[float, int]:
+        times = parse_times(text, "us", "", form=form).drop_null().to_numpy()
+        back = float(np.mean(np.diff(times) < 0)) if len(times) > 1 else 0.0
+        return round(back, 1), int(times.max()) - int(times.min())
+
+    return tuple(sorted(forms, key=unlikely))
+
+
+def _reads(array: pa.Array, form: str) -> bool:
+    """Say whether values are times in that form."""
+    values = array.drop_null()
+    if not len(values) or not (is_numeric(values.type) or pa.types.is_string(values.type)):
+        return False
+    texts = pc.unique(values if pa.types.is_string(values.type) else number_of(values)[0].cast(pa.string()))
+    is_any = share_in(texts.drop_null(), form) > 0  # ISO text is read beside any form
+    return is_any and parse_times(values, "us", "", form=form).null_count < MOST_UNREAD * len(values)
+
+
+def _numbers(array: pa.Array) -> tuple[str, EpochUnit | None, tuple[str, ...]]:
     whole, fraction = number_of(array.drop_null())
     values = whole.drop_null().to_numpy()
     if not len(values):
-        return "other", None, None
+        return "other", None, ()
     has_fraction = fraction is not None and bool(pc.any(pc.not_equal(fraction, 0.0)).as_py())
+    if not has_fraction and (form := _as_digits(values)) is not None:
+        return "ints", None, (form,)
     low, high = np.quantile(values, [0.05, 0.95])
     unit = next((unit for unit, least, most in EPOCHS if least <= low and high <= most), None)
-    return ("floats" if has_fraction else "ints"), unit, None
+    return ("floats" if has_fraction else "ints"), unit, ()
+
+
+def _as_digits(values: Int64s) -> str | None:
+    """Find the form of days and hours that are written as one number: 20240131."""
+    low, high = str(values.min()), str(values.max())
+    form = DIGITS.get(len(low))
+    if form is None or len(high) != len(low) or not "1950" <= low[:4] <= high[:4] <= "2100":
+        return None
+    times = parse_times(pa.array(np.unique(values)), "us", "", form=form)
+    return None if times.null_count else form
 
 
 def distinct_texts(column: Column, most: int) -> Iterator[str]:

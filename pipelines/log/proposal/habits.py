@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.log.ids import Int64s
+from pipelines.errors import UserError
+from pipelines.log.ids import Int64s, as_array
 from pipelines.log.proposal.first_look import Look
 from pipelines.log.proposal.roles import Roles
 from pipelines.log.times import parse_times
@@ -19,11 +20,17 @@ DAY = 86_400_000_000  # microseconds
 
 @dataclass(frozen=True)
 class Cuts:
-    """Two days that cut the last tenth of the events off, and then its half."""
+    """Two days that cut the last tenth of the events off, and then its half.
+
+    Of a log that was not looked at whole, they are of rows from all over it.
+    """
 
     days: tuple[str, str]
     span: float  # days of the whole log
     tested: int  # users with events before the second and after it
+    late: int  # users with events after it
+    rows: int  # that they are of
+    over: float = 1.0  # share of the days that the rows looked at have
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def habits_of(log: Look, roles: Roles) -> Habits:
     users, items = (int(codes.max(initial=-1)) + 1 for codes in (user, item))
     if not users:
         return Habits(0, 0, 0.0, 0.0, 0.0, 1.0, (0, 0.0), None, None)
-    distinct = np.bincount(np.unique(user * items + item) // items, minlength=users)
+    distinct = np.bincount(_distinct(user * items + item) // items, minlength=users)
     events = np.bincount(item)
     rare = events < RARE
     when = columns["time"]
@@ -72,7 +79,7 @@ def habits_of(log: Look, roles: Roles) -> Habits:
 def _times(roles: Roles) -> pa.Array:
     """Microseconds since 1970, null where they are no instants."""
     column = roles.time.column
-    if (column.kind != "times" and not column.unit) or column.form == "?":
+    if not roles.are_instants:
         return pa.nulls(len(column.values), pa.int64())
     return parse_times(column.values, "us", "", column.unit, column.form).cast(pa.int64())
 
@@ -82,10 +89,15 @@ def _codes(column: pa.ChunkedArray) -> Int64s:
     return np.asarray(codes.to_numpy(), np.int64)
 
 
+def _distinct(codes: Int64s) -> Int64s:
+    """Return each value once, in any order; NumPy takes ten times as long for millions of products of codes."""
+    return np.asarray(pc.unique(pa.array(codes)).to_numpy(), np.int64)
+
+
 def _share_of_one_day(user: Int64s, days: Int64s) -> float:
     width = int(days.max()) - int(days.min()) + 1
-    visits = np.unique(user * width + (days - days.min())) // width
-    return float(np.mean(np.bincount(visits)[np.unique(user)] == 1))
+    visits = _distinct(user * width + (days - days.min())) // width
+    return float(np.mean(np.bincount(visits)[_distinct(user)] == 1))
 
 
 def _cuts(user: Int64s, days: Int64s) -> Cuts | None:
@@ -93,6 +105,32 @@ def _cuts(user: Int64s, days: Int64s) -> Cuts | None:
     first, second = (int(np.quantile(days, share)) for share in (0.9, 0.95))
     if first == second or first == days.min():
         return None
-    tested = np.intersect1d(user[days < second], user[days >= second])
+    before, late = _distinct(user[days < second]), _distinct(user[days >= second])
     names = [str(np.datetime64(day, "D")) for day in (first, second)]
-    return Cuts((names[0], names[1]), float(days.max() - days.min()), len(tested))
+    span = float(days.max() - days.min())
+    return Cuts((names[0], names[1]), span, len(np.intersect1d(before, late)), len(late), len(days))
+
+
+def with_all_of_it(roles: Roles, habits: Habits, rows: pa.Table | None) -> Habits:
+    """Put the days in that cut the whole of a log of which only the first rows were looked at.
+
+    rows : from all over it; without them nobody knows the days.
+    """
+    cuts = None if rows is None else _cuts_all_over(roles, rows)
+    if cuts is not None:
+        days = _times(roles).drop_null().to_numpy() // DAY
+        cuts = replace(cuts, over=float(days.max() - days.min()) / cuts.span)
+    return replace(habits, cuts=cuts)
+
+
+def _cuts_all_over(roles: Roles, rows: pa.Table) -> Cuts | None:
+    column = roles.time.column
+    try:
+        times = parse_times(rows["time"], "us", "", column.unit, column.form)
+    except UserError:  # of another type than in the first rows
+        return None
+    there = pc.and_(pc.is_valid(times), pc.is_valid(as_array(rows["user"])))
+    known = times.filter(there)
+    if len(known) < 0.9 * len(times) * (1 - column.missing - roles.user.column.missing):
+        return None
+    return _cuts(_codes(rows["user"].filter(there)), known.to_numpy() // DAY) if len(known) else None

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config.schema import NULL_WORDS
 from pipelines.config.yaml_text import quoted
 from pipelines.log.normalise import text_numbers
 from pipelines.log.proposal.first_look import Column, Look
 from pipelines.log.proposal.roles import Roles
+from pipelines.log.times import number_of
 
 HEAVY = 50  # times the median of events: may be a bot
 OPINIONS = ("rating", "ratings", "stars", "score", "overall")
@@ -24,6 +26,7 @@ def odd_lines(log: Look, roles: Roles) -> Iterator[str]:
     for role, column in (("user", roles.user.column), ("item", roles.item.column)):
         if share := column.missing:
             yield f"    # {share:.1%} of the rows have no {role}: they are set aside and counted"
+        yield from _negative_id(role, column)
     if equal := _equal_rows(roles):
         yield f"    # {equal:,} rows are equal to another in user, item, time and type: one counts (duplicates: drop);"
         yield "    #   duplicates: keep keeps them all"
@@ -32,6 +35,19 @@ def odd_lines(log: Look, roles: Roles) -> Iterator[str]:
         yield "    # Nothing is left out unasked. To leave out what looks odd, take the '# ' away from its lines:"
         yield "    # exclude:"
         yield from (f"    #   - {rule}" for rule in rules)
+
+
+def _negative_id(role: str, column: Column) -> Iterator[str]:
+    """Say that a number below 0 among ids that are not may stand for nothing."""
+    if column.kind != "ints":
+        return
+    distinct = pc.unique(column.values.drop_null())
+    below = distinct.filter(pc.less(number_of(distinct)[0], 0))
+    if len(below) == 1 and len(distinct) > 2:
+        rows = pc.sum(pc.equal(column.values, below[0])).as_py()
+        number = int(number_of(below)[0][0].as_py())
+        yield f"    # CHECK: {rows:,} rows have the {role} {number}; if that stands for none, set:"
+        yield f"    # null_values: {quoted([*NULL_WORDS, number])}"
 
 
 def _equal_rows(roles: Roles) -> int:

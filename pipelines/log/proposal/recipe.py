@@ -10,6 +10,8 @@ from pipelines.log.proposal.roles import Roles
 
 AGAIN = 0.1  # share of rows of an item that the user had before, from which on lists may hold such items
 TESTED = 0.05  # of the users, from which on a test by time says something
+AGAIN_SEEN = 0.01  # of the late users, those seen early as well among a few of all rows, from which on users come back
+STRETCH = 0.5  # of a log's days that the rows looked at must have, to tell how users behave
 SEASONS = 180  # days from which on what is bought changes with the season
 FEW_USERS = 20_000
 WEEKS = 14  # days that a log must span to be cut by time
@@ -33,6 +35,13 @@ def split_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:
     if roles.are_sessions:
         yield "  # a session ends and does not come back: the model is tested on sessions that it has not seen"
         yield "  split: {protocol: user_holdout, held_out: 0.1, observed: 0.8}"
+    elif (cuts := cut_by_time(log, roles, habits)) is not None:
+        last_tenth = f"the last tenth of {cuts.span:,.0f} days' events: validation, then test"
+        if log.is_whole:
+            yield f"  # {last_tenth}, of {cuts.tested:,} users"
+        else:
+            yield f"  # {last_tenth}. The days are a guess, from {cuts.rows:,} rows at places all over the log"
+        yield f"  split: {{protocol: temporal, validation_from: {cuts.days[0]}, test_from: {cuts.days[1]}}}"
     elif habits.short >= 0.5:
         yield f"  # {habits.short:.0%} of the users have fewer than 3 events: the model is tested on other users"
         yield "  split: {protocol: user_holdout}"
@@ -40,13 +49,10 @@ def split_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:
         yield f"  # {habits.one_day:.0%} of the users came on one day only, which time does not split:"
         yield f"  # {last}"
         yield "  split: {protocol: leave_one_out}"
-    elif habits.cuts is not None and not log.is_whole:
+    elif habits.one_day is not None and habits.cuts is None and not log.is_whole:
         yield f"  # {last}. Nearer to production, of a log of some"
         yield "  # weeks, which its first rows do not tell: {protocol: temporal, validation_from: DAY, test_from: DAY}"
         yield "  split: {protocol: leave_one_out}"
-    elif (cuts := cut_by_time(log, roles, habits)) is not None:
-        yield f"  # the last tenth of {cuts.span:,.0f} days' events: validation, then test, of {cuts.tested:,} users"
-        yield f"  split: {{protocol: temporal, validation_from: {cuts.days[0]}, test_from: {cuts.days[1]}}}"
     else:
         yield f"  # {last}"
         yield "  split: {protocol: leave_one_out}"
@@ -55,9 +61,11 @@ def split_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:
 def cut_by_time(log: Look, roles: Roles, habits: Habits) -> Cuts | None:
     """Return the days that split the log, if it is one that time splits."""
     cuts = habits.cuts
-    if cuts is None or roles.are_sessions or not log.is_whole or habits.short >= 0.5 or (habits.one_day or 0.0) > 0.5:
+    if cuts is None or roles.are_sessions or cuts.span <= WEEKS:
         return None
-    return cuts if cuts.span > WEEKS and cuts.tested >= TESTED * habits.users else None
+    if cuts.over >= STRETCH and (habits.short >= 0.5 or (habits.one_day or 0.0) > 0.5):
+        return None  # rows of a few days of many do not tell whether users come back
+    return cuts if cuts.tested >= (TESTED * habits.users if log.is_whole else AGAIN_SEEN * cuts.late) else None
 
 
 def preset_lines(roles: Roles, habits: Habits) -> Iterator[str]:
@@ -77,7 +85,7 @@ def training_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:
     if cuts is None or habits.again < AGAIN or cuts.span < SEASONS:
         return
     seasons = "label_share: 0.3, metric: recall@20"
-    if habits.users <= FEW_USERS:
+    if log.is_whole and habits.users <= FEW_USERS:
         yield "# few users with long habits, as in conf/complete-journey.yaml: a faster rate of the table overfits"
         yield "optim: {table_learning_rate: 0.001, schedule: linear}"
         seasons = f"epochs: 6, targets_per_user: 20, {seasons}"

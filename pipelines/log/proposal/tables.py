@@ -29,6 +29,7 @@ MOST_SHOWN = 4  # columns beside an id
 SAID_OF = 0.9  # agreement, beyond chance, of an id's rows in a column that says something of the id
 ROWS = 2**19  # of the log in which it is looked for
 SEPARATORS = "|;,"
+MANY_FEATURES = 30
 MAX_KEY = 1000  # characters; YAML takes no longer one in a line
 
 
@@ -154,11 +155,13 @@ def _column_lines(side: str, columns: Sequence[Column]) -> Iterator[str]:
                 f"    # {in_a_comment(column.name, 40)} is left out: most of its {column.distinct:,} values are rare"
                 + _examples(column)
             )
-        elif (feature := _feature(column)) is not None:
+        elif (feature := _feature(side, column)) is not None:
             features.append(f"      {quoted(column.name)}: {feature}")
             if column.kind == "text" and column.missing < 0.5:
                 telling.append(column)
     if features:
+        if len(features) > MANY_FEATURES:
+            yield f"    # CHECK: {len(features):,} features, and each costs time in every step: keep those that matter"
         yield "    features:"
         yield from features
     yield from left
@@ -186,7 +189,7 @@ def _is_quantity(column: Column) -> bool:
     return column.kind == "ints" and (named or (column.distinct > MANY and not is_code))
 
 
-def _feature(column: Column) -> str | None:
+def _feature(side: str, column: Column) -> str | None:
     """Guess what a feature is: None if nothing can be learned of it."""
     said = f"# {column.distinct:,} values" + (f", {column.missing:.0%} missing" if column.missing >= 0.005 else "")
     if column.kind == "lists":
@@ -198,7 +201,10 @@ def _feature(column: Column) -> str | None:
     if _is_quantity(column):
         return f"{{kind: bucket}} {said}, numbers{_examples(column)}"
     if column.kind in ("text", "ints", "bools"):
-        return (f"{{min_count: {COMMON}}} " if column.distinct > FEW else "{} ") + said + _examples(column)
+        # A brand of two items is learned from all the events of both, and adds a row to the thousands of theirs: it
+        # stays. A user has no vector but the profile's, so that what two users share would be them by heart.
+        is_cut = side == "profile" and column.distinct > FEW
+        return (f"{{min_count: {COMMON}}} " if is_cut else "{} ") + said + _examples(column)
     return None
 
 

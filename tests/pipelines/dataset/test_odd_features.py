@@ -240,6 +240,47 @@ def test_not_a_number_says_nothing(kind: pa.DataType, tmp_path: Path) -> None:
     assert found.columns["price"].to_pylist() == [2.5]
 
 
+NOTHING: list[tuple[pa.DataType, list[Any]]] = [
+    (pa.list_(pa.string()), [["a"], []]),
+    (pa.list_(pa.string()), [["a"], [None, ""]]),
+    (pa.large_list(pa.string()), [["a"], [" "]]),
+    (pa.list_(pa.float64()), [[1.0], [float("nan")]]),
+    (pa.list_(pa.list_(pa.int64())), [[[1]], [[], None]]),
+    (pa.list_(pa.int64(), 2), [[1, None], [None, None]]),
+    (pa.list_view(pa.string()), [["a"], []]),
+    (pa.map_(pa.string(), pa.int64()), [[("a", 1)], []]),
+    (pa.struct([("a", pa.list_(pa.int64()))]), [{"a": [1]}, {"a": []}]),
+    (pa.struct([("a", pa.string())]), [{"a": "x"}, None]),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), NOTHING, ids=[str(kind) for kind, _ in NOTHING])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_list_without_a_value_says_nothing(kind: pa.DataType, values: list[Any], turned: bool) -> None:
+    from pipelines.dataset.one_row import OneRow
+
+    held = pa.array(values[::-1] if turned else values, kind)
+    source = FeatureTable(path="p", id="id", duplicates="first" if turned else "last", show=["tags"])
+    (left,) = OneRow(source)(pa.table({"id": ["a", "a"], "tags": held}))["tags"].to_pylist()
+    assert left == values[0]
+
+
+def test_a_separator_alone_says_nothing(tmp_path: Path) -> None:
+    path = table(tmp_path / "items.parquet", id=["a", "a"], tags=["x|y", " | "])
+    found = rows(path, duplicates="last", features={"tags": {"kind": "multi", "separator": "|"}})
+    assert found.columns["tags"].to_pylist() == ["x|y"]
+
+
+@given(st.lists(st.none() | st.lists(st.sampled_from([None, "", " ", "a", "b"]), max_size=3), min_size=1, max_size=8))
+def test_the_last_list_with_a_value_counts(lists: list[list[str | None] | None]) -> None:
+    from pipelines.dataset.one_row import OneRow
+
+    source = FeatureTable(path="p", id="id", duplicates="last", show=["tags"])
+    block = pa.table({"id": ["a"] * len(lists), "tags": pa.array(lists, pa.list_(pa.string()))})
+    said = [each for each in lists if each and any(value and value.strip() for value in each)]
+    assert OneRow(source)(block)["tags"].to_pylist() == [(said or lists)[-1]]
+
+
 @given(st.permutations(range(6)))
 def test_the_newest_row_is_the_same_in_any_order_of_rows(order: list[int]) -> None:
     from pipelines.dataset.one_row import OneRow

@@ -21,9 +21,11 @@ from pipelines.config import yaml_text
 from pipelines.config.load import load_config
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
+from pipelines.log.formats import read_blocks
 from pipelines.log.proposal.first_look import look_at
 from pipelines.log.proposal.write import propose
 from pipelines.log.public_sets.write import configuration
+from pipelines.log.sources import fragments
 
 ROWS = 120
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -143,6 +145,68 @@ def test_a_table_of_items_is_never_unrolled(tmp_path: Path) -> None:
     assert (look.rows, look.column("item").kind) == (2, "lists")
 
 
+def test_keys_that_end_as_lists_are_written_are_keys(tmp_path: Path) -> None:
+    row = {"tags[]": ["a", "b"], "tags": "x", "[]": 1, "of[]": {"in[]": 5}, "times[][]": "t"}
+    lines = ({"user[]": n % 7, "item[]": n % 9, "time": 10**9 + n, **row} for n in range(ROWS))
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    look = look_at(str(tmp_path / "log.jsonl"), events=True)
+    assert [column.name for column in look.columns] == [
+        "user[]", "item[]", "time", "tags[]", "tags", "[]", "of[].in[]", "times[][]"
+    ]  # fmt: skip
+    assert [column.missing for column in look.columns] == [0] * 8
+    events = config_of(tmp_path / "log.jsonl").data.events
+    assert (events.user, events.item) == ("user[]", "item[]")
+    (piece,) = fragments(events, [])
+    (block,) = read_blocks(piece, events, [events.user, events.item])
+    assert block.table["user[]"].to_pylist() == [n % 7 for n in range(ROWS)]
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["a", "a[]", "b[]", "[]", "a.b", "c"]),
+            st.integers(0, 3) | st.sampled_from(["x", None, True]) | st.lists(st.integers(0, 3), max_size=2)
+            | st.dictionaries(st.sampled_from(["d", "d[]"]), st.integers(0, 3), max_size=2),
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)  # fmt: skip
+@HERE
+def test_any_keys_of_json_are_columns_by_their_own_names(tmp_path: Path, objects: list[dict[str, Any]]) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in objects))
+    try:
+        look = look_at(str(path))
+    except UserError:
+        assert all(value == {} for each in objects for value in each.values()), "there was something to look at"
+        return
+    plain = {key for each in objects for key, value in each.items() if not isinstance(value, (dict, type(None)))}
+    found = {column.name for column in look.columns}
+    assert found <= plain | {
+        f"{key}.{inner}" for key in ("a", "a[]", "b[]", "[]", "a.b", "c") for inner in ("d", "d[]")
+    } | {key for each in objects for key, value in each.items() if not value}
+
+
+def test_a_key_of_numbers_and_text_is_a_column(tmp_path: Path) -> None:
+    rows = ({"user": n if n % 2 else f"u{n}", "item": n % 7, "of": {"time": 10**9 + n}} for n in range(ROWS))
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    events = config_of(tmp_path / "log.jsonl").data.events
+    assert (events.user, events.item, events.time) == ("user", "item", "of.time")
+
+
+def test_values_in_objects_of_parquet_are_columns(tmp_path: Path) -> None:
+    rows = range(ROWS)
+    log = {"who": [{"user_id": n % 7} for n in rows], "what": [{"item": {"id": n % 9}} for n in rows]}
+    pq.write_table(pa.table(log | {"time": [10**9 + n for n in rows]}), tmp_path / "log.parquet")
+    assert [column.name for column in look_at(str(tmp_path / "log.parquet")).columns] == [
+        "who.user_id", "what.item.id", "time"
+    ]  # fmt: skip
+    events = config_of(tmp_path / "log.parquet").data.events
+    assert (events.user, events.item) == ("who.user_id", "what.item.id")
+
+
 # What columns hold
 
 
@@ -160,7 +224,7 @@ def test_ratings_as_text_that_no_number_holds(tmp_path: Path) -> None:
 
 
 ODD: dict[str, list[Any]] = {
-    "meta": [{"a": n} for n in range(ROWS)],
+    "meta": [[{"a": n}] for n in range(ROWS)],
     "tags": [["a", "b"][: n % 3] for n in range(ROWS)],
     "flag": [n % 2 == 0 for n in range(ROWS)],
     "part": [n + 0.5 for n in range(ROWS)],
@@ -205,6 +269,117 @@ def test_what_is_listed_to_choose_from_may_hold_anything(tmp_path: Path) -> None
 
 def test_event_types_are_words_and_no_lists(tmp_path: Path) -> None:
     assert config_of(log_of(tmp_path, type=ODD["tags"])).data.events.event_type is None
+
+
+# Logs that are odd as a whole
+
+
+def of_lines(folder: Path, *lines: str) -> str:
+    """What is written of a CSV."""
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    return propose("mine", look_at(str(folder / "log.csv"), events=True))
+
+
+def rows_of(*columns: Any) -> list[str]:
+    return [",".join(str(column(n)) for column in columns) for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["user,item,time"], "no row to look at"),
+        (["user,item,time", "1,2"], "no row to look at; 1 lines are no rows"),
+        (["item", "1", "2"], "has item; a log needs a user, an item and a time"),
+        (["user,item", "1,2"], "has user, item; a log needs"),
+        (["user,user,item,time", "1,2,3,4"], "user stands several times in the file and counts for none"),
+    ],
+)
+def test_what_is_no_log_is_one_line(tmp_path: Path, lines: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        of_lines(tmp_path, *lines)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ((lambda n: 1, lambda n: n, lambda n: n), "CHECK: all rows looked at have one user"),
+        ((lambda n: n, lambda n: "x", lambda n: n), "CHECK: all rows looked at have one item"),
+        ((lambda n: n % 5, lambda n: n, lambda n: "2024-01-01"), "CHECK: all rows looked at have one time"),
+        ((lambda n: n % 5, lambda n: n, lambda n: 0), "CHECK: all rows looked at have one time"),
+        (
+            (lambda n: n % 5, lambda n: n, lambda n: f"21{n:02d}-01-01"),
+            "CHECK: the last of these times, 2159-01-01, is",
+        ),
+        ((lambda n: n % 5, lambda n: n, lambda n: 5 * 10**9 + n), "CHECK: the last of these times, 2128-06-11, is"),
+        ((lambda n: n % 5 or -1, lambda n: n, lambda n: n), "CHECK: 12 rows have the user -1"),
+        ((lambda n: n % 5, lambda n: n - 1, lambda n: n), "CHECK: 1 rows have the item -1"),
+    ],
+)
+def test_what_can_hardly_be_is_said(tmp_path: Path, columns: tuple[Any, ...], said: str) -> None:
+    text = of_lines(tmp_path, "user,item,time", *rows_of(*columns))
+    assert said in text
+    Config.model_validate(yaml_text.parse(text))
+
+
+def test_negative_numbers_are_ids_and_an_order(tmp_path: Path) -> None:
+    text = of_lines(tmp_path, "user,item,time", *rows_of(lambda n: -1 - n % 5, lambda n: -n, lambda n: -1000 * n))
+    assert "its numbers only order" in text
+    assert "CHECK" not in text
+
+
+def test_what_would_be_nobody_is_set_aside_once_its_line_is_taken(tmp_path: Path) -> None:
+    text = of_lines(tmp_path, "user,item,time", *rows_of(lambda n: n % 5 or -1, lambda n: n, lambda n: n))
+    asked = text.replace("# null_values", "null_values")
+    assert -1 in Config.model_validate(yaml_text.parse(asked)).data.events.null_values
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ("0,user,item,time", True),  # pandas' number of a column without a name
+        (",user,item,time", True),
+        ("1.5,7,8,9", False),
+        ("1,u7,i8,2024-01-01", False),
+    ],
+)
+def test_a_header_may_have_a_number_in_it(tmp_path: Path, header: str, named: bool) -> None:
+    last = (lambda n: n) if named or header == "1.5,7,8,9" else (lambda n: f"2024-01-{1 + n % 28:02d}")
+    ids = [lambda n: n, *[(lambda n: n) if named or header == "1.5,7,8,9" else (lambda n: f"u{n}")] * 2, last]
+    (tmp_path / "log.csv").write_text("\n".join([header, *rows_of(*ids)]))
+    look = look_at(str(tmp_path / "log.csv"))
+    assert look.rows == (60 if named else 61)
+    assert ("columns" in look.settings) != named
+
+
+def test_a_first_line_with_a_day_in_it_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "\n".join(rows_of(lambda n: f"u{n % 5}", lambda n: f"i{n}", lambda n: "2024-01-02"))
+    )
+    assert look_at(str(tmp_path / "log.csv")).rows == 60
+
+
+def test_lines_that_are_no_rows_are_counted(tmp_path: Path) -> None:
+    assert "from all 1 rows; 2 lines among them are no rows" in of_lines(
+        tmp_path, "user,item,time", "1,2", "1,2,3,4", "5,6,7"
+    )
+
+
+def test_a_column_that_stands_twice_is_left_out_and_said(tmp_path: Path) -> None:
+    text = of_lines(tmp_path, "user,item,time,tag,tag", *rows_of(*[lambda n: n % 7] * 5))
+    assert "# left out, as it stands several times in the file: tag" in text
+
+
+def test_columns_of_any_names_are_asked_for_by_them(tmp_path: Path) -> None:
+    rows = rows_of(lambda n: f"ю{n % 5}", lambda n: n, lambda n: 1600000000 + 86400 * n)
+    (tmp_path / "log.csv").write_text("\n".join(["a: b,товар # x,время", *rows]))
+    events = config_of(tmp_path / "log.csv", {"user": "a: b", "item": "товар # x"}).data.events
+    assert (events.user, events.item, events.time, events.time_unit) == ("a: b", "товар # x", "время", "s")
+
+
+def test_three_hundred_columns_are_taken_with_a_word(tmp_path: Path) -> None:
+    path = log_of(tmp_path, **{f"x{k}": [(n * 7 % 30) % 3 for n in range(ROWS)] for k in range(300)})
+    assert "# CHECK: 300 features, and each costs time" in propose("mine", look_at(str(path), events=True))
 
 
 # The command

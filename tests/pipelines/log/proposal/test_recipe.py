@@ -1,14 +1,18 @@
 """The split, the preset and the settings that `mind init` makes of how users behave. No Ray."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines.log.proposal import first_look
+from pipelines.log import formats
+from pipelines.log.proposal import all_over, first_look
 from pipelines.log.proposal.first_look import look_at
 from pipelines.log.proposal.write import propose
 
@@ -57,15 +61,60 @@ def test_users_of_two_events_are_held_out(tmp_path: Path) -> None:
     assert config["data"]["split"] == {"protocol": "user_holdout"}
 
 
-def test_the_first_rows_of_a_log_do_not_tell_where_its_last_days_begin(
+def long_log(folder: Path, form: str, files: int, rows: list[tuple[Any, Any, int]]) -> Path:
+    """The rows, in their order, in as many files."""
+    log = folder / "log"
+    log.mkdir()
+    for part in range(files):
+        own = rows[part * len(rows) // files : (part + 1) * len(rows) // files]
+        table = pa.table({name: [row[n] for row in own] for n, name in enumerate(("user", "item", "time"))})
+        lines = [f"{user},{item},{time}" for user, item, time in own]
+        if form == "parquet":
+            pq.write_table(table, log / f"{part}.parquet", row_group_size=1000)
+        elif form == "jsonl":
+            (log / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+        elif form == "headless":
+            (log / f"{part}.csv").write_text("\n".join(lines))
+        else:
+            data = "\n".join(["user,item,time", *lines, ""]).encode()
+            (log / f"{part}.csv").write_bytes(gzip.compress(data) if form == "gzip" else data)
+    return log
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl", "gzip", "headless"])
+@pytest.mark.parametrize("order", ["time", "user"])
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_log_longer_than_a_look_is_cut_where_its_last_days_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, order: str, files: int
+) -> None:
+    monkeypatch.setattr(first_look, "BLOCKS", 1)
+    monkeypatch.setattr(formats, "BLOCK_ROWS", 2000)
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 2**15)
+    monkeypatch.setattr(all_over, "ROWS", 50)
+    monkeypatch.setattr(all_over, "BYTES", 2**10)
+    monkeypatch.setattr(all_over, "STRIDE", 2**11)
+    rows = sorted(visits(200, 50, 100, 1000), key=lambda row: row[2 if order == "time" else 0])
+    names = {"user": "column_1", "item": "column_2", "time": "column_3"} if form == "headless" else None
+    text = propose("mine", look_at(str(long_log(tmp_path, form, files, rows))), columns=names)
+    assert "the first " in text.splitlines()[0]
+    split = yaml.safe_load(text)["data"]["split"]
+    assert split["protocol"] == "temporal"
+    first = np.datetime64(START, "s").astype("datetime64[D]")
+    days = [int((np.datetime64(split[key]) - first).astype(int)) for key in ("validation_from", "test_from")]
+    assert abs(days[0] - 90) <= 4
+    assert abs(days[1] - 95) <= 4
+    assert days[0] < days[1]
+    assert "rows at places all over the log" in text
+
+
+def test_of_a_log_that_begins_nowhere_in_the_middle_nobody_knows_the_days(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_look, "BLOCKS", 1)
-    rows = sorted(visits(60, 30, 100, 1000), key=lambda row: row[2])
-    for part in range(2):
-        table = pa.table({name: [row[n] for row in rows[part::2]] for n, name in enumerate(("user", "item", "time"))})
-        pq.write_table(table, tmp_path / f"{part}.parquet")
-    text = propose("mine", look_at(str(tmp_path)))
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 2**15)
+    rows = [dict(zip(("user", "item", "time"), row, strict=True)) for row in visits(60, 30, 100, 1000)]
+    (tmp_path / "log.json").write_text(json.dumps(rows))
+    text = propose("mine", look_at(str(tmp_path / "log.json")))
     assert yaml.safe_load(text)["data"]["split"] == {"protocol": "leave_one_out"}
     assert "{protocol: temporal, validation_from: DAY, test_from: DAY}" in text
 

@@ -113,6 +113,15 @@ def test_a_column_of_rare_values_is_no_feature_and_says_so(tmp_path: Path) -> No
     assert "features" not in data_of(text)["profile"]
 
 
+def test_rare_values_are_cut_of_users_and_not_of_items(tmp_path: Path) -> None:
+    codes = [n // 8 if n < 240 else 100 + n // 2 for n in range(ITEMS)]  # most rows have a common one
+    items = pa.table({"item": [*range(ITEMS)], "brand_id": codes})
+    profile = pa.table({"user": [*range(USERS)], "region": [n // 8 if n < 160 else n for n in range(USERS)]})
+    data = data_of(written(tmp_path, shop(), items, profile))
+    assert data["items"]["features"] == {"brand_id": {}}, "learned from all events of its items"
+    assert data["profile"]["features"] == {"region": {"min_count": 5}}, "a user has no vector of its own"
+
+
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
