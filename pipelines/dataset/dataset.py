@@ -140,6 +140,8 @@ class Manifest:
 def described_data(manifest: Manifest) -> str:
     """Say in a sentence what a dataset is."""
     source = manifest.sources["events"][0]["path"] if manifest.sources.get("events") else "its log"
+    if "/site-packages/" in source:  # as it was asked for, not where the package lies on this machine
+        source = "package://" + source.rpartition("/site-packages/")[2]
     test = manifest.splits.get("test", NOTHING)
     protocol = manifest.config.get("split", {}).get("protocol", "leave_one_out").replace("_", " ")
     return (f"Dataset {manifest.name}: {manifest.events:,} events of {manifest.users:,} users and {manifest.items:,} "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from pipelines.cluster.address import cluster_address
@@ -31,6 +33,8 @@ from pipelines.lists.rules import rules_of
 from pipelines.models.artifact import load_model
 from pipelines.progress import console, output
 
+# Ray Serve kills a proxy that is not ready 5 s after it was asked, and begins anew: on a busy machine, without end
+READY_CHECK = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
 LOOK_S = 5.0  # between two looks at whether it still runs
 SETTLE_S = 0.5  # Ray prints the end of Serve's controller, which it takes for a failure, a moment later
 STOPPED = (signal.SIGINT, signal.SIGTERM)
@@ -54,6 +58,7 @@ def serve_model(config: Config, model: str | None = None) -> None:
     joined = cluster_address(config.ray) is not None
     if not joined:
         require_free(config.serve.host, config.serve.port)
+    os.environ.setdefault(READY_CHECK, "60")
     workers = math.ceil((config.serve.max_replicas or config.serve.replicas) * config.serve.cpus)
     with (
         ray_session(config.ray, workers=workers, home=config.home_path, standing=False, preload=OF_TRAINING),
@@ -117,10 +122,22 @@ def require_free(host: str, port: int) -> None:
 
 
 def _start(config: Config, asked: threading.Event) -> None:
-    """Start Ray Serve, where it does not run yet."""
+    """Start Ray Serve, where it does not run yet.
+
+    Raises
+    ------
+    UserError
+        If its proxy is not there within Ray's minute.
+    """
     options = HTTPOptions(host=config.serve.host, port=config.serve.port, request_timeout_s=config.serve.timeout_s)
-    with _quiet():
-        serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options)
+    try:
+        with _quiet():
+            serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options)
+    except (RayError, TimeoutError) as error:
+        raise UserError(
+            f"Ray Serve's proxy did not start ({type(error).__name__}): it has a minute, which a machine that is busy "
+            "or short of memory does not keep. Run the command again; Ray's logs are in /tmp/ray/session_latest/logs"
+        ) from None
 
 
 def _wait(asked: threading.Event) -> None:

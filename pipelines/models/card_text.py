@@ -106,6 +106,7 @@ def _tested(tested: Outcome | None, metric: str) -> list[str]:
             rows.append(f"| {name} | {tested.metrics[name]:.4f} | {low:.4f} to {high:.4f} |")
     found = [f"Tested: {tested.protocol}.", "\n".join(rows)]
     for title, unit, band in tested.bands:
-        found.append("\n".join([f"| {title} | {unit} | value |", "|---|---|---|",
+        found.append(f"{title}:")  # MLflow's pages set tables without space between them
+        found.append("\n".join([f"| band | {unit} | value |", "|---|---|---|",
                                 *(f"| {name} | {size:,} | {value:.4f} |" for name, size, value in band)]))  # fmt: skip
     return [*found, "\n".join(f"- {line}" for line in tested.differences)]

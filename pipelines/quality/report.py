@@ -84,7 +84,7 @@ class Quality:
 
     def lines(self) -> list[str]:
         """Say each finding in a line, for the terminal as on the page."""
-        return [" ".join(filter(None, (WORDS[c.level], f"{c.name}: {c.found}", c.note))) for c in self.warnings]
+        return [f"{WORDS[c.level]} {c.name}: {c.found}" + (f". {c.note}" if c.note else "") for c in self.warnings]
 
     @property
     def warnings(self) -> list[Check]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from pipelines.config.redact import redact
@@ -12,6 +13,7 @@ from pipelines.errors import UserError
 from pipelines.tracking.store import artifact_root, database_of, is_file, is_server
 
 HOST = "127.0.0.1"
+APP = "mind"  # pipelines.tracking.dashboard_pages
 PAGE = "/#/experiments?workflowType=machine_learning"  # else MLflow opens its pages of agents and prompts
 
 
@@ -45,5 +47,7 @@ def serve(uri: str, home: Path, port: int) -> None:
     }
     print(f"MLflow dashboard of {redact(uri)}: http://{HOST}:{port}{PAGE} in a few seconds; Ctrl-C ends it", flush=True)
     arguments = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    if entry_points(group="mlflow.app", name=APP):  # else mind is on the path and not installed
+        arguments += ["--app-name", APP]
     # exec, not a child: Ctrl-C and kill reach the server itself and leave nothing behind
     os.execve(sys.executable, [sys.executable, *arguments], environment)

@@ -544,6 +544,11 @@ def _is_alive(client: mlflow.MlflowClient, run_id: str) -> bool:
         raise
 
 
+def _about(experiment: str) -> dict[str, str]:
+    """Give the tags of an experiment: what its page opens on, and its description."""
+    return KIND | {NOTE: f"Datasets, trainings, tests and campaigns of {experiment}. The newest run is at the top."}
+
+
 def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -555,7 +560,7 @@ def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
                 f"MLflow's experiment {name!r} was deleted in {uri}: bring it back (MLFLOW_TRACKING_URI={uri} mlflow "
                 f"experiments restore --experiment-id {found.experiment_id}), or set tracking.experiment to a new name"
             )
-        for key, value in KIND.items():
+        for key, value in _about(name).items():
             if key not in found.tags:  # made by an earlier version, or by hand
                 client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
@@ -563,7 +568,7 @@ def _experiment(client: mlflow.MlflowClient, config: Config) -> str:
     root = artifact_root(config.home_path) / name
     location = None if is_server(store_of(config)) else origin(root) or root.as_uri()
     try:
-        return str(client.create_experiment(name, artifact_location=location, tags=KIND))
+        return str(client.create_experiment(name, artifact_location=location, tags=_about(name)))
     except MlflowException:  # another process was faster
         found = client.get_experiment_by_name(name)
         if found is None:

@@ -22,3 +22,12 @@ def values_text(values: Mapping[str, Any]) -> str:
 def number(value: float) -> str:
     """Write a number with at most three digits that tell, and none that do not; whole numbers whole."""
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def epochs_text(epochs: float) -> str:
+    """Write a number of epochs.
+
+    >>> epochs_text(1), epochs_text(2.5)
+    ('1 epoch', '2.5 epochs')
+    """
+    return f"{number(epochs)} epoch{'' if epochs == 1 else 's'}"

@@ -9,7 +9,7 @@ from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.report.importance import importance
 from pipelines.tuning.report.results import INTERESTS, Row, best_report, by_value, compare, leaderboard, savings, winner
-from pipelines.tuning.wording import number, text_of, values_text
+from pipelines.tuning.wording import epochs_text, number, text_of, values_text
 
 NAMED_SETTINGS = 3
 
@@ -26,7 +26,7 @@ def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) 
     told = importance(records, metric)
     if told.shares:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in list(told.shares.items())[:NAMED_SETTINGS])
-        said.append(f"Of the metric's variance over the points, after {number(told.epoch)} epochs: {shares}.")
+        said.append(f"Of the metric's variance over the points, after {epochs_text(told.epoch)}: {shares}.")
     return [*said, *_effort(records, rows)]
 
 
@@ -83,10 +83,10 @@ def _certainty(rows: Sequence[Row], first: Row) -> str:
 def _effort(records: Sequence[TrialRecord], rows: Sequence[Row]) -> list[str]:
     spent, failed = savings(records), sum(row.failed for row in rows)
     trials, stopped = _count(sum(row.trials for row in rows), "training"), sum(row.stopped for row in rows)
-    said = f"{trials} took {number(spent.epochs)} epochs, {duration(spent.seconds)}"
+    said = f"{trials} took {epochs_text(spent.epochs)}, {duration(spent.seconds)}"
     if stopped:
         said += (
-            f"; stopping {stopped} of them early saved at most {number(spent.saved_epochs)} epochs, "
+            f"; stopping {stopped} of them early saved at most {epochs_text(spent.saved_epochs)}, "
             f"{duration(spent.saved_seconds)} ({spent.saved_share:.0%})"
         )
     return [f"{said}.", *([f"{_count(failed, 'training')} failed."] if failed else [])]
@@ -112,9 +112,7 @@ class _Winner:
         value = self.after(row.epochs) if row.cut_short else self.row.metric
         said = [f"{100 * (row.metric / value - 1):+.1f} %"] if value else []
         if row.cut_short:
-            said.append(
-                f"stopped after {number(row.epochs)} epochs" + (f", the winner had {value:.4f}" if value else "")
-            )
+            said.append(f"stopped after {epochs_text(row.epochs)}" + (f", the winner had {value:.4f}" if value else ""))
         return f" ({', '.join(said)})" if said else ""
 
 

@@ -33,7 +33,7 @@ from pipelines.tuning.report.results import (
     values_of,
     winner,
 )
-from pipelines.tuning.wording import number, text_of
+from pipelines.tuning.wording import epochs_text, number, text_of
 
 BLUE, ORANGE, GREY, RED = COLOURS[0], COLOURS[1], COLOURS[-1], "#b3261e"
 BLUES = LinearSegmentedColormap.from_list("blues", ["#e3eef7", BLUE, "#0b2f4d"])
@@ -215,7 +215,7 @@ def importance_figure(told: Importance, metric: str) -> Figure | None:
     axes.set_xticks([])
     axes.tick_params(labelsize=9, length=0)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    title = f"What moves {metric}: share of its variance, after {number(told.epoch)} epochs"
+    title = f"What moves {metric}: share of its variance, after {epochs_text(told.epoch)}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     return figure
 

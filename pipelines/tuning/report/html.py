@@ -23,7 +23,7 @@ from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.load import plain
 from pipelines.tuning.report.conclusion import conclusion
 from pipelines.tuning.report.results import Comparison, Row, compare, leaderboard, savings, winner
-from pipelines.tuning.wording import number, text_of
+from pipelines.tuning.wording import epochs_text, number, text_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 PIXELS = 150  # per inch
@@ -114,7 +114,7 @@ def _headline(rows: Sequence[Row], records: Sequence[TrialRecord]) -> list[tuple
         (number(spent.epochs), "epochs"),
         (duration(spent.seconds), "of training"),
         (f"≤ {duration(spent.saved_seconds)}", f"saved by stopping early, {spent.saved_share:.0%}; "
-                                               f"{number(spent.saved_epochs)} epochs"),
+                                               f"{epochs_text(spent.saved_epochs)}"),
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import mlflow
 import psutil
 import pytest
 import yaml
+from ray.exceptions import RayError
 
 from pipelines.config.schema import Config
 from pipelines.endpoint import serve
@@ -235,3 +236,16 @@ def test_a_model_that_is_not_there_is_a_line_and_starts_nothing(tmp_path: Path) 
     assert done.returncode == 2
     assert done.stderr.startswith("mind: error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [RayError("The actor died"), TimeoutError("60 s")])
+def test_a_proxy_that_does_not_start_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = {"path": "log", "user": "u", "item": "i", "time": "t"}
+    config = Config.model_validate({"name": "shop", "data": {"events": events}})
+
+    def died(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(serve.serve, "start", died)
+    with pytest.raises(UserError, match="proxy did not start"):
+        serve._start(config, threading.Event())

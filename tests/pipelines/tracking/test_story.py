@@ -77,6 +77,17 @@ def test_the_experiment_opens_on_runs_and_one_of_an_earlier_version_too(
         assert client.get_experiment(number).tags.items() >= kind.items()
 
 
+def test_an_experiment_has_a_description_and_keeps_one_that_somebody_wrote(
+    config: Config, run: Tracker, tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient(store_of(config))
+    experiment = client.get_experiment_by_name("tale")
+    assert experiment.tags[NOTE].startswith("Datasets, trainings, tests and campaigns of tale.")
+    client.set_experiment_tag(experiment.experiment_id, NOTE, "Ours.")
+    with open_run(config, "train", "x"):
+        assert client.get_experiment(experiment.experiment_id).tags[NOTE] == "Ours."
+
+
 def test_a_model_has_a_card_a_dataset_and_says_what_logged_it(run: Tracker, client: mlflow.MlflowClient) -> None:
     model = model_of(client, run)
     assert model.name == "small-0"
@@ -162,7 +173,7 @@ def test_a_card_says_data_figures_by_band_limits_and_how_to_serve(tmp_path: Path
     text = card_text(card, "Dataset shop: 9 events.", "recall@20", tested=tested)
     for part in ("Dataset shop", "| recall@20 | 0.2500 | 0.2000 to 0.3000 |", "| 1-4 | 1,200 | 0.5000 |",
                  "- ahead of popularity", "## Intended use", "## Limits", 'mind.load("mind_home/models/small-0")',
-                 "user group (categorical)"):  # fmt: skip
+                 "user group (categorical)", "\n\nrecall@20 by history:\n\n| band | users | value |"):  # fmt: skip
         assert part in text
     popular = cast(Any, SimpleNamespace(**{**vars(card), "config": SimpleNamespace(
         encoder="popularity", dim=1, interests=1, max_history=1)}))  # fmt: skip
