@@ -8,6 +8,7 @@ quotes of a block; lines are looked at one by one from the first quote on that d
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from collections.abc import Iterator
@@ -108,6 +109,8 @@ def _parsed(data: bytes, names: list[str], columns: list[str], dialect: Dialect)
 
     if not data.strip(_ENDS):
         return pa.schema([(name, pa.string()) for name in columns]).empty_table(), []
+    if data.startswith(codecs.BOM_UTF8):  # a value that begins with U+FEFF: Arrow takes one from the start of any text
+        data = codecs.BOM_UTF8 + data
     with _decoding_errors():
         table = csv.read_csv(
             pa.BufferReader(data),

@@ -126,6 +126,13 @@ def test_what_a_writer_of_csv_writes_is_read_in_blocks_of_any_size(
     assert found == [[value or None for value in row] for row in rows]
 
 
+@pytest.mark.parametrize("block", [8, BIG])
+def test_a_byte_order_mark_that_is_a_value_stays_at_the_start_of_any_block(block: int) -> None:
+    mark = "\ufeff"
+    found, bad, _ = rows_of(f"a,b\n{mark},1\n{mark}{mark},2\nx,3\n", block)
+    assert (found, bad) == ([[mark, "1"], [2 * mark, "2"], ["x", "3"]], [])
+
+
 def test_a_stray_quote_in_a_large_file_is_as_fast_as_none(tmp_path: Path) -> None:
     lines = 20_000 * ['7,"a title, quoted",5']
     lines[10_000] = '7,"a title,5'

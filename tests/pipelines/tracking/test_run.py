@@ -287,7 +287,8 @@ def test_dashboard_becomes_the_server_of_the_store(config: Config, monkeypatch: 
     dashboard.serve(run.uri, config.home_path, port=5997)
     ((program, arguments, environment),) = seen
     assert program == sys.executable
-    assert arguments[1:] == ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "5997", "--workers", "1"]
+    server = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "5997", "--workers", "1"]
+    assert arguments[1:] == [*server, "--app-name", "mind"]
     assert environment["MLFLOW_BACKEND_STORE_URI"] == run.uri
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert environment["PATH"].split(":")[0] == str(Path(sys.executable).parent)
