@@ -38,7 +38,23 @@ def as_array(column: Any) -> pa.Array:
         column = column.dictionary_decode()
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
+    elif (plain := without_text_views(column.type)) != column.type:  # which Arrow cannot take from
+        column = column.cast(plain)
     return column
+
+
+def without_text_views(kind: pa.DataType) -> pa.DataType:
+    """Return a type of lists with plain text in place of text as Polars keeps it; any other type as it is.
+
+    >>> without_text_views(pa.large_list(pa.list_(pa.string_view())))
+    LargeListType(large_list<item: list<item: string>>)
+    """
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return make(kind.value_field.with_type(without_text_views(kind.value_type)))
+    return kind
 
 
 def canonical(column: Any, where: str) -> pa.Array:
