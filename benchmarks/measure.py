@@ -5,6 +5,7 @@ Standard library only, so that `benchmarks/train_tables.py` runs on a machine th
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -78,6 +79,22 @@ def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[
             started = time.perf_counter()
             found[name].append(run())
             say(f"  round {number + 1}/{rounds}: {name}, {time.perf_counter() - started:.1f} s")
+    return found
+
+
+def json_of(command: Sequence[str]) -> dict[str, Any]:
+    """Run a command in the repository; what the last line of its output says, as JSON.
+
+    Raises
+    ------
+    SystemExit
+        With the command's first words and the last line it said.
+    """
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
+        raise SystemExit(f"{' '.join(command[:3])}: {said[-1]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 

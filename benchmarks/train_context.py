@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 
 from benchmarks.cli_runs import generated
 from benchmarks.dataset_loop import load, samples_per_second
-from benchmarks.measure import REPOSITORY, Options, interleaved, peak_bytes, ratio, spread
+from benchmarks.measure import Options, interleaved, json_of, peak_bytes, ratio, spread
 from benchmarks.peers.export import export
 from benchmarks.peers.install import rectools_python
 from benchmarks.report import Finding, Sheet
@@ -50,17 +49,8 @@ def run(options: Options) -> Finding:
     ours = [sys.executable, "-m", "benchmarks.train_context", str(made.conf), str(made.dataset)]
     words = ["--length", str(LENGTH), "--dim", str(DIM), "--threads", str(THREADS), "--steps", str(max(2, steps // 4))]
     peer = [str(python), "-m", "benchmarks.peers.sasrec_speed", str(arrays), *words]
-    contenders = {name: partial(_json_of, [*ours, preset, "--steps", str(steps)]) for name, preset in OURS.items()}
-    return _finding(interleaved(contenders | {SASREC: partial(_json_of, peer)}, options.rounds))
-
-
-def _json_of(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
-        raise SystemExit(f"{' '.join(command[:3])}: {said[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    contenders = {name: partial(json_of, [*ours, preset, "--steps", str(steps)]) for name, preset in OURS.items()}
+    return _finding(interleaved(contenders | {SASREC: partial(json_of, peer)}, options.rounds))
 
 
 def _finding(found: dict[str, list[dict[str, Any]]]) -> Finding:

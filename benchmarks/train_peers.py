@@ -6,9 +6,7 @@ round by round. Part of benchmarks/train.py
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ import torch
 
 from benchmarks.cli_runs import Generated, generated, mind_train
 from benchmarks.dataset_loop import load
-from benchmarks.measure import REPOSITORY, Options, Spread, interleaved, ratio, say, spread
+from benchmarks.measure import Options, Spread, interleaved, json_of, ratio, say, spread
 from benchmarks.peers.export import export
 from benchmarks.peers.install import rechub_python
 from benchmarks.report import Finding, Sheet, Target
@@ -77,15 +75,13 @@ train: {{epochs: 1, targets_per_user: {TARGETS_PER_USER}, validation_users: 512}
 
 def _rechub(python: Path, arrays: Path, steps: int) -> Measured:
     script = Path(__file__).parent / "peers" / "rechub.py"
-    found = _json_of([str(python), str(script), "speed", str(arrays), "--steps", str(steps)])
+    found = json_of([str(python), str(script), "speed", str(arrays), "--steps", str(steps)])
     return Measured(found.pop("samples_per_second"), found)
 
 
 def _bare(made: Generated, optimizer: str, steps: int) -> Measured:
     words = ["--optimizer", optimizer, "--steps", str(steps), "--threads", "2"]
-    found = _json_of(
-        [sys.executable, "-m", "benchmarks.dataset_loop", str(made.conf), str(made.dataset), *words], cwd=REPOSITORY
-    )
+    found = json_of([sys.executable, "-m", "benchmarks.dataset_loop", str(made.conf), str(made.dataset), *words])
     return Measured(statistics.median(found["rates"]), found)
 
 
@@ -96,15 +92,6 @@ def _train(made: Generated, home: Path, workers: int, threads: int, precision: s
     steady = rates[1:] or rates  # the first interval has the first use of everything
     total = sum(value for name in ran.metrics if name == "startup/total" for value in ran.values(name))
     return Measured(statistics.median(steady), {"rates": rates, "wall_seconds": ran.seconds, "startup_seconds": total})
-
-
-def _json_of(command: list[str], cwd: Path | None = None) -> dict[str, Any]:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
-        raise SystemExit(f"{Path(command[1]).name}: {said[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def _finding(found: dict[str, list[Measured]], items: int) -> Finding:

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer
 from rectools.models import SASRecModel
 
 from benchmarks.measure import peak_bytes
 from benchmarks.peers.lists import split_of
-from benchmarks.peers.sequence_models import as_interactions
+from benchmarks.peers.sequence_models import SILENT, as_interactions, prepare
 
 WARM_UP = 3  # steps
 
@@ -51,10 +48,7 @@ def main() -> None:
     for name, default in (("dim", 64), ("length", 200), ("batch", 128), ("steps", 20), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|rectools|torch")
-    torch.set_num_threads(arguments.threads)
-    seed_everything(0)
+    prepare(arguments.threads, seed=0)
     with np.load(arguments.data) as file:
         interactions = as_interactions(split_of(dict(file), "train"))
     watch = Stopwatch(arguments.steps)
@@ -68,20 +62,11 @@ def main() -> None:
         loss="softmax",
         epochs=1,
     )
-    model._trainer = Trainer(
-        max_epochs=1,
-        callbacks=[watch],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=False,
-        devices=1,
-    )
-    before = peak_bytes()
+    model._trainer = Trainer(**SILENT, max_epochs=1, callbacks=[watch])
     model.fit(interactions)
     (watch,) = (each for each in model.fit_trainer.callbacks if isinstance(each, Stopwatch))  # fit takes a copy
     rate = watch.targets / watch.seconds
-    print(json.dumps({"rates": [rate], "peak_bytes": peak_bytes(), "before_bytes": before}))
+    print(json.dumps({"rates": [rate], "peak_bytes": peak_bytes()}))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,13 @@ from benchmarks.peers.lists import (
     validator,
 )
 
+SILENT: dict[str, Any] = {  # of Lightning's trainer: it writes nothing
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+    "logger": False,
+    "devices": 1,
+}
 DAYS_OF_2000 = pd.Timestamp("2000-01-01")
 
 
@@ -99,26 +106,23 @@ class BestEpoch(Callback):
         pl_module.train()
 
 
+def prepare(threads: int, seed: int) -> None:
+    """Keep Lightning and RecTools from talking, and everything random to a seed."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|rectools|torch")
+    torch.set_num_threads(threads)
+    seed_everything(seed)
+
+
 def fit(
     kind: type[SASRecModel] | type[BERT4RecModel], data: Arrays, settings: Settings
 ) -> tuple[Score, dict[str, Any]]:
     """Train RecTools' model with a trainer of its own that knows when to stop."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|rectools|torch")
-    torch.set_num_threads(settings["threads"])
-    seed_everything(settings["seed"])
+    prepare(settings["threads"], settings["seed"])
     names = ("n_factors", "n_blocks", "n_heads", "dropout_rate", "session_max_len", "batch_size", "loss", "lr")
     model = kind(**{name: settings[name] for name in names}, epochs=settings["epochs"])
-    model._trainer = Trainer(
-        max_epochs=settings["epochs"],
-        min_epochs=1,
-        callbacks=[BestEpoch(data, settings)],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=False,
-        devices=1,
-    )
+    callbacks: list[Callback] = [BestEpoch(data, settings)]
+    model._trainer = Trainer(**SILENT, max_epochs=settings["epochs"], min_epochs=1, callbacks=callbacks)
     model.fit(as_interactions(split_of(data, "train")))
     (best,) = (each for each in model.fit_trainer.callbacks if isinstance(each, BestEpoch))  # fit takes a copy
     model.torch_model.load_state_dict(best.weights)

@@ -36,11 +36,9 @@ def as_array(column: Any) -> pa.Array:
         column = column.storage
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())
-    elif (plain := without_text_views(column.type)) != column.type:  # which Arrow cannot take from
-        column = column.cast(plain)
-    return column
+    # Arrow cannot take from lists of views
+    plain = pa.string() if pa.types.is_large_string(column.type) else without_text_views(column.type)
+    return column if plain == column.type else column.cast(plain)
 
 
 def without_text_views(kind: pa.DataType) -> pa.DataType:

@@ -29,9 +29,16 @@ from pipelines.storage.publish import require_publishable
 from pipelines.tracking.notes import best_validation, note
 from pipelines.tracking.run import Tracker, open_run
 from pipelines.tracking.versions import versions
-from pipelines.training.data import load_data, load_items, require_room_to_train, validation_rows
+from pipelines.training.data import (
+    TrainData,
+    event_counts,
+    load_data,
+    load_items,
+    require_room_to_train,
+    validation_rows,
+)
 from pipelines.training.doubts import SAMPLED_USERS, doubts
-from pipelines.training.fit import Fitted, fit
+from pipelines.training.fit import fit
 from pipelines.training.loop import validation_metrics
 from pipelines.training.startup import Timeline
 
@@ -93,17 +100,20 @@ def _train(config: Config, dataset: Dataset, state: RunState, timeline: Timeline
         tracker.log_dataset(manifest.name, manifest.fingerprint, source, "training", _counts(dataset))
         what = f"Training of {state.name}: {run_title(config)}."
         tracker.describe(note(what, described_data(manifest)))
-        bags, counts, _ = load_items(dataset, config.train.ends_on_validation)
         lines: list[str] = []
         if config.model.encoder == "popularity":
             model, metrics = None, _popularity_metrics(config, dataset)
             tracker.log_metrics(metrics, 0)
+            counts = event_counts(dataset, dataset.items(), config.train.ends_on_validation)
             retriever: Retriever = PopularityRetriever(counts, config.model.max_history)
         else:
             timeline.mark("tracking")
             fitted = fit(config, dataset, state, tracker, timeline)
-            model, metrics, lines = fitted.model, fitted.metrics, _doubts(config, dataset, fitted)
-            retriever = MINDRetriever.of(model, bags)
+            model, metrics, data = fitted.model, fitted.metrics, _data(config, dataset)
+            retriever = judged = MINDRetriever.of(fitted.judged, data.bags)
+            lines = _doubts(config, data, judged, fitted.validated)
+            if config.train.refit:
+                retriever = MINDRetriever.of(model, load_items(dataset, include_validation=True)[0])
         folder = _publish(config, dataset, state, tracker, model, retriever, metrics, lines)
         tracker.log_tags({"mind.doubts": "\n".join(lines)} if lines else {})
         tracker.log_model_metrics(
@@ -140,19 +150,18 @@ def _counts(dataset: Dataset) -> dict[str, int]:
     return {"users": manifest.users, "items": manifest.items, "events": manifest.events}
 
 
-def _doubts(config: Config, dataset: Dataset, fitted: Fitted) -> list[str]:
+def _data(config: Config, dataset: Dataset) -> TrainData:
+    """Read the items, and the validation users that a model is doubted on."""
+    rows = validation_rows(dataset.tables("validation"), SAMPLED_USERS, config.train.seed)
+    return load_data(dataset, None, rows, config.train.include_validation)
+
+
+def _doubts(config: Config, data: TrainData, judged: Retriever, validated: Sequence[float]) -> list[str]:
     """Doubt the model by what it does on some of the validation users; one that was trained on these cannot be."""
     if config.train.include_validation:
         return []
-    data = load_data(dataset, None, validation_rows(dataset.tables("validation"), SAMPLED_USERS, config.train.seed))
-    return doubts(
-        MINDRetriever.of(fitted.judged, data.bags),
-        data,
-        fitted.validated,
-        config.train.metric,
-        interests=config.model.interests,
-        exclude_seen=config.evaluate.seen == "filter",
-    )
+    exclude_seen, interests = config.evaluate.seen == "filter", config.model.interests
+    return doubts(judged, data, validated, config.train.metric, interests=interests, exclude_seen=exclude_seen)
 
 
 def _popularity_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
