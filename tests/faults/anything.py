@@ -1,4 +1,4 @@
-"""Input as nobody means it, by seed: settings, logs and item tables, near enough to real ones to get in."""
+"""Input as nobody means it, by seed: settings, logs, item tables and requests, near enough to real ones to get in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,30 @@ def settings(rng: random.Random) -> bytes:
     return _torn(data, rng) if kind > 0.9 else data
 
 
+def request(rng: random.Random, ids: list[Any], profile: dict[str, Any]) -> bytes:
+    """Make the body of a request to a model of items `ids`: a good one with a few values or characters changed."""
+    some = [rng.choice(ids) for _ in range(rng.choice([0, 1, 3, 30, 500]))]
+    values: dict[str, Any] = {
+        "history": some, "n": rng.choice([1, 5, 20]), "profile": dict(profile), "exclude": some[:2], "only": ids[:30],
+        "where": rng.choice(["shelf != 'shelf 1'", "id > 110 and id < 130", "is_null(shelf)"]),
+        "seen": rng.choice(["filter", "keep"]), "explain": rng.random() < 0.3,
+    }  # fmt: skip
+    for name in list(values):
+        if name != "history" and rng.random() < 0.5:
+            del values[name]
+    for _ in range(rng.choice([0, 0, 1, 1, 2])):
+        _replace_one(values, rng)
+    if rng.random() < 0.1 and isinstance(values.get("where"), str):
+        values["where"] = "".join(
+            rng.choices([*"()'\"=<>!&|~ ", "shelf", "id", " and ", " in ", "not ", "1e999"], k=40)
+        )
+    if rng.random() < 0.05:
+        deep = rng.choice([50, 3_000, 100_000])
+        return b'{"history": ' + b"[" * deep + b"]" * rng.choice([0, deep]) + b"}"
+    data = json.dumps(values, ensure_ascii=rng.random() < 0.5, default=str).encode("utf-8", "surrogatepass")
+    return _torn(data, rng) if rng.random() < 0.2 else data
+
+
 def _replace_one(values: Any, rng: random.Random) -> None:
     """Put something odd in the place of one value, at any depth."""
     while True:
@@ -70,8 +95,8 @@ def _replace_one(values: Any, rng: random.Random) -> None:
             values = values[key]
             continue
         if isinstance(values, dict) and rng.random() < 0.1:
-            values[str(rng.choice(ODD))] = rng.choice(ODD)
-        values[key] = rng.choice(ODD)
+            values[str(rng.choice(ODD))] = deepcopy(rng.choice(ODD))
+        values[key] = deepcopy(rng.choice(ODD))  # what is put in may be changed in its turn; ODD stays
         return
 
 

@@ -88,6 +88,7 @@ class Scene:
         self.undisturbed, self.stage, self.folder = undisturbed, BY_NAME[name], folder
         self.home, self.out = folder / "home", folder / "lists.parquet"
         self.environment: dict[str, str] = {}
+        self.prefix: list[str] = []  # of its commands
         self.random = random.Random(f"{name} {seed}")
         self.commands: list[Command] = []
         self.home.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ class Scene:
     def start(self) -> Command:
         """Start the stage's command once more."""
         log = self.folder / f"command-{len(self.commands)}.log"
-        self.commands.append(Command(arguments(self.stage, self.conf, self.out), log, self.environment))
+        self.commands.append(Command(arguments(self.stage, self.conf, self.out), log, self.environment, self.prefix))
         return self.commands[-1]
 
     def outcome(self, fault: str, when: str, ended: str, repeated_s: float | None) -> Outcome:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,15 +27,20 @@ TORN = (".writing-", ".partial-", ".work-", "lock", ".probe-")  # in names of fi
 
 
 class Command:
-    """One run of `mind`; what it says goes to a file."""
+    """One run of `mind`; what it says goes to a file.
 
-    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
+    prefix : words before it, a program that runs it.
+    """
+
+    def __init__(
+        self, arguments: list[str], log: Path, environment: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.mark = uuid.uuid4().hex
         self.log = log
         self.began = time.monotonic()
         with log.open("w") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.cli", *arguments],
+                [*prefix, sys.executable, "-m", "jobs.cli", *arguments],
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **SURROUNDINGS, MARK: self.mark, **(environment or {})},

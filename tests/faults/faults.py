@@ -87,6 +87,25 @@ class FullDisk(Fault):
         subprocess.run(["umount", "--lazy", str(self.home)], check=False)
 
 
+class DiskFills(FullDisk):
+    """The disk of the home is full from one moment on: nothing fits any more."""
+
+    name = "disk fills up"
+    waits = True
+    left = 4096  # bytes
+
+    def ready(self, scene: Scene) -> str:
+        self.home = scene.home
+        _mount("-t", "tmpfs", "-o", "size=1g", "tmpfs", str(self.home))
+        scene.furnish()
+        return ""
+
+    def strike(self, scene: Scene, command: Command) -> bool:
+        used = shutil.disk_usage(self.home).used
+        _mount("-o", f"remount,size={used + self.left}", str(self.home))
+        return True
+
+
 class ReadOnly(FullDisk):
     """A home that is read-only."""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import psycopg
 import pyarrow.fs as pafs
 from mlflow import MlflowClient
 
@@ -101,6 +102,33 @@ class MlflowSlow(MlflowAway):
         return True
 
 
+class MlflowDrags(MlflowAway):
+    """MLflow's server takes ten seconds for every answer, from one moment on until the command's end."""
+
+    waits_s, works_s = 10.0, 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = f"MLflow's server takes {self.waits_s:.0f} s an answer"
+        self.ended = threading.Event()
+
+    def strike(self, scene: Scene, command: Command) -> bool:
+        def drag() -> None:
+            while not self.ended.is_set() and command.process.poll() is None:
+                self.server.signal(signal.SIGSTOP)
+                self.ended.wait(self.waits_s)
+                self.server.signal(signal.SIGCONT)
+                self.ended.wait(self.works_s)
+
+        self.waiting.append(threading.Thread(target=drag))
+        self.waiting[-1].start()
+        return True
+
+    def end(self) -> None:
+        self.ended.set()
+        super().end()
+
+
 class MlflowNotThere(MlflowAway):
     """Nobody answers at the address of MLflow's server when the command starts."""
 
@@ -129,9 +157,9 @@ class PostgresAway(MlflowAway):
 
     def ready(self, scene: Scene) -> str:
         scene.furnish()
-        self.database, uri = servers.postgres(scene.folder)
+        self.database, self.uri = servers.postgres(scene.folder)
         self.database.start()
-        self.server, self.address = servers.mlflow_server(scene.folder, uri)
+        self.server, self.address = servers.mlflow_server(scene.folder, self.uri)
         self.server.start()
         scene.environment = {"MLFLOW_TRACKING_URI": self.address}
         return ""
@@ -145,6 +173,26 @@ class PostgresAway(MlflowAway):
     def end(self) -> None:
         super().end()
         self.database.kill()
+
+
+class PostgresReadOnly(PostgresAway):
+    """PostgreSQL under MLflow's server takes no writes for some time, as a replica after a fail-over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = f"PostgreSQL under MLflow read-only for {AWAY_S:.0f} s"
+
+    def strike(self, scene: Scene, command: Command) -> bool:
+        self.read_only("on")
+        self.later(lambda: self.read_only("off"))
+        return True
+
+    def read_only(self, word: str) -> None:
+        """Set it, and end the sessions that were begun before."""
+        with psycopg.connect(self.uri.replace("+psycopg", ""), autocommit=True) as database:
+            database.execute(f"ALTER DATABASE postgres SET default_transaction_read_only = {word}")
+            others = "FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid()"
+            database.execute(f"SELECT pg_terminate_backend(pid) {others}")
 
 
 class StorageAway(Fault):

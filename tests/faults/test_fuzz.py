@@ -1,4 +1,4 @@
-"""Anything may be thrown at the readers of settings, logs and item tables: they answer, or say one line, at once.
+"""Anything may be thrown at the readers of settings, logs, items and requests: they answer, or say one line, at once.
 
 A number is the seed of an input; those that once failed stay in FAILED.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import random
 import resource
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +25,17 @@ from pipelines.errors import UserError
 from pipelines.log.formats import read_blocks
 from pipelines.log.normalise import needed_columns, normalise
 from pipelines.log.sources import fragments
+from pipelines.models.answers import Answerer
+from pipelines.models.artifact import load_model
+from pipelines.models.requests import parse_json
 from pipelines.preprocess.clean_log import log_times
-from tests.faults.anything import settings, table_file
+from tests.faults.anything import request, settings, table_file
+from tests.pipelines.small_model import PROFILE, save_small
 
 QUICK, ALL = 300, 20_000
 SECONDS = 2.0  # of this process's CPUs, for one input
 BYTES = 800 * 2**20  # that this process may grow by, over all inputs
-FAILED: dict[str, list[int]] = {"settings": [], "log": [], "items": [79, 93]}
+FAILED: dict[str, list[int]] = {"settings": [], "log": [], "items": [79, 93], "request": []}
 
 
 def try_settings(seed: int, folder: Path) -> None:
@@ -67,7 +74,32 @@ def try_items(seed: int, folder: Path) -> None:
         assert len(encoder.encode(rows.columns[encoder.name])) == len(rows.ids)
 
 
-TRIES: dict[str, Callable[[int, Path], None]] = {"settings": try_settings, "log": try_log, "items": try_items}
+MODELS = (
+    tempfile.TemporaryDirectory()
+)  # goes with the process: a filter reads the items' columns when it is first asked
+
+
+@lru_cache
+def small_answerer() -> Answerer:
+    """A model with profile features of every type."""
+    return Answerer(load_model(save_small(Path(MODELS.name) / "small")))
+
+
+def try_request(seed: int, folder: Path) -> None:
+    answerer = small_answerer()
+    told = {name: str(value) if isinstance(value, datetime) else value for name, value in PROFILE.items()}
+    wanted = answerer.reader.read(parse_json(request(random.Random(seed), answerer.ids.to_pylist(), told)))
+    (answer,) = answerer.answer([wanted])
+    assert len(answer.ids) <= wanted.n
+    assert np.isfinite(answer.scores).all()
+
+
+TRIES: dict[str, Callable[[int, Path], None]] = {
+    "settings": try_settings,
+    "log": try_log,
+    "items": try_items,
+    "request": try_request,
+}
 
 
 def throw(name: str, seeds: Iterable[int], folder: Path) -> None:

@@ -8,14 +8,15 @@ import pytest
 
 from tests.faults.cases import Fault, Undisturbed, disturb, record
 from tests.faults.conftest import RESULTS
-from tests.faults.faults import Again, FullDisk, Memory, ReadOnly, Signal, TornInput, Worker, may_mount
+from tests.faults.faults import Again, DiskFills, FullDisk, Memory, ReadOnly, Signal, TornInput, Worker, may_mount
 from tests.faults.stages import BY_NAME, STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
 
 QUICK = [("preprocess", "SIGKILL", 1)]
 KILLS = {name: lambda name=name: Signal(name) for name in ("SIGKILL", "SIGTERM", "SIGINT")} | {Worker.name: Worker}
-ALL = [(stage.name, kill, moment) for stage in STAGES for kill in KILLS for moment in range(len(stage.moments))]
+MOMENTS = 3  # of each stage, at least
+ALL = [(e.name, kill, moment) for e in STAGES for kill in KILLS for moment in range(max(MOMENTS, len(e.moments)))]
 
 
 def check(undisturbed: Undisturbed, stage: str, fault: Fault, moment: int, folder: Path) -> None:
@@ -52,6 +53,15 @@ def test_a_training_killed_five_times_is_the_undisturbed_one_to_the_bit(
 @pytest.mark.parametrize("stage", BY_NAME)
 def test_a_full_disk_costs_no_more_than_what_did_not_fit(undisturbed: Undisturbed, tmp_path: Path, stage: str) -> None:
     check(undisturbed, stage, FullDisk(), 0, tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not may_mount(), reason="only root may mount")
+@pytest.mark.parametrize("stage", BY_NAME)
+def test_a_disk_that_fills_up_in_the_middle_costs_a_repetition(
+    undisturbed: Undisturbed, tmp_path: Path, stage: str
+) -> None:
+    check(undisturbed, stage, DiskFills(), len(BY_NAME[stage].moments) - 1, tmp_path)
 
 
 @pytest.mark.faults

@@ -8,7 +8,15 @@ import pytest
 
 from tests.cluster.testbed.services import postgres_programs
 from tests.faults.cases import Fault, Undisturbed
-from tests.faults.stores import MlflowAway, MlflowNotThere, MlflowSlow, PostgresAway, StorageAway
+from tests.faults.stores import (
+    MlflowAway,
+    MlflowDrags,
+    MlflowNotThere,
+    MlflowSlow,
+    PostgresAway,
+    PostgresReadOnly,
+    StorageAway,
+)
 from tests.faults.test_kills import check
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(3600)]
@@ -16,7 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(3600)]
 
 @pytest.mark.parametrize(
     "fault",
-    [MlflowAway(), MlflowAway(after_the_end=True), MlflowSlow(), MlflowNotThere()],
+    [MlflowAway(), MlflowAway(after_the_end=True), MlflowSlow(), MlflowDrags(), MlflowNotThere()],
     ids=lambda fault: fault.name,
 )
 def test_an_mlflow_server_that_goes_away_costs_nothing(undisturbed: Undisturbed, tmp_path: Path, fault: Fault) -> None:
@@ -24,8 +32,11 @@ def test_an_mlflow_server_that_goes_away_costs_nothing(undisturbed: Undisturbed,
 
 
 @pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is not installed")
-def test_a_database_that_goes_away_under_mlflow_costs_nothing(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    check(undisturbed, "train", PostgresAway(), 1, tmp_path)
+@pytest.mark.parametrize("fault", [PostgresAway(), PostgresReadOnly()], ids=lambda fault: fault.name)
+def test_a_database_that_goes_away_under_mlflow_costs_nothing(
+    undisturbed: Undisturbed, tmp_path: Path, fault: Fault
+) -> None:
+    check(undisturbed, "train", fault, 1, tmp_path)
 
 
 @pytest.mark.parametrize("stage", ["preprocess", "train"])
