@@ -68,6 +68,11 @@ def machine_error(error: BaseException | None, about: str | None = None) -> User
     return None
 
 
+def disk_error(error: BaseException | None) -> UserError | None:
+    """Tell in one line what a disk refused, if that lies under `error`: no fault of what was being done."""
+    return next((found for each in _chain(error) if (found := _disk_error(each, None)) is not None), None)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and what it came from, in other processes too, the outermost first."""
     waiting, seen = [error], set[int]()

@@ -21,6 +21,10 @@ def whole(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # another node may have made it
     aside = path.with_name(f"{path.name}.writing-{uuid.uuid4().hex[:12]}")
-    yield aside
+    try:
+        yield aside
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that is refused says no name
+        raise
     aside.replace(path)
     push(path)

@@ -33,8 +33,10 @@ def store_client(uri: str) -> mlflow.MlflowClient:
 
     for name, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(name, value)
-    for talkative in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # every table and check that they make
+    for talkative in ("alembic", "mlflow.pyfunc"):  # every table and check that they make
         logging.getLogger(talkative).setLevel(logging.WARNING)
+    # it prints the trace of every error of a database, which is raised as well and told in a line
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if is_file(uri):
         _make_whole(database_of(uri))
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -14,12 +14,13 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from pipelines.config.schema import Config
+from pipelines.errors import disk_error
 from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.proposals import propose
 from pipelines.tuning.report.results import leaderboard
 from pipelines.tuning.space import trial_config
-from pipelines.tuning.trial.training import FAILURE, LAST, REPORTS, reason_of
+from pipelines.tuning.trial.training import FAILURE, LAST, REFUSED, REPORTS, reason_of
 
 UNSTARTED = 2  # trials in a row whose process could not be started, each tried `max_failures` times again
 
@@ -52,6 +53,7 @@ class Trials:
         self.sweep()
         self.handed_out: set[int] = set()
         self.lost: str | None = None  # why no process can be kept running
+        self.refused: str | None = None  # what a disk refused: the trials that it stopped wait for the next start
 
     def sweep(self) -> None:
         """Remove what is left of trials that have ended: a kill came between, or their workers ended after them."""
@@ -144,7 +146,7 @@ class LedgerSearch(Searcher):
         self.trials, self.finalist = trials, finalist
 
     def suggest(self, trial_id: str) -> Any:
-        record = None if self.trials.lost else self.trials.next(self.finalist)
+        record = None if self.trials.lost or self.trials.refused else self.trials.next(self.finalist)
         if record is None:
             return str(Searcher.FINISHED)
         place = str(self.trials.ledger.checkpoint(record.number))
@@ -187,7 +189,9 @@ class LedgerCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record, result = self._record(trial), trial.last_result
-        if result.get(FAILURE) is not None:
+        if result.get(REFUSED) is not None:
+            self.trials.refused = str(result[REFUSED])
+        elif result.get(FAILURE) is not None:
             self._end(replace(record, status="failed", reason=str(result[FAILURE])))
         else:
             self._end(replace(record, status="finished" if result.get(LAST) else "stopped"))
@@ -198,6 +202,9 @@ class LedgerCallback(tune.Callback):
         With `UNSTARTED` of those in a row, no process can be kept running.
         """
         record, error = self._record(trial), trial.get_pickled_error()
+        if (refused := disk_error(error)) is not None:
+            self.trials.refused = str(refused)
+            return
         reason = "its process could not be started" if error is None else reason_of(error)
         if record.status == "running":
             times = self.trials.campaign.resources.max_failures + 1
@@ -211,7 +218,12 @@ class LedgerCallback(tune.Callback):
             self.trials.lost = reason
 
     def _end(self, record: TrialRecord) -> None:
-        self.trials.update(record, lambda watcher, new: watcher.ended(new))
+        try:
+            self.trials.update(record, lambda watcher, new: watcher.ended(new))
+        except OSError as error:  # Tune would print it and go on
+            if (refused := disk_error(error)) is None:
+                raise
+            self.trials.refused = str(refused)
 
     def _record(self, trial: Trial) -> TrialRecord:
         return self.trials.records[trial.config["number"]]

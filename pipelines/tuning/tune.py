@@ -173,6 +173,8 @@ def _run(loaded: Loaded, trials: Trials, trainable: Any, concurrent: int, finali
                 verbose=0,
             ),
         ).fit()
+        if trials.refused is not None:
+            raise UserError(trials.refused)
         if trials.lost is not None:
             raise UserError(
                 f"no workers could be kept running ({trials.lost}); then: mind tune --resume {campaign.campaign}"

@@ -83,6 +83,13 @@ class FullDisk(Fault):
     def mend(self, scene: Scene) -> None:
         _mount("-o", "remount,size=1g", str(self.home))
 
+    def look(self, scene: Scene) -> list[str]:
+        """Give the command once more if all it left out are records for MLflow: it delivers them."""
+        if any((scene.home / "unsent").glob("*/*")):
+            following = scene.start()
+            assert following.finish() == 0, following.said()
+        return []
+
     def end(self) -> None:
         subprocess.run(["umount", "--lazy", str(self.home)], check=False)
 

@@ -17,7 +17,7 @@ from ray import tune
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.tuning.trial.shared_data import shared_data
-from pipelines.tuning.trial.training import Common, Result, failed, reason_of, results_of
+from pipelines.tuning.trial.training import Common, Result, failed, results_of
 
 
 class OneWorkerTrial(tune.Trainable):
@@ -43,4 +43,4 @@ class OneWorkerTrial(tune.Trainable):
         except Exception as error:
             if self.device.type == "cuda":  # its errors may stick: Tune tries again in a fresh process
                 raise
-            return failed(reason_of(error))
+            return failed(error)

@@ -20,7 +20,7 @@ from mind_core.distributed import sum_over_ranks
 from mind_core.routing import adaptive_interest_count
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.errors import DivergedError, UserError
+from pipelines.errors import DivergedError, UserError, disk_error
 from pipelines.storage.home_files import fetch_folder, push_files
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData
@@ -32,6 +32,7 @@ from pipelines.tuning.trial.checkpoint import newest, place_of, publish, reports
 
 # Keys of a result. Tune's own `done` is set where the trial ends by itself; Tune also sets it when it stops a trial.
 QUALITY, EPOCH, REPORTS, LAST, FAILURE = "quality", "epoch", "reports", "last", "failure"
+REFUSED = "refused"  # by a disk: no fault of the trial
 Result = dict[str, Any]
 
 
@@ -93,7 +94,7 @@ def results_of(
             yield _result(reports[-1:], config, validation.last)
             resumed = time.perf_counter()  # Tune has decided; whatever that took was no training
     except DivergedError as error:  # on every rank; it ends this trial and no other
-        yield failed(reason_of(error))
+        yield failed(error)
 
 
 def _result(new: list[Report], config: Config, last: bool) -> Result:
@@ -101,9 +102,11 @@ def _result(new: list[Report], config: Config, last: bool) -> Result:
     return {QUALITY: quality, EPOCH: new[-1]["epoch"], REPORTS: list(new), LAST: last, "done": last}
 
 
-def failed(reason: str) -> Result:
+def failed(error: BaseException) -> Result:
     """Make the last result of a trial that another attempt would not save."""
-    return {FAILURE: reason, LAST: True, "done": True}
+    refused = disk_error(error)
+    told = {FAILURE: reason_of(error)} if refused is None else {REFUSED: str(refused)}
+    return {**told, LAST: True, "done": True}
 
 
 def serving_cost(config: Config, data: TrainData) -> Metrics:

@@ -124,7 +124,7 @@ class WorkerGroupTrial(tune.Trainable):
         try:
             trainer.fit()
         except WorkerGroupError as error:  # Ray Train has tried it as often as it may be
-            self.exchange.report.remote(failed(reason_of(next(iter(error.worker_failures.values()), error))))
+            self.exchange.report.remote(failed(next(iter(error.worker_failures.values()), error)))
         except BaseException as error:  # the run itself is lost: Tune starts the trial anew
             self.exchange.report.remote({LOST: reason_of(error), "done": True})
 

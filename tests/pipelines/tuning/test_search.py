@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from pipelines.tuning.config import Stopping
 from pipelines.tuning.ledger import Ledger, TrialRecord
 from pipelines.tuning.schedulers import prime, scheduler_of
 from pipelines.tuning.search import UNSTARTED, LedgerCallback, LedgerSearch, Trials
-from pipelines.tuning.trial.training import EPOCH, FAILURE, LAST, QUALITY, REPORTS
+from pipelines.tuning.trial.training import EPOCH, FAILURE, LAST, QUALITY, REPORTS, failed
 from tests.pipelines.tuning.ledgers import METRIC, campaign, trial
 
 BASE = Config.model_validate(
@@ -351,6 +352,30 @@ def test_a_trial_whose_process_died_too_often_has_failed(told: Told, ledger: Led
     assert record.reason == "its process died 3 times, the last time: RuntimeError: out of memory"
     assert watched.heard[-1] == ("ended", 1, "failed")
     assert told.trials.lost is None
+
+
+FULL = OSError(28, "No space left on device", "/home/trials/00001.json")
+
+
+@pytest.mark.parametrize("where", ["trial", "process", "ledger"])
+def test_a_disk_that_refuses_is_no_failure_of_the_trial(
+    told: Told, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    told.result(**{REPORTS: [FIRST]})
+    if where == "trial":
+        told.result(**failed(FULL))
+        told.complete()
+    elif where == "process":
+        told.fail(FULL)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "write", MagicMock(side_effect=FULL))
+            told.result(**{REPORTS: [], LAST: True, "done": True})
+            told.complete()
+    assert told.trials.refused is not None
+    assert told.trials.refused.startswith("/home/trials/00001.json: no space is left on the disk; free some")
+    assert LedgerSearch(told.trials, finalist=False).suggest("x") == "FINISHED"
+    assert ledger.read()[0].status == "waiting"
 
 
 def test_a_trial_whose_process_was_never_there_is_handed_out_again(unstarted: Told, ledger: Ledger) -> None:

@@ -1,0 +1,13 @@
+"""A file that is there whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.storage.atomic import whole
+
+
+def test_a_write_that_a_disk_refuses_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as refused, whole(tmp_path / "a.json"):
+        raise OSError(28, "No space left on device")
+    assert refused.value.filename == str(tmp_path / "a.json")
