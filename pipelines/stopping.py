@@ -1,22 +1,49 @@
-"""SIGTERM, and that it came: below Ray it turns into whatever exception Ray's core makes of it."""
+"""SIGTERM and Ctrl-C, and that they came: below Ray they turn into whatever exception Ray's core makes of them."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
+from typing import Any
+
+AGAIN_S = 0.1  # until a signal that was swallowed is sent once more
 
 _came: list[int] = []
 
 
 def heed_sigterm() -> None:
-    """End by SystemExit on SIGTERM, so that whoever holds something lets it go; only in the main thread."""
+    """End by SystemExit on SIGTERM, so that whoever holds something lets it go; only in the main thread.
+
+    A signal's exception rises wherever the main thread is. Where that is a callback (of the garbage collector, of the
+    import system), Python prints it and goes on: it is sent once more then.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _end)
+        if not getattr(sys.unraisablehook, "sends_again", False):
+            sys.unraisablehook = _sending_again(sys.unraisablehook)
 
 
 def _end(number: int, _: object) -> None:
     _came.append(number)
     raise SystemExit(number)
+
+
+def _sending_again(shown: Callable[[Any], object]) -> Callable[[Any], None]:
+    def hook(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        code = exit_code(error) if isinstance(error, SystemExit | KeyboardInterrupt) else None
+        if code is None:
+            shown(unraisable)
+            return
+        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), code - 128))
+        again.daemon = True
+        again.start()
+
+    hook.sends_again = True  # type: ignore[attr-defined]
+    return hook
 
 
 def exit_code(error: BaseException) -> int | None:

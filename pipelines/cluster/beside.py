@@ -10,13 +10,14 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def imported_beside(*modules: str) -> Iterator[None]:
-    """Import modules in a thread from here on; the block's own imports of them wait for it, and so does its end."""
+    """Import modules in a thread from here on; the block's own imports of them wait for it, and so does its end.
+
+    A block that ends by an exception does not wait: a signal amid an import may have left the import system locked.
+    """
     thread = threading.Thread(target=_import, args=(modules,), name="imports", daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+    yield
+    thread.join()
 
 
 def _import(modules: Sequence[str]) -> None:

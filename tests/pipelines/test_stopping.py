@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -42,3 +44,24 @@ def test_sigterm_is_143_whatever_exception_it_comes_out_as(becomes: type[BaseExc
 def test_ctrl_c_is_130_and_a_fault_is_itself() -> None:
     assert stopping.exit_code(KeyboardInterrupt()) == 130
     assert stopping.exit_code(ValueError()) is None
+
+
+SWALLOWED = """
+import os, signal, time, weakref
+from pipelines.stopping import heed_sigterm
+class Thing: pass
+heed_sigterm()
+thing = Thing()
+seen = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.{name}), [0 for _ in range(100)]))
+del thing
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 15), ("SIGINT", -signal.SIGINT)])
+def test_a_signal_that_a_callback_swallowed_comes_again(name: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED.format(name=name)], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == code
+    assert "Exception ignored" not in done.stderr
