@@ -56,7 +56,7 @@ class JobScene:
 
     def start(self) -> Submitted:
         """Submit it."""
-        return submit(self.bed, self.stage.name, self.conf)
+        return submit(self.bed, self.stage.name, self.conf, "--home", f"s3://{self.place}/home")  # not the bed's
 
     def wait(self, job: Submitted) -> None:
         """Wait until the job is at work."""
