@@ -6,7 +6,6 @@ Whoever runs it takes one validation after the other and says where its checkpoi
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
@@ -16,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from mind_core.diagnostics import all_finite, routing_diagnostics
+from mind_core.diagnostics import routing_diagnostics
 from mind_core.distributed import sum_over_ranks
 from mind_core.embeddings import WHOLE, Shard
 from mind_core.evaluation import evaluate
@@ -28,9 +27,9 @@ from mind_core.sequences import full_histories
 from mind_core.training import Trainer, learning_rate_factor
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
-from pipelines.errors import CALMER, DivergedError
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
 from pipelines.training.data import TrainData, build_model, horizon_of, require_room_to_train
+from pipelines.training.divergence import require_above_chance, require_finite_losses, require_finite_weights
 from pipelines.training.memory_input import Step, TrainInput
 from pipelines.training.step_profile import profile_metrics
 
@@ -125,7 +124,8 @@ def validations(
     Raises
     ------
     DivergedError
-        On all ranks, once the loss or the weights are no longer finite; before these are reported or saved.
+        On all ranks, once the loss or the weights are no longer finite, or a validation is below chance; before any of
+        it is reported or saved.
     """
     users = torch.arange(rank, len(data.validation), ranks).to(trainer.device)
     per_epoch, total = given.steps_per_epoch, trainer.total_steps
@@ -143,9 +143,9 @@ def validations(
             if progress is not None and fresh and trainer.step == 1:
                 meter.more = progress.first_step()
             if trainer.step % every == 0 or trainer.step == total:
+                require_finite_losses(meter.losses, trainer, per_epoch)
+                require_finite_weights(trainer)
                 metrics = meter.metrics() | _progress(trainer, per_epoch)
-                _require_finite(metrics["train/loss"], trainer)
-                _require_finite_weights(trainer)
                 if not config.train.include_validation:
                     metrics |= _validate(config, data, users, trainer)
                     stopping.update(metrics[f"validation/{config.train.metric}"])
@@ -157,29 +157,16 @@ def validations(
                     return
                 meter.restart()
             elif progress is not None and trainer.step % progress.every_steps == 0:
-                metrics = _progress(trainer, per_epoch) | meter.metrics()
-                _require_finite(metrics["train/loss"], trainer)
-                progress.progress(metrics)
+                require_finite_losses(meter.losses, trainer, per_epoch)
+                progress.progress(_progress(trainer, per_epoch) | meter.metrics())
             elif trainer.step % CHECK_EVERY_STEPS == 0:
-                _require_finite(meter.mean_loss(), trainer)
-
-
-def _require_finite(loss: float, trainer: Trainer) -> None:
-    """Raise on every rank alike: the mean loss is that of all."""
-    if not math.isfinite(loss):
-        raise DivergedError(f"the training diverged: its loss is {loss} by step {trainer.step}; {CALMER}")
-
-
-def _require_finite_weights(trainer: Trainer) -> None:
-    """Raise on every rank alike: the loss says nothing of the update that has followed it."""
-    finite = all_finite(trainer.model.state_dict().values())
-    if sum_over_ranks(torch.tensor(0.0 if finite else 1.0, device=trainer.device)).item():
-        raise DivergedError(f"the training diverged: its weights are not finite after step {trainer.step}; {CALMER}")
+                require_finite_losses(meter.losses, trainer, per_epoch)
 
 
 def _validate(config: Config, data: TrainData, users: torch.Tensor, trainer: Trainer) -> Metrics:
     retriever = MINDRetriever.of(trainer.model, data.bags)
     found = validation_metrics(retriever, data, users, config.metric_cutoffs, config.evaluate.seen == "filter")
+    require_above_chance(found, max(config.metric_cutoffs), len(data.validation), trainer.model.items)
     metrics = {f"validation/{name}": value for name, value in found.items()}
     if config.model.encoder == "mind" and config.model.interests > 1:
         sample = full_histories(data.validation, users[:DIAGNOSED_USERS], retriever.view)
@@ -230,11 +217,6 @@ class _Meter:
     def add(self, loss: torch.Tensor, step: Step) -> None:
         self.losses.append(loss * step.weight)
         self.samples += step.size
-
-    def mean_loss(self) -> float:
-        """Average the steps since the last report, over all ranks."""
-        means = sum_over_ranks(torch.stack([torch.stack(self.losses).mean(), torch.ones_like(self.losses[0])]))
-        return float(means[0] / means[1])
 
     def metrics(self) -> dict[str, float]:
         """Close the interval; loss and waiting are averaged over ranks."""
