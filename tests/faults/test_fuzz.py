@@ -33,7 +33,7 @@ from tests.faults.anything import request, settings, table_file
 from tests.pipelines.small_model import PROFILE, save_small
 
 QUICK, ALL = 300, 20_000
-SECONDS = 2.0  # of this process's CPUs, for one input
+SECONDS = 1.0  # of this process's CPUs, for one input
 BYTES = 800 * 2**20  # that this process may grow by, over all inputs
 FAILED: dict[str, list[int]] = {"settings": [], "log": [], "items": [79, 93], "request": []}
 
