@@ -104,8 +104,9 @@ def _path_in(error: BaseException) -> str:
     if isinstance(name, str | bytes):
         return name.decode(errors="replace") if isinstance(name, bytes) else name
     found = re.findall(r"['\"](/[^'\"\n]+)['\"]|(?<![\w/])(/[^\s'\":,;()]+)", str(error))
-    paths = [quoted or plain for quoted, plain in found]  # a text with the trace of another process names its code too
-    return next((path for path in paths if not path.endswith(".py")), "a file")
+    paths = [quoted or plain for quoted, plain in found]
+    # a text with the trace of another process names its code too, and one that was cut ends in dots
+    return next((path for path in paths if not path.endswith((".py", "..."))), "a file")
 
 
 def _memory_error(error: BaseException) -> UserError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.storage.home_files import push
@@ -23,8 +23,11 @@ def whole(path: Path) -> Iterator[Path]:
     aside = path.with_name(f"{path.name}.writing-{uuid.uuid4().hex[:12]}")
     try:
         yield aside
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a write that is refused says no name
+        aside.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # a write that is refused says no name
         raise
-    aside.replace(path)
     push(path)

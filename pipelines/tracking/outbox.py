@@ -42,15 +42,20 @@ class Outbox:
         """Keep an item, whole or not at all, and a copy of a file or a folder that belongs to it."""
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         aside = self.folder / f".{name}"
-        aside.mkdir(parents=True)
-        if files is not None and files.is_dir():
-            shutil.copytree(files, aside / "files")
-        elif files is not None:
-            (aside / "files").mkdir()
-            shutil.copy(files, aside / "files" / files.name)
-            item = item | {"one": True}
-        (aside / "item.json").write_text(json.dumps(item, default=_plain), "utf-8")
-        aside.rename(self.folder / name)
+        try:
+            aside.mkdir(parents=True)
+            if files is not None and files.is_dir():
+                shutil.copytree(files, aside / "files")
+            elif files is not None:
+                (aside / "files").mkdir()
+                shutil.copy(files, aside / "files" / files.name)
+                item = item | {"one": True}
+            (aside / "item.json").write_text(json.dumps(item, default=_plain), "utf-8")
+            aside.rename(self.folder / name)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            self.close()
+            raise
 
     def waiting(self) -> list[tuple[Path, Item]]:
         """List the items, oldest first, with the folder of each."""

@@ -6,6 +6,7 @@ remembers (search): whatever is killed, the same command goes on.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,8 @@ def _trainable(loaded: Loaded, dataset: Dataset) -> Any:
 def _run(loaded: Loaded, trials: Trials, trainable: Any, concurrent: int, finalist: bool) -> None:
     """Run Ray Tune over the trials of the search, or over those of the finalists: once, unless one was not started."""
     campaign = loaded.campaign
+    # nobody reads the state that Tune keeps; of a full disk it prints the trace every few seconds
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     while trials.left(finalist) or (not finalist and trials.add_point()):
         scheduler = scheduler_of(Stopping(method="none") if finalist else campaign.stopping, loaded.trials.train.epochs)
         prime(scheduler, [each for each in trials.all() if each.ended and not each.finalist], trials.metric)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.cases import Fault, Scene, last_line
@@ -54,6 +57,34 @@ class NoRights(Fault):
             os.chown(path, user, -1)
             if path.is_dir():
                 path.chmod(mode)
+
+
+class ObjectStoreFull(Fault):
+    """Somebody else in the same Ray puts four times into its object store what that holds, and keeps it a while."""
+
+    name = "Ray's object store is full"
+    store, objects, seconds = 80_000_000, 40, 5.0  # bytes; of 8 MiB each; kept
+    hog = (
+        "import sys, time\n"
+        "import numpy as np, ray\n"
+        "ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)\n"
+        "kept = [ray.put(np.zeros(2**23, np.uint8)) for _ in range(int(sys.argv[2]))]\n"
+        "time.sleep(float(sys.argv[3]))\n"
+    )
+
+    def ready(self, scene: Scene) -> str:
+        scene.environment = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(self.store)}
+        return super().ready(scene)
+
+    def strike(self, scene: Scene, command: Command) -> bool:
+        words = " ".join(word for each in command.tree() for word in each.cmdline())
+        address = re.search(r"--gcs-address=(\S+)", words)  # of the raylet
+        assert address is not None, words
+        told = [address[1], str(self.objects), str(self.seconds)]
+        token = {**os.environ, "RAY_AUTH_MODE": "token"}
+        with suppress(subprocess.TimeoutExpired):
+            return subprocess.run([sys.executable, "-c", self.hog, *told], env=token, timeout=60).returncode == 0
+        return False
 
 
 class ClockJumps(Fault):

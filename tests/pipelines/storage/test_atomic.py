@@ -8,6 +8,8 @@ from pipelines.storage.atomic import whole
 
 
 def test_a_write_that_a_disk_refuses_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space left") as refused, whole(tmp_path / "a.json"):
+    with pytest.raises(OSError, match="No space left") as refused, whole(tmp_path / "a.json") as aside:
+        aside.write_text("half")
         raise OSError(28, "No space left on device")
     assert refused.value.filename == str(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []

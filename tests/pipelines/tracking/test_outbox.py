@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import mlflow
 import pandas as pd
@@ -160,6 +161,15 @@ def test_a_home_that_takes_nothing_loses_it_and_goes_on(
         monkeypatch.setattr(Outbox, "keep", full)
         run.log_metrics({"loss": 1.0}, step=1)
     assert run.lost == 2
+
+
+def test_what_could_not_be_kept_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page.html").write_text("x")
+    outbox = Outbox(tmp_path / "unsent" / "store" / "run")
+    monkeypatch.setattr("pipelines.tracking.outbox.shutil.copy", MagicMock(side_effect=OSError(28, "no space left")))
+    with pytest.raises(OSError, match="no space"):
+        outbox.keep({"kind": "file"}, tmp_path / "page.html")
+    assert not (tmp_path / "unsent").exists()
 
 
 def test_the_run_of_a_process_that_was_killed_is_ended_by_the_next_command(config: Config, conf: Path) -> None:
