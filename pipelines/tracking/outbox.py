@@ -12,6 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,13 @@ class Outbox:
         """List the items, oldest first, with the folder of each."""
         if not self.folder.is_dir():
             return []
-        kept = sorted(each for each in self.folder.iterdir() if not each.name.startswith(".") and each.is_dir())
-        return [(each, json.loads((each / "item.json").read_text("utf-8"))) for each in kept]
+        found = []
+        for each in sorted(self.folder.iterdir()):
+            # another process may have delivered it by now
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if not each.name.startswith("."):
+                    found.append((each, json.loads((each / "item.json").read_text("utf-8"))))
+        return found
 
     def delivered(self, kept: Path) -> None:
         """Forget an item."""

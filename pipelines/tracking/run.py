@@ -37,6 +37,7 @@ from pipelines.stopping import exit_code
 from pipelines.tracking.client import global_uri, in_short, store_client, unusable
 from pipelines.tracking.notes import NOTE
 from pipelines.tracking.outbox import MAX_DIGEST_LENGTH, Item, Outbox, outbox_of, outboxes
+from pipelines.tracking.postman import Postman
 from pipelines.tracking.processes import is_dead, this_process
 from pipelines.tracking.store import artifact_root, database_of, is_file, is_server, store_of
 from pipelines.tracking.versions import git_state, versions
@@ -97,6 +98,10 @@ class Tracker:
     def _client(self) -> mlflow.MlflowClient:
         return store_client(self.uri)
 
+    @cached_property
+    def _postman(self) -> Postman:
+        return Postman(self._deliver)
+
     def __reduce__(self) -> tuple[type[Tracker], tuple[str, str, Outbox | None]]:
         return Tracker, (self.uri, self.run_id, self.outbox)
 
@@ -113,15 +118,27 @@ class Tracker:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record numbers at a step; ``hitrate@20`` is named ``hitrate_at_20``, as MLflow takes no ``@``."""
-        now = int(time.time() * 1000)
-        points = [[metric_name(name), float(value), now, step] for name, value in metrics.items()]
-        self._tell({"kind": "metrics", "metrics": points})
+        self._tell(_metrics_item(metrics, step))
+
+    def post_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record the same without waiting for the store: they go to the outbox, and a thread delivers that.
+
+        Who posts tells nothing else from this process. Of what is not delivered when the process ends, the next call
+        of the run or of another command is.
+        """
+        item = _metrics_item(metrics, step)
+        try:
+            if self.outbox is not None:
+                self.outbox.keep(item)
+                self._postman.wake()
+                return
+        except OSError:  # the store may take what the disk did not
+            pass
+        self._tell(item)
 
     def log_model_metrics(self, metrics: Mapping[str, float], step: int, dataset: tuple[str, str]) -> None:
         """Record numbers of the run's model at a step, measured on a dataset of this name and fingerprint."""
-        now = int(time.time() * 1000)
-        points = [[metric_name(name), float(value), now, step] for name, value in metrics.items()]
-        self._tell({"kind": "metrics", "metrics": points, "dataset": list(dataset)})
+        self._tell(_metrics_item(metrics, step) | {"dataset": list(dataset)})
 
     def describe(self, text: str) -> None:
         """Set what the run's page says at its top, Markdown: see `pipelines.tracking.notes`."""
@@ -270,6 +287,13 @@ class Tracker:
         self._keep(item, files)
         return None
 
+    def _deliver(self) -> None:
+        if self.outbox is not None and time.monotonic() >= self._silent_until:
+            try:
+                deliver(self._client, self.uri, self.outbox)
+            except Exception as error:
+                self._failed(error)
+
     def _keep(self, item: Item, files: Path | None) -> None:
         try:
             if self.outbox is not None:
@@ -294,6 +318,14 @@ class Tracker:
             except Exception as error:
                 self._failed(error)
         return None
+
+
+def _metrics_item(metrics: Mapping[str, float], step: int) -> Item:
+    now = int(time.time() * 1000)
+    return {
+        "kind": "metrics",
+        "metrics": [[metric_name(name), float(each), now, step] for name, each in metrics.items()],
+    }
 
 
 def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox) -> int:

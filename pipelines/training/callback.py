@@ -76,7 +76,7 @@ class ReportCallback(UserCallback):
             step = int(report["step"])
             if step > self.logged_until or step in self.missing:
                 lost = self.tracker.lost
-                self.tracker.log_metrics(self._told(report), step)
+                self.tracker.post_metrics(self._told(report), step)
                 self.logged_until = max(step, self.logged_until)
                 if self.tracker.lost > lost:
                     self.missing.add(step)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -161,6 +164,45 @@ def test_a_home_that_takes_nothing_loses_it_and_goes_on(
         monkeypatch.setattr(Outbox, "keep", full)
         run.log_metrics({"loss": 1.0}, step=1)
     assert run.lost == 2
+
+
+def test_who_posts_does_not_wait_for_a_slow_store(
+    config: Config, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), threading.Event()
+    told = delivery.told
+
+    def slow(*arguments: Any) -> str | None:
+        asked.set()
+        assert answers.wait(30)
+        return told(*arguments)
+
+    with open_run(config, "train", "run") as run:
+        poster = pickle.loads(pickle.dumps(run))
+        monkeypatch.setattr(delivery, "told", slow)
+        began = time.monotonic()
+        for step in range(5):
+            poster.post_metrics({"loss": float(step)}, step)
+        assert time.monotonic() - began < 5
+        assert asked.wait(30)
+        assert run.outbox is not None
+        assert len(run.outbox.waiting()) == 5
+        answers.set()
+        for _ in range(300):
+            if not run.outbox.folder.exists():
+                break
+            time.sleep(0.1)
+    assert run.history("loss") == {step: float(step) for step in range(5)}
+    assert (poster.lost, run.lost, run.kept) == (0, 0, 0)
+
+
+def test_a_post_that_the_home_does_not_take_goes_to_the_store(
+    config: Config, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(config, "train", "run") as run:
+        monkeypatch.setattr(Outbox, "keep", MagicMock(side_effect=OSError(28, "no space left")))
+        run.post_metrics({"loss": 1.0}, step=1)
+    assert run.history("loss") == {1: 1.0}
 
 
 def test_what_could_not_be_kept_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ class Store:
     def __init__(self) -> None:
         self.down, self.lost, self.steps = False, 0, list[int]()
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+    def post_metrics(self, metrics: dict[str, float], step: int) -> None:
         if self.down:
             self.lost += 1
         else:
