@@ -104,16 +104,16 @@ def plot(file: Path, out: Path) -> dict[str, float]:
     with file.open() as source:
         rows = [[float(value) for value in row] for row in list(csv.reader(source))[1:]]
     columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
-    figure = Figure(figsize=(8, 7))
+    figure = Figure(figsize=(8, 6))
     found = {}
     axes = figure.subplots(len(COLUMNS) - 2, 1, sharex=True)
     for place, name in zip(axes, COLUMNS[2:], strict=True):
         place.plot(np.array(columns["seconds"]) / 60, columns[name], linewidth=0.6)
         place.set_ylabel(name, rotation=0, ha="right", fontsize=8)
         place.tick_params(labelsize=7)
-        place.set_ylim(bottom=0)
+        place.set_ylim(0, 1.15 * max(*columns[name], 1e-3))
         found[name] = growth(columns["round"], columns[name])
     axes[-1].set_xlabel("minutes", fontsize=8)
     figure.tight_layout()
-    figure.savefig(out, dpi=100)
+    figure.savefig(out, dpi=90)
     return found
