@@ -15,11 +15,13 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import math
 import os
 import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -59,7 +61,9 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # of an experiment
 FAILURE = "mind.failure"  # tag of a run
 PROCESS = "mind.process"  # tag of a run: which process writes it
 SYSTEM_METRICS_INTERVAL_S = 5  # MLflow's own 10 s leave a run of half a minute with one or two points
-PAUSE_S = 30  # without a try after a failed one: each may cost the time-outs below
+PAUSE_S = 30  # without a try after a failed one, which may have cost the time-outs below, or after a slow one
+SLOW_S = 5.0  # of an answer to what has no files with it
+PATIENCE_S = 30.0  # for all that waits, with a store that is slow
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +95,7 @@ class Tracker:
         self.run_id = run_id
         self.outbox = outbox
         self.lost = self.kept = 0
-        self._silent_until = 0.0
+        self._silent_until = self._slow_until = 0.0
         self._system: SystemMetricsMonitor | None = None
 
     @cached_property
@@ -260,7 +264,7 @@ class Tracker:
         if self._system is not None:
             self._system.finish()
             self._system = None
-        self._silent_until = 0.0  # the last chance
+        self._silent_until = self._slow_until = 0.0  # the last chance
         self._tell({"kind": "end", "status": status, "at": int(time.time() * 1000)})
         if self.outbox is not None and (waiting := self.outbox.waiting()):
             console.print(f"MLflow did not take {len(waiting)} of the run's records; they are kept in "
@@ -277,11 +281,14 @@ class Tracker:
         """Tell the store, after what it did not take before; or keep it: no dashboard may end a training."""
         from pipelines.tracking.delivery import told
 
-        if time.monotonic() >= self._silent_until:
+        if time.monotonic() >= max(self._silent_until, self._slow_until):
             try:
                 if self.outbox is not None:
-                    deliver(self._client, self.uri, self.outbox)
-                return told(self._client, self.uri, self.run_id, item, files)
+                    deliver(self._client, self.uri, self.outbox, PATIENCE_S)
+                began = time.monotonic()
+                answer = told(self._client, self.uri, self.run_id, item, files)
+                self._slow_until = _slow_until(began, files) if self.outbox is not None else 0.0
+                return answer
             except Exception as error:
                 self._failed(error)
         self._keep(item, files)
@@ -328,11 +335,21 @@ def _metrics_item(metrics: Mapping[str, float], step: int) -> Item:
     }
 
 
-def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox) -> int:
+def _slow_until(began: float, files: Path | None) -> float:
+    """Say until when nothing more is told to a store that took so long; 0 if it is not slow, files apart."""
+    now = time.monotonic()
+    return now + PAUSE_S if files is None and now - began > SLOW_S else 0.0
+
+
+def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox, patience_s: float = math.inf) -> int:
     """Tell the store what is in an outbox, in order; how much that was.
+
+    patience_s : for all of it, with a store that is slow; one that is not takes what time it takes.
 
     Raises
     ------
+    TimeoutError
+        If a store that is slow has not taken all by then.
     Exception
         What MLflow raised at the first item that it did not take and may take later; that one and the rest are kept.
     """
@@ -340,8 +357,9 @@ def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox) -> int:
         return 0
     from pipelines.tracking.delivery import is_pointless, told
 
+    ends = time.monotonic() + patience_s
     for kept, item in waiting:
-        found = kept / "files"
+        began, found = time.monotonic(), kept / "files"
         files = None if not found.is_dir() else next(found.iterdir()) if item.get("one") else found
         try:
             told(client, uri, outbox.run_id, item, files)
@@ -350,6 +368,8 @@ def deliver(client: mlflow.MlflowClient, uri: str, outbox: Outbox) -> int:
                 raise
             logger.warning("MLflow: a record of run %s is dropped (%s)", outbox.run_id, in_short(error))
         outbox.delivered(kept)
+        if _slow_until(began, files) and time.monotonic() > ends:
+            raise TimeoutError(f"it takes {time.monotonic() - began:.0f} s to answer")
     outbox.close()
     return len(waiting)
 
@@ -426,7 +446,11 @@ def catch_up(client: mlflow.MlflowClient, config: Config, own: str | None = None
         Whatever MLflow raises.
     """
     uri = store_of(config)
-    if count := sum(deliver(client, uri, each) for each in outboxes(config.home_path, uri)):
+    count = 0
+    with suppress(TimeoutError):  # the rest is for the next command
+        for each in outboxes(config.home_path, uri):
+            count += deliver(client, uri, each, PATIENCE_S)
+    if count:
         console.print(f"MLflow: delivered {count} records that earlier commands could not")
     known = client.get_experiment_by_name(config.tracking.experiment or config.name)
     running = [] if known is None else client.search_runs([known.experiment_id], "attributes.status = 'RUNNING'")

@@ -196,6 +196,34 @@ def test_who_posts_does_not_wait_for_a_slow_store(
     assert (poster.lost, run.lost, run.kept) == (0, 0, 0)
 
 
+def test_a_store_that_is_slow_is_told_little_and_the_next_command_delivers(
+    config: Config, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, calls = delivery.told, list[str]()
+
+    def slow(client: Any, uri: str, run_id: str, item: dict[str, Any], files: Path | None = None) -> str | None:
+        calls.append(item["kind"])
+        time.sleep(0.3)
+        return told(client, uri, run_id, item, files)
+
+    with open_run(config, "train", "run") as run:
+        monkeypatch.setattr("pipelines.tracking.run.SLOW_S", 0.2)
+        monkeypatch.setattr("pipelines.tracking.run.PATIENCE_S", 0.5)
+        monkeypatch.setattr(delivery, "told", slow)
+        for step in range(10):
+            run.log_metrics({"loss": float(step)}, step)
+        assert calls == ["metrics"], "the second waits, and the rest with it"
+    assert len(calls) < 5
+    assert "did not take" in capsys.readouterr().err
+    monkeypatch.setattr(delivery, "told", told)
+    with open_run(config, "evaluate", "next"):
+        pass
+    assert Tracker(run.uri, run.run_id).history("loss") == {step: float(step) for step in range(10)}
+    assert stored(run).info.status == "FINISHED"
+    assert run.outbox is not None
+    assert not run.outbox.folder.exists()
+
+
 def test_a_post_that_the_home_does_not_take_goes_to_the_store(
     config: Config, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
