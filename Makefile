@@ -37,8 +37,12 @@ quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, eva
 	$(BIN)/mind recommend $(CONF) --user 1 --user 7 --user 13 --top 12
 	@echo "The runs, side by side: $(BIN)/mind ui $(CONF), then open http://127.0.0.1:5000"
 
-test: lint ## Lint, then the unit and Ray tests (not slow, cluster or gpu)
-	$(BIN)/pytest
+# A process for each core, four at most: each has a Ray of its own, of 2 GB. A file stays in one process, as its tests
+# share what they have made; the order is that of tests/conftest.py.
+IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: lint ## Lint, then the unit and Ray tests on all cores (not slow, cluster or gpu)
+	$(BIN)/pytest $(IN_PARALLEL)
 
 faults: $(INSTALLED) ## Kill every stage at every moment, throw anything at the readers; writes docs/reliability.md (some hours, alone)
 	$(BIN)/pytest tests -m faults

@@ -28,6 +28,18 @@ tracking: {{system_metrics: false}}
 """
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In parallel, begin with the files that start Ray: they are the long ones, and one at the end has a core alone."""
+    if hasattr(config, "workerinput"):  # of pytest-xdist
+        items[:] = long_files_first(items)
+
+
+def long_files_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Put the files with a test of mark `ray` first; otherwise the order stays."""
+    long = {item.path for item in items if item.get_closest_marker("ray") is not None}
+    return sorted(items, key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
     """The smallest valid configuration file; its home lies beside it."""

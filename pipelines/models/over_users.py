@@ -64,7 +64,7 @@ def user_pass(
     size = slice_users or SLICE_USERS
     given = PassInput(files, columns, places, worker, folders, arguments, shared or {}, size)
     if fits_here(config, given.users, dataset.manifest.items):
-        yield PassHere(given, threads=min(config.train.workers, cores()))
+        yield PassHere(given, threads=cores())
         return
     from pipelines.models.users.on_ray import pass_on_ray  # imports Ray, which a few users do not need
 

@@ -48,6 +48,7 @@ from pipelines.storage.digests import key_digest
 from pipelines.storage.generations import current
 from pipelines.storage.home_files import exists, remove
 from pipelines.storage.tables import write_arrow, write_text
+from pipelines.tracking.store import imports_of
 
 UNCOUNTED = {name for section, name in UNHASHED if section == "data"}  # settings that change no file of the dataset
 
@@ -70,7 +71,7 @@ def preprocess(config: Config, source: Source | None = None) -> Dataset:
     with (
         claimed(config.dataset_path),
         workspace(config.dataset_path, source.key(config)) as work,
-        imported_beside("mlflow"),  # which the summary of the run needs
+        imported_beside(*imports_of(config.tracking.uri)),  # which the summary of the run needs
         ray_session(config.ray, home=config.home_path, inputs=[events]),
     ):
         if work.resumed:

@@ -58,6 +58,21 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://", "databricks"))
 
 
+def imports_of(tracking_uri: str | None) -> tuple[str, ...]:
+    """Name what a client of the store is going to import, for who has other work to do meanwhile.
+
+    MLflow imports what speaks to a database with the first question only: as much again as MLflow itself.
+
+    >>> imports_of("http://mlflow:5000")
+    ('mlflow',)
+    >>> imports_of("sqlite:////home/mlflow.db")
+    ('mlflow', 'mlflow.store.tracking.sqlalchemy_store')
+    """
+    given = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    of_databases = () if given is not None and is_server(given) else ("mlflow.store.tracking.sqlalchemy_store",)
+    return ("mlflow", *of_databases)
+
+
 def artifact_root(home: Path) -> Path:
     """Return the folder of plots, tables and models of runs that are kept in a database."""
     return home / "mlartifacts"

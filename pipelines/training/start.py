@@ -13,12 +13,11 @@ from pipelines.cluster.beside import imported_beside
 from pipelines.cluster.template import OF_TRAINING
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
+from pipelines.tracking.store import imports_of
 from pipelines.training.startup import Timeline
 
 if TYPE_CHECKING:
     from pipelines.training.train import TrainOutcome
-
-DRIVER_IMPORTS = ("torch", "mlflow")
 
 
 def train(config: Config) -> TrainOutcome:
@@ -36,7 +35,7 @@ def train(config: Config) -> TrainOutcome:
         from pipelines.training.train import train as fit
 
         return fit(config, timeline)
-    with imported_beside(*DRIVER_IMPORTS):
+    with imported_beside("torch", *imports_of(config.tracking.uri)):
         from pipelines.cluster.session import ray_session
 
         with ray_session(config.ray, workers=config.train.workers, home=config.home_path, preload=OF_TRAINING):

@@ -66,6 +66,12 @@ def test_pinned_tools_of_the_workflows_are_in_the_constraints() -> None:
             assert re.search(rf"^{re.escape(name)}", pinned, re.MULTILINE), name
 
 
+def test_the_workflow_runs_the_tests_as_make_test_does() -> None:
+    (parallel,) = re.findall(r"^IN_PARALLEL := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = [step.get("run", "").strip() for step in steps(ROOT / ".github/workflows/ci.yml")]
+    assert [command for command in commands if "pytest" in command] == [f".venv/bin/pytest {parallel}"]
+
+
 def test_forms_ask_for_what_the_contributors_need() -> None:
     bug = (ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text()
     assert "mind doctor" in bug

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +19,11 @@ from pipelines.storage.home_files import read_in_place
 
 
 class PassHere:
-    """One pass over all users, on as many threads as there would be actors of one; the bits are the same."""
+    """One pass over all users, by threads that take a slice each, as actors would; the bits are the same.
+
+    threads : that work at a time. Threads within an operation, on as small tensors as these, would mostly wait for
+    each other.
+    """
 
     def __init__(self, given: PassInput, threads: int) -> None:
         self.users = given.users
@@ -24,7 +31,8 @@ class PassHere:
         self._worker: Callable[[], UserWorker] = partial(
             given.worker, [Path(each) for each in given.folders], given.shared, **given.arguments
         )
-        self._threads, self._seconds = threads, 0.0
+        self._threads = max(1, min(threads, -(-self.users // given.slice_users)))
+        self._seconds = 0.0
 
     def blocks(self, description: str) -> Iterator[pa.Table]:
         """As `UserPass.blocks`."""
@@ -35,14 +43,34 @@ class PassHere:
         threads, started = torch.get_num_threads(), time.perf_counter()
         with progress(description, total=self.users) as advance:
             try:
-                worker = self._worker()
-                torch.set_num_threads(self._threads)
-                for rows in self._slices:
-                    yield worker(rows)
-                    advance(len(rows))
+                for rows, block in self._worked():
+                    yield block
+                    advance(rows)
             finally:
-                torch.set_num_threads(threads)
+                torch.set_num_threads(threads)  # a worker has one, and so would threads that begin after it
         self._seconds = time.perf_counter() - started
+
+    def _worked(self) -> Iterator[tuple[int, pa.Table]]:
+        """Yield the rows of each slice and what became of it, in order; a slice a thread is held, and one more."""
+        own = threading.local()
+
+        def work(rows: pa.Table) -> pa.Table:
+            if not hasattr(own, "worker"):
+                own.worker = self._worker()
+            return own.worker(rows)
+
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="users")
+        begun: deque[tuple[int, Future[pa.Table]]] = deque()
+        try:
+            for rows in self._slices:
+                begun.append((len(rows), pool.submit(work, rows)))
+                if len(begun) > self._threads:
+                    count, block = begun.popleft()
+                    yield count, block.result()
+            for count, block in begun:
+                yield count, block.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def stats(self) -> str:
         """Tell how long the finished pass took."""

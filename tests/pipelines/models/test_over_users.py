@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -210,7 +211,6 @@ def test_a_small_pass_starts_no_ray_and_leaves_the_threads_as_they_were(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.models.users.on_ray.ray_session", None)
-    monkeypatch.setattr("pipelines.models.over_users.cores", lambda: 2)
     inside: set[int] = set()
 
     def work(table: pa.Table) -> pa.Table:
@@ -221,10 +221,40 @@ def test_a_small_pass_starts_no_ray_and_leaves_the_threads_as_they_were(
     torch.set_num_threads(3)
     try:
         passed(config, Dataset.open(config.dataset_path), work)
-        assert inside == {min(2, config.train.workers)}
+        assert inside == {1}
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("engine", ["here"], indirect=True)
+def test_a_small_pass_works_on_a_slice_for_each_core_at_a_time_and_gives_them_in_order(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a first slice that ends only when the second has ended
+    monkeypatch.setattr("pipelines.models.over_users.cores", lambda: 2)
+    dataset, later = Dataset.open(config.dataset_path), threading.Event()
+    first = first_rows(dataset)["user"][0].as_py()
+
+    def work(table: pa.Table) -> pa.Table:
+        if table["user"][0].as_py() == first:
+            assert later.wait(30)
+        else:
+            later.set()
+        return table.select(["user", "items"])
+
+    assert pa.concat_tables(passed(config, dataset, work)).equals(first_rows(dataset))
+
+
+@pytest.mark.parametrize("engine", ["here"], indirect=True)
+def test_a_mistake_in_a_slice_ends_a_small_pass(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.models.over_users.cores", lambda: 2)
+
+    def work(table: pa.Table) -> pa.Table:
+        raise UserError("a mistake")
+
+    with pytest.raises(UserError, match="a mistake"):
+        passed(config, Dataset.open(config.dataset_path), work)
 
 
 def test_a_pass_is_done_here_only_where_nobody_asked_for_more(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
