@@ -5,6 +5,7 @@ An item is JSON: `kind`, and what that kind needs. Files that belong to it are g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,10 @@ MAX_METRICS = 1000  # these limits are MLflow's
 MAX_TAG_LENGTH = 8000
 MODEL_URI = "mind.model_uri"  # tag of a run: where its model lies in the store
 OF_THE_RUN = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.user")  # and its model's
+PASSING = re.compile(
+    r"read.?only|is full|No space|locked|deadlock|time.?out|connect|terminat|shut.?down|starting up|OperationalError",
+    re.IGNORECASE,
+)  # states of a database that end
 POINTLESS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE")
 
 
@@ -41,8 +46,12 @@ def told(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: 
 
 
 def is_pointless(error: Exception) -> bool:
-    """Say whether the store will never take what it has refused: its run is gone, say."""
-    return isinstance(error, MlflowException) and error.error_code in POINTLESS
+    """Say whether the store will never take what it has refused: its run is gone, say.
+
+    MLflow calls whatever its database says a bad request, what passes too.
+    """
+    refused = isinstance(error, MlflowException) and error.error_code in POINTLESS
+    return refused and PASSING.search(str(error)) is None
 
 
 def _metrics(client: mlflow.MlflowClient, uri: str, run_id: str, item: Item, files: Path | None) -> None:

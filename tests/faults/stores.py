@@ -189,7 +189,8 @@ class PostgresReadOnly(PostgresAway):
 
     def read_only(self, word: str) -> None:
         """Set it, and end the sessions that were begun before."""
-        with psycopg.connect(self.uri.replace("+psycopg", ""), autocommit=True) as database:
+        own = "-c default_transaction_read_only=off"  # else this session could not undo it
+        with psycopg.connect(self.uri.replace("+psycopg", ""), autocommit=True, options=own) as database:
             database.execute(f"ALTER DATABASE postgres SET default_transaction_read_only = {word}")
             others = "FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid()"
             database.execute(f"SELECT pg_terminate_backend(pid) {others}")

@@ -19,7 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import BAD_REQUEST as BAD
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 from mlflow.types import ColSpec, Schema
 
 from pipelines.config.load import load_config
@@ -151,6 +154,21 @@ def test_what_the_store_will_never_take_does_not_block_the_rest(config: Config, 
         pass
     assert stored(gone).info.status == "FINISHED"
     assert left(config) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "pointless"),
+    [
+        ("(psycopg.errors.ReadOnlySqlTransaction) cannot execute INSERT in a read-only transaction", BAD, False),
+        ("(raised as a result of autoflush)\n(sqlite3.OperationalError) database or disk is full", BAD, False),
+        ("(psycopg.errors.AdminShutdown) terminating connection due to administrator command", BAD, False),
+        ("(sqlite3.IntegrityError) NOT NULL constraint failed: metrics.key", BAD, True),
+        ("Run 'abc' not found", RESOURCE_DOES_NOT_EXIST, True),
+        ("a server error", INTERNAL_ERROR, False),
+    ],
+)
+def test_what_a_database_refuses_for_now_is_kept(said: str, code: int, pointless: bool) -> None:
+    assert delivery.is_pointless(MlflowException(said, error_code=code)) is pointless
 
 
 def test_a_home_that_takes_nothing_loses_it_and_goes_on(
