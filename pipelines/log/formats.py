@@ -209,11 +209,26 @@ def _hint(inside: Sequence[str]) -> str:
 def _parquet_blocks(fragment: Fragment, columns: list[str]) -> Iterator[Block]:
     with fragment.filesystem.open_input_file(fragment.path) as raw:
         file = pq.ParquetFile(raw)
-        groups = [file.metadata.row_group(number) for number in fragment.row_groups]
-        values = max((sum(g.column(n).num_values for g in groups) for n in range(file.metadata.num_columns)), default=0)
-        size = rows_at_once(sum(group.num_rows for group in groups), values, BLOCK_ROWS)
+        rows = sum(file.metadata.row_group(number).num_rows for number in fragment.row_groups)
+        size = rows_at_once(rows, _most_values(file, fragment.row_groups, columns), BLOCK_ROWS)
         for batch in file.iter_batches(size, row_groups=list(fragment.row_groups), columns=columns):
             yield Block(pa.Table.from_batches([batch]))
+
+
+def _most_values(file: pq.ParquetFile, row_groups: Sequence[int], columns: Sequence[str]) -> int:
+    """Count the values of that column of lists which has most; 0 without any.
+
+    A broken description of a column chunk ends the process where it is asked for, and is an error where it is read:
+    it is read first.
+    """
+    leaves = [(number, file.schema.column(number)) for number in range(file.metadata.num_columns)]
+    lists = [n for n, leaf in leaves if leaf.max_repetition_level > 0 and leaf.path.split(".")[0] in columns]
+    if not lists:
+        return 0
+    for group in row_groups:
+        next(file.iter_batches(1, row_groups=[group], columns=list(columns)), None)
+    groups = [file.metadata.row_group(number) for number in row_groups]
+    return max(sum(int(group.column(n).num_values) for group in groups) for n in lists)
 
 
 def _csv_blocks(fragment: Fragment, source: TableSource, columns: list[str]) -> Iterator[Block]:
