@@ -60,6 +60,7 @@ def add_namespace(folder: Path, node: str, address: str) -> None:
     name = namespace(folder, node)
     veth = f"{bridge(folder)}-{address.rpartition('.')[2]}"
     ip("netns", "add", name)
+    ip("link", "del", veth, check=False)  # of a node that had the address before: the kernel removes it in its own time
     ip("link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", name)
     ip("link", "set", veth, "master", bridge(folder), "up")
     ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
