@@ -44,6 +44,25 @@ def local_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...
     return tuple(sorted(value for value in found if len(value) >= MIN_LENGTH and not os.path.exists(value)))
 
 
+def refuse_files_with_secrets(files: Mapping[str, Path], known: tuple[str, ...]) -> None:
+    """See that no file that is sent as code holds a key or a token; settings are looked at line by line besides.
+
+    files : by their place in the package.  known : values of secrets, from `local_secrets`.
+
+    Raises
+    ------
+    UserError
+        Naming the file and its line, never the text.
+    """
+    for place, file in files.items():
+        text = file.read_text("utf-8", errors="ignore")
+        found = SECRET_VALUE.search(text)
+        start = found.start() if found else next((at for each in known if (at := text.find(each)) >= 0), None)
+        if start is not None:
+            line = text.count("\n", 0, start) + 1
+            raise UserError(f"{place}, line {line}: holds a secret, and every node would have it; {WHERE}")
+
+
 def refuse_secret(source: str, text: str, known: tuple[str, ...], name: str = "") -> None:
     """See that a text may be sent.
 

@@ -19,7 +19,7 @@ from typing import Any
 from jobs.client import ATTEMPT, COMMIT, CONF, STAGE, Submission
 from jobs.options import home_without_conf, loaded_config, require_campaign
 from jobs.package import code_files, conf_places
-from jobs.secrets import local_secrets, refuse_secret
+from jobs.secrets import local_secrets, refuse_files_with_secrets, refuse_secret
 from pipelines.cluster.nodes import DRIVER_CPUS
 from pipelines.config.home_location import home_folder
 from pipelines.config.load import parse_sets
@@ -94,6 +94,7 @@ def prepare(
     _refuse_secrets(words, env, metadata, asked, subject.confs, environment)
 
     files = code_files()
+    refuse_files_with_secrets(files, local_secrets(environment))
     places = conf_places(subject.confs, Path.cwd())
     files |= dict(zip(places, subject.confs, strict=True))
     words = list(words)

@@ -18,7 +18,7 @@ from pipelines.config.home_location import home_folder
 from pipelines.config.names import FeatureName, Kind, Name, home_place
 from pipelines.config.where import parse_where
 
-Cutoff = Annotated[int, Field(ge=1)]
+Cutoff = Annotated[int, Field(ge=1, le=100_000)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ShelfName = Literal["all", "again", "new"]  # mind_core.inference.Shelf, which brings torch
 Seed = Annotated[int, Field(ge=0, lt=SEED_END)]
@@ -213,10 +213,10 @@ class DataConfig(Section):
 
 
 class TrainConfig(Section):
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=100_000)
     min_workers: int | None = Field(None, ge=1)  # elastic: a run that loses nodes goes on with that many at least, and
     # takes new ones up to `workers`; batches are then cut and drawn otherwise. None: it waits for all of them
-    batch_size: int = Field(1024, ge=1)  # labels of a step, over all workers
+    batch_size: int = Field(1024, ge=1, le=2**24)  # labels of a step, over all workers
     epochs: int = Field(20, ge=1)
     labels_per_window: int | None = Field(None, ge=1)  # a sample is a window of a user's sequence, and so many of its
     # events are labels, drawn anew each epoch: what the user encoder reads once serves them all. None: one label each
@@ -246,7 +246,9 @@ class TrainConfig(Section):
     )  # that early stopping and the best checkpoint go by
     patience: int | None = Field(3, ge=1)  # validations without a better metric before the run stops; None: never
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
-    threads: int | None = Field(None, ge=1)  # per worker; None: cores / workers, 1 on a cluster, which gives it as many
+    threads: int | None = Field(
+        None, ge=1, le=4096
+    )  # per worker; None: cores / workers, 1 on a cluster, which gives it as many
     # CPUs
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
@@ -282,7 +284,7 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     cutoffs: list[Cutoff] = [10, 20, 50]  # the N of every metric@N
     seen: Literal["filter", "keep"] = "filter"  # items of the history in the candidate list
-    top_n: int = Field(20, ge=1)  # of mind recommend
+    top_n: int = Field(20, ge=1, le=100_000)  # of mind recommend
     again: Quota | None = None  # in place of top_n: so many items of the user's history. None: 0 if `new` is set
     new: Quota | None = None  # in place of top_n: so many items that the user never had. None: 0 if `again` is set
     category: FeatureName | None = None  # an item feature: what kinds of things lists hold is told by it. None: the

@@ -28,6 +28,7 @@ class Outcome:
     differs: list[str] = field(default_factory=list)  # names of what is not as in the undisturbed run
     left: list[str] = field(default_factory=list)
     said: str = ""  # the last line of the disturbed command
+    struck: bool = True  # False: the command ended before anything was broken
 
 
 class Undisturbed:
@@ -186,7 +187,8 @@ def disturb(undisturbed: Undisturbed, name: str, fault: Fault, moment: int, fold
             assert again.finish() == 0, f"{first.said()}\n---\n{again.said()}"
             repeated = again.seconds
         found = fault.look(scene)
-        outcome = scene.outcome(fault.name, when, f"exit {code}" if struck else f"was faster: exit {code}", repeated)
+        outcome = scene.outcome(fault.name, when, f"exit {code}", repeated)
+        outcome.struck = struck
         outcome.left += found
         return outcome
     finally:

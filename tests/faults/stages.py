@@ -121,7 +121,8 @@ def _all(home: Path, out: Path) -> Made:
 STAGES = (
     Stage("preprocess", ("preprocess", "CONF"), (), ("Reading the log", "Sorting by user", "Writing sequences"),
           ("Clean", "Sort", "Writ", "MapBatches"), _dataset),
-    Stage("train", ("train", "CONF"), ("datasets",), ("Training ...", "  step "), ("RayTrainWorker",), _model),
+    Stage("train", ("train", "CONF"), ("datasets",), ("Starting workers", "  step ", "epoch 6.0"),
+          ("RayTrainWorker",), _model),
     Stage("evaluate", ("evaluate", "CONF"), ("datasets", "models", "runs"),
           ("Fitting the baselines", "Ranking test users"), ("MapWorker",), _evaluation),
     Stage("recommend", ("recommend", "CONF", "--all", "--out", "OUT"), ("datasets", "models", "runs"),

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.secrets import is_secret_name, local_secrets, refuse_secret
+from jobs.package import code_files
+from jobs.secrets import is_secret_name, local_secrets, refuse_files_with_secrets, refuse_secret
 from pipelines.errors import UserError
 
 
@@ -67,3 +68,16 @@ def test_local_secrets_are_the_values_under_secret_names_and_the_token_of_a_file
     found = local_secrets({**environment, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
     assert {"token-of-a-file", "token-of-a-variable"} <= set(found)
     assert not {"x", "s3://b/home", str(tmp_path), str(tmp_path / "token")} & set(found)
+
+
+@pytest.mark.parametrize("line", ["KEY = 'AKIA" + "A" * 16 + "'", "token: own-secret-value"])
+def test_a_secret_in_a_file_that_is_sent_is_refused_by_file_and_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mind").mkdir()
+    (tmp_path / "mind" / "notes.py").write_bytes(b"\xff\xfe\n# fine\n" + line.encode() + b"\n")
+    with pytest.raises(UserError, match=r"^mind/notes\.py, line 3: holds a secret") as refused:
+        refuse_files_with_secrets(code_files(tmp_path), ("own-secret-value",))
+    assert line not in str(refused.value)
+
+
+def test_the_code_itself_may_be_sent() -> None:
+    refuse_files_with_secrets(code_files(), ())

@@ -109,6 +109,8 @@ def test_trials_are_the_base_but_for_where_they_run(file: Path) -> None:
         ({"stopping": {"method": "hyperband"}}, "stopping.method='hyperband': must be 'asha', 'median' or 'none'"),
         ({"resources": {"cpus": 0}}, "resources.cpus=0: must be > 0"),
         ({"campaign": "a/b"}, "campaign='a/b': must be at most 100 letters, digits"),
+        ({"campaign": "."}, "campaign='.': must be"),
+        ({"campaign": ".."}, "campaign='..': must be"),
         ({"base": None}, "base: must be given"),
         ({"space": None}, "space: must be given"),
         ({"settings": {"train": {"epoch": 3}}}, "settings: train.epoch: unknown key, did you mean train.epochs?"),
