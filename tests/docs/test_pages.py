@@ -84,6 +84,15 @@ def test_what_a_page_fetches_from_elsewhere_is_found() -> None:
     assert found == ["https://a/x.js", "//c/y.png", "https://d/z.css", "https://g/h.css", "https://i/j.png"]
 
 
+def test_a_machine_without_mkdocs_can_collect_these_tests() -> None:
+    """`make test` on a fresh machine comes before `make docs`."""
+    rooms = [f"tests.docs.{file.stem}" for file in sorted((ROOT / "tests/docs").glob("test_*.py"))]
+    lacking = "import sys, importlib; sys.modules |= dict.fromkeys(('griffe', 'mkdocs', 'mkdocstrings'))"
+    command = [sys.executable, "-c", f"{lacking}; [importlib.import_module(name) for name in {rooms}]"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @mkdocs
 def test_a_page_that_the_navigation_does_not_name_is_shown_all_the_same() -> None:
     from docs.hooks.site import unplaced
