@@ -15,16 +15,18 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || { \
 	$(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU)/torch/", timeout=10)' 2>/dev/null && echo $(TORCH_CPU); })
 
-.PHONY: help quickstart test faults lint docs docs-serve wheel format bench bench-quality bench-ablation bench-train bench-preprocess bench-serve bench-gpu bench-plan bench-tune bench-retrieve bench-start testbed-up testbed-down clean
+.PHONY: help quickstart test faults lint docs docs-serve fresh wheel format bench bench-quality bench-ablation bench-train bench-preprocess bench-serve bench-gpu bench-plan bench-tune bench-retrieve bench-start testbed-up testbed-down clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-12s %s\n' "$$name" "$$text"; done
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
-# torch goes first and alone, so that no other requirement can pull a different build of it.
+# An attempt where python3-venv lacked leaves an environment without pip: it is made anew. torch goes first and alone, so
+# that no other requirement can pull a different build of it.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mind needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version &>/dev/null || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some minutes the first time, PyTorch is large"
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX:%=--extra-index-url %) "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve,onnx]'
 	@touch $@
@@ -35,7 +37,7 @@ quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, eva
 	$(BIN)/mind train $(CONF)
 	$(BIN)/mind evaluate $(CONF) --against youtube_dnn
 	$(BIN)/mind recommend $(CONF) --user 1 --user 7 --user 13 --top 12
-	@echo "The runs, side by side: $(BIN)/mind ui $(CONF), then open http://127.0.0.1:5000"
+	@echo "The runs, side by side: $(BIN)/mind ui $(CONF) prints an address to open"
 
 # A process for each core, four at most: each has a Ray of its own, of 2 GB. A file stays in one process, as its tests
 # share what they have made; the order is that of tests/conftest.py.
@@ -64,6 +66,11 @@ docs: $(DOCS) ## The documentation's site into site/: strict, every link and anc
 
 docs-serve: $(DOCS) ## The same on http://127.0.0.1:8000, built anew as you write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+# In a folder of its own, with nothing of this environment: no other target comes first.
+FRESH ?= $(or $(TMPDIR),/tmp)/mind-fresh
+fresh: ## A machine with only Python, git and make, in a folder: README and tutorials as typed (root, debootstrap; some hours)
+	tests/docs/fresh_root.sh $(FRESH)
 
 wheel: $(INSTALLED) ## The wheel and the sdist into dist/
 	$(BIN)/python -m build --outdir dist

@@ -45,6 +45,7 @@ from pipelines.storage.generations import current
 from pipelines.storage.home_files import exists, fetch, listed
 from pipelines.storage.publish import Mark
 from pipelines.storage.tables import read_arrow, read_table
+from pipelines.words import counted
 
 SCHEMA_VERSION = 2
 READING = 4  # of the rules by which a log and its tables are read: what is missing, what breaks ties, which row counts
@@ -144,9 +145,9 @@ def described_data(manifest: Manifest) -> str:
         source = "package://" + source.rpartition("/site-packages/")[2]
     test = manifest.splits.get("test", NOTHING)
     protocol = manifest.config.get("split", {}).get("protocol", "leave_one_out").replace("_", " ")
-    return (f"Dataset {manifest.name}: {manifest.events:,} events of {manifest.users:,} users and {manifest.items:,} "
-            f"items, from {redact(source)}; split {protocol}, {test.targets:,} test targets "
-            f"(fingerprint {manifest.fingerprint[:12]}).")  # fmt: skip
+    return (f"Dataset {manifest.name}: {counted(manifest.events, 'event')} of {counted(manifest.users, 'user')} and "
+            f"{counted(manifest.items, 'item')}, from {redact(source)}; split {protocol}, "
+            f"{counted(test.targets, 'test target')} (fingerprint {manifest.fingerprint[:12]}).")  # fmt: skip
 
 
 @dataclass(frozen=True)

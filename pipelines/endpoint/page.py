@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.endpoint.follow import Current
 from pipelines.endpoint.schema import MISTAKES, answer_schema, example, request_schema
+from pipelines.words import counted
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
@@ -43,7 +44,8 @@ def page(current: Current) -> str:
     curl = f"curl -s localhost:8000/recommend -d '{json.dumps(example(answerer), ensure_ascii=False)}'"
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>mind serve</title><style>{STYLE}</style>
 <h1>mind serve</h1>
-<p>Model <b>{escape(card.name)}</b>{version}: {len(answerer.ids):,} items, {card.config.interests} interests.
+<p>Model <b>{escape(card.name)}</b>{version}: {counted(len(answerer.ids), "item")},
+{counted(card.config.interests, "interest")}.
 <span class="muted">Also: <a href="health">/health</a>, <a href="ready">/ready</a>, <a href="metrics">/metrics</a>,
 <a href="openapi.json">/openapi.json</a></span></p>
 <h2>POST /recommend</h2>

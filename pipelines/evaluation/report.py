@@ -20,6 +20,7 @@ from pipelines.evaluation.interests import InterestReport, interest_report
 from pipelines.evaluation.lists import Categories, ListReport, list_report
 from pipelines.evaluation.ranking import Bools, Int8s, Ints, ModelRanking, Ranking
 from pipelines.evaluation.variety import PriceReport
+from pipelines.words import counted
 
 HISTORY_BANDS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
 POPULARITY_BANDS = ("head", "mid", "tail", "cold 1-4", "cold 0")
@@ -139,7 +140,8 @@ class Report:
     def protocol(self) -> str:
         """In one line."""
         seen = "filtered" if self.seen == "filter" else "kept"
-        return f"full ranking of {self.catalogue:,} items, seen items {seen}, {self.split} split, {self.users:,} users"
+        catalogue, users = counted(self.catalogue, "item"), counted(self.users, "user")
+        return f"full ranking of {catalogue}, seen items {seen}, {self.split} split, {users}"
 
 
 def mean(values: Floats | Ints) -> float:

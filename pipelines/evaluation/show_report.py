@@ -13,6 +13,7 @@ from pipelines.evaluation.report import Band, Difference, ModelReport, Report
 from pipelines.evaluation.variety import PriceReport
 from pipelines.models.doubts import below_popularity, never_asked
 from pipelines.progress import output
+from pipelines.words import counted
 
 GROUPS = ("all", "again", "new")
 SHELVES = ("new", "again")
@@ -27,8 +28,9 @@ def show_report(report: Report, folder: Path) -> None:
     output.print("", _overall(report), "", sep="\n")
     if report.groups:
         again, new = report.groups["again"], report.groups["new"]
-        _say(f"again: the {again.targets:,} targets that are in their user's history ({again.users:,} users); new: the "
-             f"other {new.targets:,} ({new.users:,} users). All columns look at the same list.")  # fmt: skip
+        _say(f"again: the {again.targets:,} targets that are in their user's history ({counted(again.users, 'user')}); "
+             f"new: the other {new.targets:,} ({counted(new.users, 'user')}). "
+             "All columns look at the same list.")  # fmt: skip
         output.print("", _shelves(report), "", sep="\n")
         _say("A shelf is a list of its own: ranked among the items outside the history, or among those in it.")
     output.print("", _differences(report), "", sep="\n")
@@ -50,7 +52,7 @@ def show_report(report: Report, folder: Path) -> None:
             _say(line)
     if report.seen_targets:
         _say(f"{report.seen_targets:,} targets were already in the history and are not asked for "
-             f"({report.users_left_out:,} users had no other)")  # fmt: skip
+             f"({counted(report.users_left_out, 'user')} had no other)")  # fmt: skip
     output.print(f"Report: {shown(folder)} (report.json, users.parquet, figures)", soft_wrap=True)
 
 
@@ -65,9 +67,9 @@ def interest_lines(model: ModelReport) -> list[str]:
     ]
     if (found := model.interests) is not None:
         lines.append(
-            f"On {found.users:,} users with several interests: cosine {figure(found.cosine)}, lists of {found.depth} "
-            f"share {found.overlap:.0%} of their items, recall {figure(found.recall)} together and "
-            f"{figure(found.best_interest_recall)} by the best one alone"
+            f"On {counted(found.users, 'user')} with several interests: cosine {figure(found.cosine)}, "
+            f"lists of {found.depth} share {found.overlap:.0%} of their items, recall {figure(found.recall)} together "
+            f"and {figure(found.best_interest_recall)} by the best one alone"
         )
         moved = {"whose history fits the window": found.moved_shorter, "whose window slides": found.moved_longer}
         told = [f"{share:.1%} for users {who}" for who, share in moved.items() if share is not None]
@@ -83,7 +85,7 @@ def doubt_lines(report: Report) -> list[str]:
     popularity = next((each for each in report.models[1:] if each.name == "popularity"), None)
     if popularity is not None and model.name != popularity.name:
         found, simple = (each.metrics[report.metric] for each in (model, popularity))
-        lines.append(below_popularity(found, simple, report.metric, f"{report.users:,} {report.split} users"))
+        lines.append(below_popularity(found, simple, report.metric, f"{counted(report.users, f'{report.split} user')}"))
     return [f"[yellow]Look again:[/yellow] {line}" for line in lines if line is not None]
 
 
@@ -204,8 +206,8 @@ def _variety(price: PriceReport) -> Table:
 def variety_lines(price: PriceReport) -> list[str]:
     """Say what the columns of `_variety` are."""
     return [
-        f"What varied lists cost, on {price.users:,} users, lists of {price.n}; categories: {price.category}. To "
-        "choose one: lists.policy and lists.diversity (λ), docs/lists.md",
+        f"What varied lists cost, on {counted(price.users, 'user')}, lists of {price.n}; categories: {price.category}. "
+        "To choose one: lists.policy and lists.diversity (λ), docs/lists.md",
         "pairs differ: share of a list's pairs from two categories; distance: 1 - cosine of a pair's item vectors; "
         "across: the same of pairs that two interests found; interests: how many found items of a list",
     ]

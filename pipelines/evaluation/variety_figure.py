@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from pipelines.evaluation.figures import COLOURS
 from pipelines.evaluation.variety import PriceReport, PriceRow
+from pipelines.words import counted
 
 MARKS = {"best": ("o", COLOURS[0]), "quota": ("s", COLOURS[2]), "round_robin": ("^", COLOURS[3])}
 GREEDY = COLOURS[1]
@@ -25,7 +26,7 @@ def variety_figure(price: PriceReport, model: str) -> Figure:
     right.set_xlabel("items that are in any list, % of the catalogue", fontsize=9)
     right.set_ylabel(f"ndcg@{price.n}", fontsize=9)
     left.legend(frameon=False, fontsize=9, loc="best")
-    title = f"{model}: what varied lists cost ({price.users:,} users, lists of {price.n})\n"
+    title = f"{model}: what varied lists cost ({counted(price.users, 'user')}, lists of {price.n})\n"
     figure.suptitle(title, fontsize=9, color="#555555")
     return figure
 

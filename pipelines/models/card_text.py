@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.models.artifact import ModelCard
+from pipelines.words import counted
 
 HEADLINES = ("hit_rate", "recall", "ndcg", "mrr")
 
@@ -40,10 +41,11 @@ def card_text(
     config = card.config
     features = [*(f"item {info.name} ({info.kind})" for info in card.item_features),
                 *(f"user {info.name} ({info.kind})" for info in card.profile_features)]  # fmt: skip
+    vectors = "One vector" if config.interests == 1 else f"Up to {counted(config.interests, 'vector')}"
     what = {
         "popularity": "Lists what most users had: the rule that a model has to beat.",
         "mean_pooling": "One vector a user, the mean of the behaviours (YouTube DNN).",
-    }.get(config.encoder, f"Up to {config.interests} vectors a user, by capsule routing (MIND, arXiv 1904.08030).")
+    }.get(config.encoder, f"{vectors} a user, by capsule routing (MIND, arXiv 1904.08030).")
     lines = [
         f"# {card.name}",
         f"{what} {config.dim} dimensions, the newest {config.max_history} behaviours of a user, preset {card.preset}.",

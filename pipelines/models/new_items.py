@@ -26,6 +26,7 @@ from pipelines.dataset.vocabulary import encode_columns
 from pipelines.errors import UserError
 from pipelines.models.artifact import SavedModel
 from pipelines.storage.digests import joint_digest, table_digest
+from pipelines.words import counted
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ class NewItems:
 
     def summary(self) -> list[str]:
         """Tell in lines what became of the rows."""
-        lines = [f"{len(self):,} new items have vectors, made of their features"]
+        lines = [f"{counted(len(self), 'new item has a vector', 'new items have vectors')}, made of features"]
         if self.there:
-            lines.append(f"{self.there:,} rows are items that the model has: they keep their vectors")
+            there = counted(self.there, "row is an item", "rows are items")
+            lines.append(f"{there} that the model has: their vectors stay")
         if len(self.unknown):
             lines.append(_left_out(self.unknown))
         return lines

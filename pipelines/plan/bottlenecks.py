@@ -11,6 +11,7 @@ from pipelines.plan.memory import RANKED, TRAIN_SPLIT, training_worker
 from pipelines.plan.plan import Plan, Process, Stage
 from pipelines.plan.training import compute_seconds, network_seconds
 from pipelines.plan.workload import Workload
+from pipelines.words import counted
 
 LONG_S = 24 * 3600  # a stage beyond that is a bottleneck
 NOT_BUILT = "(not built)"
@@ -115,7 +116,9 @@ def _workers_for_a_day(plan: Plan) -> str:
             grown, plan.machine, plan.workers_a_node
         )
         if train.epochs_in_all * grown.steps * step < LONG_S:
-            return f"{grown.workers:,} workers with {factor} times the batch train in a day, validations left out"
+            return (
+                f"{counted(grown.workers, 'worker')} with {factor} times the batch train in a day, validations left out"
+            )
     return "no number of such workers trains in a day: the exchange grows with them"
 
 

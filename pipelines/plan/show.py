@@ -12,6 +12,7 @@ from pipelines.plan.machine import Machine, described
 from pipelines.plan.memory import Parts
 from pipelines.plan.plan import DRIVERS, EPOCH, Plan
 from pipelines.progress import output
+from pipelines.words import counted
 
 SMALL = 0.01  # parts below a hundredth of their sum are left out
 SECONDS = ("start", "compute", "network", "disk", "driver", "reports", "validation")
@@ -43,9 +44,8 @@ def _nodes(plan: Plan) -> Table:
     table = _table(title, "nodes", "number", "")
     of = f"{machine.cores:g} cores, {show_bytes(machine.memory)}, {machine.network / 1e9:g} Gbit/s"
     table.add_row("workers", f"{plan.nodes:,}", of)
-    table.add_row(
-        "", "", f"{workload.workers:,} workers of {plan.threads} threads, up to {plan.workers_a_node} on a node"
-    )
+    workers = f"{counted(workload.workers, 'worker')} of {counted(plan.threads, 'thread')}"
+    table.add_row("", "", f"{workers}, up to {plan.workers_a_node} on a node")
     drivers = max(plan.process(name).bytes for name in DRIVERS)
     table.add_row("head, for the drivers", "1", f"at least {show_bytes(drivers)}")
     return table
@@ -105,9 +105,8 @@ def _time(plan: Plan) -> Table:
             table.add_row(kind, *cells)
     table.add_row("[bold]in all[/bold]", *(show_seconds(stage.total) for stage in plan.stages))
     rate, epochs = workload.samples / plan.stage(EPOCH).total, workload.config.train.epochs_in_all
-    table.caption = (
-        f"{epochs} epochs of {show_count(workload.samples)} samples, {workload.steps:,} steps; {rate:,.0f} samples/s"
-    )
+    passes = f"{counted(epochs, 'epoch')} of {show_count(workload.samples)} samples"
+    table.caption = f"{passes}, {counted(workload.steps, 'step')}; {rate:,.0f} samples/s"
     return table
 
 

@@ -13,6 +13,7 @@ from pipelines.quality.report import Quality
 from pipelines.storage.home_files import exists, fetch
 from pipelines.tracking.notes import note
 from pipelines.tracking.run import open_run
+from pipelines.words import counted
 
 
 def print_summary(dataset: Dataset, console: Console | None = None) -> None:
@@ -48,7 +49,8 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
         for side, infos in (("item", manifest.item_features), ("profile", manifest.profile_features))
         for info in infos
     )
-    console.print(f"{manifest.users:,} users, {manifest.items:,} items{'; features: ' + features if features else ''}")
+    known = f"; features: {features}" if features else ""
+    console.print(f"{counted(manifest.users, 'user')}, {counted(manifest.items, 'item')}{known}")
     console.print(f"written to {dataset}", soft_wrap=True)
     quality = Quality.read(dataset.layout)
     if quality is None:
@@ -61,7 +63,7 @@ def print_summary(dataset: Dataset, console: Console | None = None) -> None:
 def _found(dataset: Dataset) -> list[str]:
     """Say how much of the log was kept, and what is odd about it."""
     manifest, quality = dataset.manifest, Quality.read(dataset.layout)
-    lines = [f"{manifest.rows_read:,} rows read, {manifest.events:,} kept."]
+    lines = [f"{counted(manifest.rows_read, 'row')} read, {manifest.events:,} kept."]
     lines += [f"Set aside: {count:,}, {reason}." for reason, count in sorted(manifest.set_aside.items())]
     return lines + [f"{check.level}: {check.name}: {check.found}" for check in (quality.warnings if quality else [])]
 

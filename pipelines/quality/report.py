@@ -23,6 +23,7 @@ from pipelines.log.normalise import MALFORMED
 from pipelines.quality.drift import Check, drift, level, octaves
 from pipelines.quality.part_stats import Stats, bin_width, tick
 from pipelines.storage.home_files import fetch
+from pipelines.words import counted
 
 SCHEMA_VERSION = 1
 WORDS = {"ok": "OK", "info": "BY DESIGN", "watch": "WARN", "alarm": "ALARM"}  # of levels
@@ -249,7 +250,7 @@ def _split_checks(manifest: Manifest, time: Stats) -> Iterator[Check]:
             "leave_one_out": "No user has three events, the least that it takes.",
             "temporal": f"The log runs from {span}; validation_from is {split.get('validation_from')}, test_from "
             f"{split.get('test_from')}.",
-            "user_holdout": f"Of {manifest.users:,} users none was drawn, or none has an event to be found.",
+            "user_holdout": f"Of {counted(manifest.users, 'user')} none was drawn, or none has an event to be found.",
         }[split["protocol"]]
         yield Check(f"Users of the {name} split", f"none: {note}", "alarm", value=0)
 
@@ -271,7 +272,7 @@ def _note_checks(notes: Sequence[Note]) -> Iterator[Check]:
 def _leak_checks(stats: Stats, test_items: dict[str, int], protocol: str) -> Iterator[Check]:
     """Rules that every split keeps, then what the protocol gives away."""
     for rule, users in stats["leaks"].items():
-        found = f"broken for {users:,} users" if users else "holds"
+        found = f"broken for {counted(users, 'user')}" if users else "holds"
         yield Check(f"No {rule}", found, "alarm" if users else "ok", value=users or None)
     yield _later_than_test(stats, protocol)
     split = stats["split"]

@@ -51,6 +51,7 @@ from pipelines.storage.tables import write_text
 from pipelines.tracking.notes import note
 from pipelines.tracking.run import known_run, open_run
 from pipelines.tracking.versions import versions
+from pipelines.words import counted
 
 FORMAT_VERSION = 3
 MARK = "export.json"
@@ -162,7 +163,8 @@ def _make_and_record(
         made = _make(config, dataset, source, card, target, latest, new)
         run.log_metrics({"export/items": made.items} | {f"export/{k}": v for k, v in asdict(made.counts).items()}, 0)
         run.log_dataset(config.name, made.fingerprint, made.dataset, "export")
-        found = [f"{made.items:,} items and {made.counts.users:,} users with {made.counts.interests:,} interests."]
+        users = f"{counted(made.counts.users, 'user')} with {counted(made.counts.interests, 'interest')}"
+        found = [f"{counted(made.items, 'item')} and {users}."]
         run.describe(note(f"Vectors and lists of {card.name} for a serving system.", described_data(dataset.manifest),
                           [*found, f"They lie in {shown(target)}."]))  # fmt: skip
         run.log_tags({"mind.model": str(source), "mind.export": shown(target)})

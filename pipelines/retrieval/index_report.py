@@ -25,6 +25,7 @@ from mind_core.search import Catalogue, search
 from mind_core.special_rows import FIRST_ITEM
 from pipelines.progress import output
 from pipelines.retrieval.index import IndexKind, ItemIndex
+from pipelines.words import counted
 
 SAMPLED_USERS = 1000
 SECONDS = 2.0  # that a figure is measured for, at most, once it has been measured
@@ -77,7 +78,7 @@ class IndexReport:
         name = self.knob or "setting"
         output.print(
             f"Index {self.kind}: {self.items:,} items of {self.dim}, built in {self.build_seconds:.1f} s, "
-            f"{self.bytes / 1e6:,.1f} MB; {self.users:,} users, {self.threads} threads",
+            f"{self.bytes / 1e6:,.1f} MB; {counted(self.users, 'user')}, {counted(self.threads, 'thread')}",
             soft_wrap=True,
         )
         table = Table(name, f"recall@{self.n}", "users/s", "one user, ms", "times exact")

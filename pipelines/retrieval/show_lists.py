@@ -15,6 +15,7 @@ from mind_core.special_rows import UNKNOWN
 from pipelines.log.ids import as_array
 from pipelines.models.artifact import SavedModel
 from pipelines.progress import WIDE, output
+from pipelines.words import counted
 
 RECENT = 5  # behaviours printed
 LEADING = 4  # behaviours that head an interest
@@ -49,7 +50,9 @@ def show_lists(
     for user, (name, held_out) in enumerate(zip(users, targets, strict=True)):
         history = sequences.items[sequences.offsets[user] : sequences.offsets[user + 1]].tolist()
         lately = ", lately " + ", ".join(names[item] for item in reversed(history[-RECENT:])) if history else ""
-        output.print(f"\n[bold]User {escape(name)}[/bold]: {len(history):,} behaviours{lately}", highlight=False)
+        output.print(
+            f"\n[bold]User {escape(name)}[/bold]: {counted(len(history), 'behaviour')}{lately}", highlight=False
+        )
         mine = [row for row in rows if row["user"] == user]
         headings = _headings(model, sequences, user, names)
         for shelf, theirs in _shelves(mine, shelves):

@@ -39,6 +39,7 @@ from pipelines.models.find import find_model
 from pipelines.progress import console, output
 from pipelines.retrieval.export_files import write_items
 from pipelines.storage.publish import Mark, published
+from pipelines.words import counted
 
 MARK = Mark("towers.json")
 USERS = 1_000  # real ones, that both graphs are called with
@@ -238,4 +239,6 @@ def _print(differences: Mapping[str, Mapping[str, float]], users: int, target: P
     for name, each in differences.items():
         table.add_row(name, f"{each['interests']:.1e}", f"{each['memory']:.1e}", f"{each['lists']:.1%}")
     output.print(table)
-    console.print(f"against the model, on {users:,} users of the test split; the largest difference of a number")
+    console.print(
+        f"against the model, on {counted(users, 'user')} of the test split; the largest difference of a number"
+    )

@@ -13,6 +13,7 @@ from pipelines.errors import UserError
 from pipelines.tracking.store import artifact_root, database_of, is_file, is_server
 
 HOST = "127.0.0.1"
+OLD_WSGI = "ignore:starlette.middleware.wsgi is deprecated"
 APP = "mind"  # pipelines.tracking.dashboard_pages
 PAGE = "/#/experiments?workflowType=machine_learning"  # else MLflow opens its pages of agents and prompts
 
@@ -42,6 +43,8 @@ def serve(uri: str, home: Path, port: int) -> None:
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: `ps` would show a database's password
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(home).as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # six processes for jobs that mind does not have
+        # of MLflow's own import, which nobody here can mend; a user's filters come later and win
+        "PYTHONWARNINGS": ",".join(filter(None, [OLD_WSGI, os.environ.get("PYTHONWARNINGS")])),
         # the server starts uvicorn by its name
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }

@@ -11,6 +11,7 @@ from mind_core.diagnostics import all_finite
 from mind_core.distributed import sum_over_ranks
 from mind_core.training import Trainer
 from pipelines.errors import CALMER, DivergedError
+from pipelines.words import counted
 
 FOUND_BY_CHANCE = 8.0  # users of a validation for whom chance finds an item: with fewer, it says nothing
 BELOW = 0.25  # of chance: where it finds 8, one or none comes of chance in 3 of 1,000 validations
@@ -97,5 +98,5 @@ def require_above_chance(metrics: Mapping[str, float], cutoff: int, users: int, 
     if users * chance >= FOUND_BY_CHANCE and found < BELOW * chance:
         raise DivergedError(
             f"the validation is below chance: hit_rate@{cutoff} is {found:.4f}, drawn lists have {chance:.4f} "
-            f"({users:,} users, {items:,} items); {CALMER}"
+            f"({counted(users, 'user')}, {counted(items, 'item')}); {CALMER}"
         )

@@ -47,6 +47,7 @@ from pipelines.training.snapshot import mend_record
 from pipelines.training.startup import Timeline
 from pipelines.training.step_profile import phases, profile_columns, profile_figure, profile_table
 from pipelines.training.worker import train_loop
+from pipelines.words import counted
 
 OF_THE_RUN = ("profile/", "startup/")  # metrics that say nothing of the best model
 Reports = list[dict[str, float]]
@@ -97,7 +98,7 @@ def fit(config: Config, dataset: Dataset, state: RunState, tracker: Tracker, tim
         model = judged
         if config.train.refit:
             epochs = max(1, round(metrics["epoch"]))
-            console.print(f"Once more, on the validation split too: {epochs} epochs")
+            console.print(f"Once more, on the validation split too: {counted(epochs, 'epoch')}")
             again = _Training(refit_config(config, epochs), folder / "refit", "refit")
             model, _, _ = _run(again, dataset, state, tracker, timeline)
             metrics["refit/epochs"] = float(epochs)

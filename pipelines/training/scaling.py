@@ -12,6 +12,7 @@ from pipelines.cluster.address import cluster_address, cores
 from pipelines.cluster.nodes import driver_note
 from pipelines.config.schema import Config
 from pipelines.errors import UserError
+from pipelines.words import counted
 
 ELASTIC_WAIT_S = "20"  # for as many workers as there were before going on with fewer; Ray's own 60 s: for all there is
 
@@ -72,9 +73,10 @@ def scaling_of(config: Config, resources: Mapping[str, float]) -> Scaling:
     grows = "" if not joined else "; if it gets nodes as they are asked for: --set ray.autoscaling=true"
     if need > cpus:
         each = f" of {threads} threads" if need > workers else ""
-        raise UserError(f"train.workers={workers}{each}: the cluster has {cpus} CPUs{driver_note()}; use at most "
-                        f"{cpus * workers // need} workers{grows}")  # fmt: skip
+        raise UserError(f"train.workers={workers}{each}: the cluster has {counted(cpus, 'CPU')}{driver_note()}; "
+                        f"use at most {counted(cpus * workers // need, 'worker')}{grows}")  # fmt: skip
     use_gpu = gpus >= workers if train.use_gpu is None else train.use_gpu
     if use_gpu and gpus < workers:
-        raise UserError(f"train.use_gpu=true: {workers} workers need as many GPUs, the cluster has {gpus}{grows}")
+        needed = f"{counted(workers, 'worker needs', 'workers need')} as many GPUs"
+        raise UserError(f"train.use_gpu=true: {needed}, the cluster has {gpus}{grows}")
     return Scaling(cpus, threads, use_gpu, joined)

@@ -41,9 +41,10 @@ from pipelines.training.doubts import SAMPLED_USERS, doubts
 from pipelines.training.fit import fit
 from pipelines.training.loop import validation_metrics
 from pipelines.training.startup import Timeline
+from pipelines.words import counted
 
 METRICS = ("hit_rate", "recall", "ndcg", "mrr")
-REFITTED = "Trained once more on the validation split too, {:.0f} epochs: what is published."
+REFITTED = "Trained once more on the validation split too, {}: what is published."
 SERVING = Path(__file__).parents[1] / "models" / "serving.py"
 
 
@@ -131,7 +132,9 @@ def _found(config: Config, metrics: Mapping[str, float]) -> list[str]:
         return ["Trained on the validation split too, so not validated."]
     when = f" at step {metrics['step']:,.0f}, epoch {metrics['epoch']:.1f}" if "epoch" in metrics else ""
     found = [f"Best validation: {metric} {metrics[f'validation/{metric}']:.4f}{when}."]
-    return found + ([REFITTED.format(metrics["refit/epochs"])] if "refit/epochs" in metrics else [])
+    if "refit/epochs" in metrics:
+        found.append(REFITTED.format(counted(int(metrics["refit/epochs"]), "epoch")))
+    return found
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
@@ -224,7 +227,7 @@ def _print_summary(config: Config, outcome: TrainOutcome, seconds: float) -> Non
             table.add_row(str(n), *(f"{outcome.metrics[f'validation/{metric}@{n}']:.4f}" for metric in METRICS))
         output.print(table)
     if (epochs := outcome.metrics.get("refit/epochs")) is not None:
-        output.print(REFITTED.format(epochs))
+        output.print(REFITTED.format(counted(int(epochs), "epoch")))
     if outcome.metrics.get("routing/interest_collapse"):
         cosine = outcome.metrics["routing/interest_cosine"]
         output.print(

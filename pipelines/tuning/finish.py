@@ -38,6 +38,7 @@ from pipelines.tuning.report.html import Table, campaign_html
 from pipelines.tuning.report.results import Row, leaderboard, rival_of, savings, winner
 from pipelines.tuning.space import trial_config
 from pipelines.tuning.wording import values_text
+from pipelines.words import counted
 
 SHOWN = 12  # points of the leaderboard on the terminal
 
@@ -80,7 +81,7 @@ def finish(loaded: Loaded, dataset: Dataset, parent: Tracker, records: list[Tria
 
 
 def _print(campaign: Campaign, metric: str, rows: list[Row], records: list[TrialRecord]) -> None:
-    table = Printed(title=f"{campaign.campaign}: {len(rows)} points", title_justify="left")
+    table = Printed(title=f"{campaign.campaign}: {counted(len(rows), 'point')}", title_justify="left")
     for column in ("", metric, "+/-", "epoch", "trials", "settings"):
         table.add_column(column, justify="left" if column == "settings" else "right")
     for row in [row for row in rows if row.scored][:SHOWN]:
@@ -130,7 +131,8 @@ def _record(
         numbers[f"validation/best/{metric}"] = first.metric
         won = f"Winner: {values_text(first.values)}, validation {metric} {first.metric:.4f}."
         parent.log_tags({"mind.winner": values_text(first.values)})
-        parent.describe(note(f"Campaign {campaign.campaign}: {len(records)} trials of {len(rows)} points.",
+        tried = f"{counted(len(records), 'trial')} of {counted(len(rows), 'point')}"
+        parent.describe(note(f"Campaign {campaign.campaign}: {tried}.",
                              "The search, trial by trial, is in the runs below this one; `report.html` shows it.",
                              [won, *conclusion(records, metric, campaign)],
                              f"mind promote {loaded.base_source}"))  # fmt: skip

@@ -11,6 +11,7 @@ from rich.table import Table
 from pipelines.progress import console, duration
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.wording import values_text
+from pipelines.words import counted
 
 SHOWN = 8  # of the best trials
 
@@ -60,13 +61,13 @@ class LiveTable:
         )
         epochs = record.reports[-1]["epoch"] if record.reports else 0
         reason = f": {record.reason}" if record.reason else ""
-        return (f"trial {record.number:>3} {record.status} after {epochs:g} of {record.epochs} epochs{found}  "
-                f"{values_text(record.values)}{reason}")  # fmt: skip
+        return (f"trial {record.number:>3} {record.status} after {epochs:g} of {counted(record.epochs, 'epoch')}"
+                f"{found}  {values_text(record.values)}{reason}")  # fmt: skip
 
     def head(self) -> str:
         """Write the counts and the time that is left."""
         done = [record for record in self.records.values() if record.ended]
-        counts = [f"{len(done)}/{self.planned} trials"]
+        counts = [f"{len(done)}/{counted(self.planned, 'trial')}"]
         for status in ("stopped", "failed", "running"):
             if number := sum(record.status == status for record in self.records.values()):
                 counts.append(f"{number} {status}")

@@ -21,6 +21,7 @@ from pipelines.tracking.notes import best_validation, learning_curve
 from pipelines.tracking.run import PAUSE_S, Status, Tracker, find_child, open_run
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.space import trial_config
+from pipelines.words import counted
 
 logger = logging.getLogger(__name__)
 STATUS: dict[str, Status] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -60,8 +61,8 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
         if self._missed:
-            console.print(f"MLflow lacks what {len(self._missed)} trials reported; the next start of the campaign "
-                          "makes up for it")  # fmt: skip
+            console.print(f"MLflow lacks what {counted(len(self._missed), 'trial')} reported; the next start of the "
+                          "campaign makes up for it")  # fmt: skip
 
     def started(self, record: TrialRecord) -> None:
         self._later(record)

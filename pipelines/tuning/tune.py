@@ -48,6 +48,7 @@ from pipelines.tuning.trial.one_worker import OneWorkerTrial
 from pipelines.tuning.trial.shared_data import share_data
 from pipelines.tuning.trial.training import Common
 from pipelines.tuning.trial.worker_group import Group, WorkerGroupTrial
+from pipelines.words import counted
 
 IDENTITY = "mind.campaign_id"  # tag of the campaign's MLflow run
 # Of an actor that only starts workers: Tune wants it to take something, and the workers may need every CPU
@@ -117,7 +118,8 @@ def _search(loaded: Loaded, dataset: Dataset, parent: Tracker, retry_failed: boo
             return trials.all()
         done = sum(record.ended for record in known)
         concurrent = min(concurrent, max(planned - done, len(trials.left(False)) + len(trials.left(True))))
-        console.print(f"{campaign.campaign}: {concurrent} trials at a time, {campaign.resources.workers} workers each"
+        workers = counted(campaign.resources.workers, "worker")
+        console.print(f"{campaign.campaign}: {counted(concurrent, 'trial')} at a time, {workers} each"
                       + (f"; {done} of {planned} had ended before" if done else f"; {planned} in all"))  # fmt: skip
         with table:
             trainable = _trainable(loaded, dataset)

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from docs.hooks.api import api_pages, modules
 from docs.hooks.commands import commands, commands_page
-from docs.hooks.docstrings import as_markdown
 from docs.hooks.json_results import json_page
 from docs.hooks.links import ROOT, source_page
 from docs.hooks.markdown import cell, code
@@ -144,6 +143,9 @@ def test_a_docstring_becomes_markdown_with_its_shapes() -> None:
 
     Then more.
     """
+    pytest.importorskip("griffe", reason="make docs installs MkDocs")
+    from docs.hooks.docstrings import as_markdown
+
     shown = as_markdown(text)
     assert "**Parameters**\n\n- `behaviours`: (B, L, d), e_i, oldest first.\n    More of it.\n" in shown
     assert "\n- `mask`: (B, L) bool.\n- `own`: (B, K) bool.\n" in shown

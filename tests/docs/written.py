@@ -23,7 +23,7 @@ from pipelines.tuning.config import Campaign
 from pipelines.tuning.load import ready_campaigns
 
 ROOT = Path(__file__).parents[2]
-NO_SHELL = ("python", "yaml", "mermaid", "json", "diff")
+NO_SHELL = ("python", "yaml", "json", "diff")
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|\.\.\.|…|\$.*")
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 ENDS = ("&&", "||", ";", "|", "&", ">", "<", ">>", "(", ")")

@@ -13,6 +13,7 @@ from pipelines.evaluation.figures import grouped_bars
 from pipelines.evaluation.report import Band, ModelReport, Report, cutoff_of
 from pipelines.evaluation.report_page.look import Look, lined
 from pipelines.evaluation.report_page.stored import Curves
+from pipelines.words import counted
 
 GROUPS = {"": "all targets", "again/": "bought again", "new/": "new to\nthe user"}
 SHELVES = {"shelf_new/": "new shelf", "shelf_again/": "again shelf"}
@@ -85,7 +86,7 @@ def by_interests_figure(report: Report, look: Look) -> Figure:
     heights = [band.metrics[report.metric] for band in bands]
     bars = axes.bar(range(len(bands)), heights, 0.6, color=look.of(0))
     axes.bar_label(bars, [f"{height:.3f}" for height in heights], padding=2, fontsize=8.5)
-    axes.set_xticks(range(len(bands)), [f"{band.name}\n{band.size:,} users" for band in bands])
+    axes.set_xticks(range(len(bands)), [f"{band.name}\n{counted(band.size, 'user')}" for band in bands])
     axes.set_xlabel("interests of the user")
     axes.set_ylabel(report.metric)
     return figure

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from pipelines.evaluation.interests import RANGES
 from pipelines.evaluation.report import ModelReport
 from pipelines.evaluation.report_page.look import Look, lined, percent
+from pipelines.words import counted
 
 SPREAD = {
     "cosine": "cosine between two interests\n(mean over a user's pairs)",
@@ -46,7 +47,7 @@ def used_figure(model: ModelReport, look: Look) -> Figure:
             if share > 0.07:
                 axes.text(left + share / 2, place, percent(share), ha="center", va="center", color=look.on, fontsize=8)
             left += share
-    axes.set_yticks(range(len(rows)), [f"of {n}\n{sum(counts):,} users" for n, counts in rows])
+    axes.set_yticks(range(len(rows)), [f"of {n}\n{counted(sum(counts), 'user')}" for n, counts in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(percent)

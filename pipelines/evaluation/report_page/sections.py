@@ -20,6 +20,7 @@ from pipelines.evaluation.report_page.look import Look, Picture, percent
 from pipelines.evaluation.report_page.plane import plane_figure, user_plane
 from pipelines.evaluation.report_page.stored import ROUTING, Curves
 from pipelines.models.artifact import SavedModel
+from pipelines.words import counted
 
 FEW = 0.05  # share of the hits below which an interest is hardly asked
 ROUTING_NAMES = dict(zip(ROUTING, ("unmoved share", "entropy of the couplings", "cosine of interests"), strict=True))
@@ -102,7 +103,7 @@ def _accuracy(found: Found) -> Section:
         section.add(picture)
     else:
         number = first.by_interests[0].name
-        section.add(None, title, f"every user has {number} interest{'' if number == '1' else 's'}")
+        section.add(None, title, f"every user has {counted(int(number), 'interest')}")
     title, counts = "By K", {len(model.interest_share) for model in found.others}
     if found.is_rule:
         section.add(None, title, "a rule has no interests")
@@ -142,7 +143,8 @@ def _history_caption(report: Report) -> str:
     band = report.models[0].by_history[place]
     best = max(rules, key=lambda model: model.by_history[place].metrics[metric])
     return (
-        f"Of the {report.users:,} users {band.size:,} have histories of {band.name}: there the model has "
+        f"Of {counted(report.users, 'user')} {counted(band.size, 'has a history', 'have histories')} of {band.name}: "
+        "there the model has "
         f"{band.metrics[metric]:.4f}, the best rule ({best.label}) {best.by_history[place].metrics[metric]:.4f}."
     )
 
@@ -198,9 +200,9 @@ def _interests(found: Found) -> Section:
     if (worth := first.interests) is not None:
         entropy = "–" if worth.entropy is None else f"{worth.entropy:.2f}"
         caption = (
-            f"Of {worth.users:,} users the mean cosine is {worth.cosine:.2f} (1 = one vector several times), the "
-            f"entropy of the couplings {entropy}, and {worth.overlap:.0%} of two lists of {worth.depth} are the same "
-            "items."
+            f"Of {counted(worth.users, 'user')} the mean cosine is {worth.cosine:.2f} (1 = one vector several times), "
+            f"the entropy of the couplings {entropy}, and {worth.overlap:.0%} of two lists of {worth.depth} are the "
+            "same items."
         )
         section.add(Picture("spread", title, caption, partial(interests.spread_figure, first), wide=True))
     else:

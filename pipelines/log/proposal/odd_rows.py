@@ -14,6 +14,7 @@ from pipelines.log.normalise import text_numbers
 from pipelines.log.proposal.first_look import Column, Look
 from pipelines.log.proposal.roles import Roles
 from pipelines.log.times import number_of
+from pipelines.words import counted
 
 HEAVY = 50  # times the median of events: may be a bot
 OPINIONS = ("rating", "ratings", "stars", "score", "overall")
@@ -28,7 +29,8 @@ def odd_lines(log: Look, roles: Roles) -> Iterator[str]:
             yield f"    # {share:.1%} of the rows have no {role}: they are set aside and counted"
         yield from _negative_id(role, column)
     if equal := _equal_rows(roles):
-        yield f"    # {equal:,} rows are equal to another in user, item, time and type: one counts (duplicates: drop);"
+        rows = counted(equal, "row is", "rows are")
+        yield f"    # {rows} equal to another in user, item, time and type: one counts (duplicates: drop);"
         yield "    #   duplicates: keep keeps them all"
     rules = [*_heavy_user(roles.user.column), *_words_among_codes(roles.item.column), *_signs(log, roles)]
     if rules:
@@ -46,7 +48,7 @@ def _negative_id(role: str, column: Column) -> Iterator[str]:
     if len(below) == 1 and len(distinct) > 2:
         rows = pc.sum(pc.equal(column.values, below[0])).as_py()
         number = int(number_of(below)[0][0].as_py())
-        yield f"    # CHECK: {rows:,} rows have the {role} {number}; if that stands for none, set:"
+        yield f"    # CHECK: {counted(rows, 'row has', 'rows have')} the {role} {number}; if that stands for none, set:"
         yield f"    # null_values: {quoted([*NULL_WORDS, number])}"
 
 
@@ -80,7 +82,7 @@ def _words_among_codes(item: Column) -> Iterator[str]:
     if 0 < 10 * len(words) < len(distinct):
         shown = ", ".join(map(quoted, words.to_pylist()[:ODD_SHOWN]))
         yield _rule(item, f"values: [{shown}], reason: no product") + (
-            f" # no products? {len(words):,} items are words where most have digits"
+            f" # no products? {counted(len(words), 'item is a word', 'items are words')} where most have digits"
         )
 
 
@@ -93,7 +95,8 @@ def _signs(log: Look, roles: Roles) -> Iterator[str]:
             numbers = numbers.filter(pc.less(pc.abs(numbers), BEYOND))
             below = pc.sum(pc.less(numbers, 0.0)).as_py() or 0
             if 0 < 5 * below < len(column.values):
-                yield _rule(column, "below: 0, reason: below 0") + f" # returns? {below:,} rows are below 0"
+                rows = counted(below, "row is", "rows are")
+                yield _rule(column, "below: 0, reason: below 0") + f" # returns? {rows} below 0"
             elif len(numbers) and column.words in OPINIONS and 2 < column.distinct <= 100:
                 middle = round(pc.mean(numbers).as_py())
                 share = pc.mean(pc.less(numbers, middle).cast(pa.float64())).as_py()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pipelines.log.proposal.first_look import Look
 from pipelines.log.proposal.habits import RARE, Cuts, Habits
 from pipelines.log.proposal.roles import Roles
+from pipelines.words import counted
 
 AGAIN = 0.1  # share of rows of an item that the user had before, from which on lists may hold such items
 TESTED = 0.05  # of the users, from which on a test by time says something
@@ -38,7 +39,7 @@ def split_lines(log: Look, roles: Roles, habits: Habits) -> Iterator[str]:
     elif (cuts := cut_by_time(log, roles, habits)) is not None:
         last_tenth = f"the last tenth of {cuts.span:,.0f} days' events: validation, then test"
         if log.is_whole:
-            yield f"  # {last_tenth}, of {cuts.tested:,} users"
+            yield f"  # {last_tenth}, of {counted(cuts.tested, 'user')}"
         else:
             yield f"  # {last_tenth}. The days are a guess, from {cuts.rows:,} rows at places all over the log"
         yield f"  split: {{protocol: temporal, validation_from: {cuts.days[0]}, test_from: {cuts.days[1]}}}"

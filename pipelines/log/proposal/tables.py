@@ -18,6 +18,7 @@ from pipelines.config.yaml_text import in_a_comment, quoted
 from pipelines.errors import UserError
 from pipelines.log.proposal.first_look import Column, Look, distinct_texts
 from pipelines.log.proposal.roles import Roles, may_be
+from pipelines.words import counted
 
 SHOWN = ("title", "name", "description", "productname", "movietitle", "label")
 QUANTITIES = ("price", "cost", "age", "count", "year", "rating", "score", "weight", "duration", "length", "amount")
@@ -191,7 +192,8 @@ def _is_quantity(column: Column) -> bool:
 
 def _feature(side: str, column: Column) -> str | None:
     """Guess what a feature is: None if nothing can be learned of it."""
-    said = f"# {column.distinct:,} values" + (f", {column.missing:.0%} missing" if column.missing >= 0.005 else "")
+    missing = f", {column.missing:.0%} missing" if column.missing >= 0.005 else ""
+    said = f"# {counted(column.distinct, 'value')}{missing}"
     if column.kind == "lists":
         return f"{{kind: multi}} {said}"
     if column.distinct < 2:

@@ -16,6 +16,7 @@ from pipelines.log.proposal.odd_rows import odd_lines
 from pipelines.log.proposal.recipe import evaluate_lines, preset_lines, rare_lines, split_lines, training_lines
 from pipelines.log.proposal.roles import guess_roles, role_lines, settled
 from pipelines.log.proposal.tables import lines_of_the_log, setting_lines, table_lines
+from pipelines.words import counted
 
 
 def propose(
@@ -41,9 +42,10 @@ def propose(
         rows = rows_all_over(log, roles.user.column.name, roles.item.column.name, roles.time.column.name)
         roles = settled(roles, rows)
         habits = with_all_of_it(roles, habits_of(log, roles), rows)
-    seen = f"{'all' if log.is_whole else 'the first'} {log.rows:,} rows"
+    seen = f"{'all' if log.is_whole else 'the first'} {counted(log.rows, 'row')}"
     if log.not_rows:
-        seen += f"; {log.not_rows:,} lines among them are no rows and are set aside"
+        no_rows = counted(log.not_rows, "line among them is no row and is", "lines among them are no rows and are")
+        seen += f"; {no_rows} set aside"
     lines = [f"# Written by `mind init` from {seen}. Each guess says so.", f"name: {quoted(name)}"]
     lines += [*preset_lines(roles, habits), "data:", "  events:", *setting_lines(log)]
     if log.settings.get("format") == "sessions":

@@ -16,6 +16,7 @@ from pipelines.log.ids import as_array
 from pipelines.models.users.worker import PassInput, Places, UserWorker
 from pipelines.progress import progress
 from pipelines.storage.home_files import read_in_place
+from pipelines.words import counted
 
 
 class PassHere:
@@ -74,7 +75,7 @@ class PassHere:
 
     def stats(self) -> str:
         """Tell how long the finished pass took."""
-        return f"{self.users:,} users in this process, in {self._seconds:.2f} s\n"
+        return f"{counted(self.users, 'user')} in this process, in {self._seconds:.2f} s\n"
 
 
 def slices_of(files: Sequence[str], columns: Sequence[str], places: Places, size: int) -> Iterator[pa.Table]:

@@ -9,7 +9,8 @@ from pipelines.tuning.config import Campaign
 from pipelines.tuning.ledger import TrialRecord
 from pipelines.tuning.report.importance import importance
 from pipelines.tuning.report.results import INTERESTS, Row, best_report, by_value, compare, leaderboard, savings, winner
-from pipelines.tuning.wording import epochs_text, number, text_of, values_text
+from pipelines.tuning.wording import epochs_text, text_of, values_text
+from pipelines.words import counted
 
 NAMED_SETTINGS = 3
 
@@ -19,7 +20,7 @@ def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) 
     rows = leaderboard(records, metric, campaign)
     first = winner(rows, campaign.finish)
     if first is None:
-        return [f"No training came to a validation: {_count(sum(row.failed for row in rows), 'training')} failed."]
+        return [f"No training came to a validation: {counted(sum(row.failed for row in rows), 'training')} failed."]
     said = [_decision(rows, first, metric, campaign), *_rivals(rows, _Winner(first, records, metric))]
     if sum(row.scored for row in rows) > 1:
         said.append(_certainty(rows, first))
@@ -32,15 +33,19 @@ def conclusion(records: Sequence[TrialRecord], metric: str, campaign: Campaign) 
 
 def _decision(rows: Sequence[Row], first: Row, metric: str, campaign: Campaign) -> str:
     best = max((row.metric for row in rows if row.eligible), default=first.metric)
-    seeds = f", the mean of {len(first.scores)} seeds (± {first.deviation:.4f})" if first.deviation is not None else ""
-    how = f"The best of {_count(len(rows), 'point')}"
+    seeds = (
+        f", the mean of {counted(len(first.scores), 'seed')} (± {first.deviation:.4f})"
+        if first.deviation is not None
+        else ""
+    )
+    how = f"The best of {counted(len(rows), 'point')}"
     if campaign.finish.choose == "cheapest_within":
-        how = f"The cheapest of {_count(len(rows), 'point')} within {campaign.finish.tolerance:.1%} of the best"
+        how = f"The cheapest of {counted(len(rows), 'point')} within {campaign.finish.tolerance:.1%} of the best"
         seeds += f", where the best has {best:.4f}"
     early = ", though none of its trainings ran to its end" if first.cut_short else ""
     return (
-        f"{how} is {values_text(first.values)}: {metric} {first.metric:.4f}{seeds}, after {number(first.best_epoch)} "
-        f"epochs{early}."
+        f"{how} is {values_text(first.values)}: {metric} {first.metric:.4f}{seeds}, after "
+        f"{epochs_text(first.best_epoch)}{early}."
     )
 
 
@@ -53,7 +58,7 @@ def _rivals(rows: Sequence[Row], won: _Winner) -> list[str]:
         said.append(f"{name}, {values_text(second.values)}, has {second.metric:.4f}{won.beside(second)}.")
     above = [row for row in rows if row.cut_short and not row.eligible and row.metric > first.metric]
     if above:
-        said.append(f"{_count(len(above), 'point')} stopped early had a better metric and could not win: point "
+        said.append(f"{counted(len(above), 'point')} stopped early had a better metric and could not win: point "
                     f"{', '.join(str(row.point) for row in above)}.")  # fmt: skip
     groups = by_value(rows, INTERESTS)
     if len(groups) > 1:
@@ -69,7 +74,7 @@ def _certainty(rows: Sequence[Row], first: Row) -> str:
     if not compared:
         return "No other point was trained with several seeds, so the difference cannot be told from noise."
     same = [row for row in rows if row.point in compared and not compared[row.point].told_apart]
-    others = _count(len(compared), "other point")
+    others = counted(len(compared), "other point")
     if not same:
         return f"It can be told from all {others} with several seeds (95 % interval of the difference)."
     names = "; ".join(values_text(row.values) for row in same[:NAMED_SETTINGS])
@@ -82,14 +87,14 @@ def _certainty(rows: Sequence[Row], first: Row) -> str:
 
 def _effort(records: Sequence[TrialRecord], rows: Sequence[Row]) -> list[str]:
     spent, failed = savings(records), sum(row.failed for row in rows)
-    trials, stopped = _count(sum(row.trials for row in rows), "training"), sum(row.stopped for row in rows)
+    trials, stopped = counted(sum(row.trials for row in rows), "training"), sum(row.stopped for row in rows)
     said = f"{trials} took {epochs_text(spent.epochs)}, {duration(spent.seconds)}"
     if stopped:
         said += (
             f"; stopping {stopped} of them early saved at most {epochs_text(spent.saved_epochs)}, "
             f"{duration(spent.saved_seconds)} ({spent.saved_share:.0%})"
         )
-    return [f"{said}.", *([f"{_count(failed, 'training')} failed."] if failed else [])]
+    return [f"{said}.", *([f"{counted(failed, 'training')} failed."] if failed else [])]
 
 
 class _Winner:
@@ -114,7 +119,3 @@ class _Winner:
         if row.cut_short:
             said.append(f"stopped after {epochs_text(row.epochs)}" + (f", the winner had {value:.4f}" if value else ""))
         return f" ({', '.join(said)})" if said else ""
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

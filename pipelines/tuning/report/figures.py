@@ -34,6 +34,7 @@ from pipelines.tuning.report.results import (
     winner,
 )
 from pipelines.tuning.wording import epochs_text, number, text_of
+from pipelines.words import counted
 
 BLUE, ORANGE, GREY, RED = COLOURS[0], COLOURS[1], COLOURS[-1], "#b3261e"
 BLUES = LinearSegmentedColormap.from_list("blues", ["#e3eef7", BLUE, "#0b2f4d"])
@@ -145,7 +146,7 @@ def parallel_figure(rows: Sequence[Row], campaign: Campaign, metric: str, first:
     axes.set_xlim(-0.6, len(names) + 0.55)
     axes.set_ylim(-0.17 if (places < 0).any() else -0.05, 1.05)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{len(scored)} points by their settings and {metric}", fontsize=11, loc="left")
+    axes.set_title(f"{counted(len(scored), 'point')} by their settings and {metric}", fontsize=11, loc="left")
     keys = [Line2D([], [], color=BLUES(0.8), label="a point, darker: better")]
     if first is not None:
         keys.insert(0, Line2D([], [], color=ORANGE, linewidth=3, label="winner"))
@@ -248,7 +249,7 @@ def curves_figure(records: Sequence[TrialRecord], metric: str, first: Row | None
         seen.setdefault(kind, line)
     axes.set_xlabel("epoch", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _plain(axes, metric, f"{metric} on the validation users against the epoch, {len(shown)} trainings")
+    _plain(axes, metric, f"{metric} on the validation users against the epoch, {counted(len(shown), 'training')}")
     order = [kind for kind in ("winner", "finished", "stopped early", "failed") if kind in seen]
     figure.legend([seen[kind] for kind in order], order, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     return figure

@@ -109,9 +109,9 @@ def _headline(rows: Sequence[Row], records: Sequence[TrialRecord]) -> list[tuple
     spent = savings(records)
     finished, stopped, failed = (sum(getattr(row, how) for row in rows) for how in ("finished", "stopped", "failed"))
     return [
-        (f"{len(rows):,}", "points"),
+        (f"{len(rows):,}", "point" if len(rows) == 1 else "points"),
         (f"{finished + stopped + failed:,}", f"trainings: {finished} finished, {stopped} stopped, {failed} failed"),
-        (number(spent.epochs), "epochs"),
+        (number(spent.epochs), "epoch" if spent.epochs == 1 else "epochs"),
         (duration(spent.seconds), "of training"),
         (f"≤ {duration(spent.saved_seconds)}", f"saved by stopping early, {spent.saved_share:.0%}; "
                                                f"{epochs_text(spent.saved_epochs)}"),

@@ -19,7 +19,11 @@ KILL_TIMEOUT_S = 10
 
 
 def ip(*arguments: str, check: bool = True) -> str:
-    """What ``ip`` printed; BedError with its complaint if it failed and `check`."""
+    """What ``ip`` printed; BedError with its complaint if it failed and `check`; "" where there is no ``ip``."""
+    if shutil.which("ip") is None:
+        if check:
+            raise BedError("ip is not installed: apt-get install iproute2")
+        return ""
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
     if check and done.returncode:
         raise BedError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")

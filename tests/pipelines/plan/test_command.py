@@ -28,7 +28,7 @@ def test_a_file_and_settings_are_planned_with(conf: Path) -> None:
     result = run(conf, *SIZES, "--workers", 64, "--nodes", 8, "--set", "model.dim=32", "-m", "cores=32")
     assert result.exit_code == 0, result.output
     assert "d = 32" in result.stdout
-    assert "64 workers of 1 threads, up to 8 on a node" in result.stdout
+    assert "64 workers of 1 thread, up to 8 on a node" in result.stdout
     assert "32 cores" in result.stdout
 
 

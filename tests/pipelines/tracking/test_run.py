@@ -284,6 +284,7 @@ def test_dashboard_becomes_the_server_of_the_store(config: Config, monkeypatch: 
         pass
     seen: list[Any] = []
     monkeypatch.setattr(dashboard.os, "execve", lambda *call: seen.append(call))
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
     dashboard.serve(run.uri, config.home_path, port=5997)
     ((program, arguments, environment),) = seen
     assert program == sys.executable
@@ -292,6 +293,7 @@ def test_dashboard_becomes_the_server_of_the_store(config: Config, monkeypatch: 
     assert environment["MLFLOW_BACKEND_STORE_URI"] == run.uri
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert environment["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+    assert environment["PYTHONWARNINGS"] == "ignore:starlette.middleware.wsgi is deprecated,error"
 
 
 def test_dashboard_says_that_a_port_is_taken(config: Config) -> None:

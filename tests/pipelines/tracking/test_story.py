@@ -178,3 +178,7 @@ def test_a_card_says_data_figures_by_band_limits_and_how_to_serve(tmp_path: Path
     popular = cast(Any, SimpleNamespace(**{**vars(card), "config": SimpleNamespace(
         encoder="popularity", dim=1, interests=1, max_history=1)}))  # fmt: skip
     assert "the rule that a model has to beat" in card_text(popular, "d", "recall@20")
+    for interests, said in ((1, "One vector a user, by capsule"), (4, "Up to 4 vectors a user, by capsule")):
+        routed = SimpleNamespace(encoder="mind", dim=1, interests=interests, max_history=1)
+        changed = cast(Any, SimpleNamespace(**{**vars(card), "config": routed}))
+        assert said in card_text(changed, "d", "recall@20")

@@ -57,7 +57,7 @@ def test_gpus_are_used_where_every_worker_gets_one(settings: Callable[..., Confi
             {"CPU": 2.0},
             r"^train.workers=3: the cluster has 2 CPUs; use at most 2 workers; if .*autoscal",
         ),
-        ({"workers": 2, "threads": 4}, {"CPU": 4.0}, r"^train.workers=2 of 4 threads: .* at most 1 workers"),
+        ({"workers": 2, "threads": 4}, {"CPU": 4.0}, r"^train.workers=2 of 4 threads: .* at most 1 worker"),
         ({"workers": 2, "use_gpu": True}, {"CPU": 4.0, "GPU": 1.0}, r"^train.use_gpu=true: 2 .* has 1"),
     ],
 )

@@ -99,3 +99,9 @@ def test_a_campaign_of_failures_alone_has_a_page() -> None:
     text = read(page_of([trial(1, [], status="failed", reason="boom")], METRIC, campaign()))
     assert "No training came to a validation" in text
     assert "boom" in text
+
+
+def test_plots_turn_dark_with_the_page() -> None:
+    page = page_of(grid_ledger(), METRIC, campaign())
+    dark = re.findall(r"@media \(prefers-color-scheme: dark\) {(.*)}", page)
+    assert any("figure > img { filter: invert(1)" in rule for rule in dark)

@@ -313,7 +313,7 @@ def test_what_is_no_log_is_one_line(tmp_path: Path, lines: list[str], said: str)
         ),
         ((lambda n: n % 5, lambda n: n, lambda n: 5 * 10**9 + n), "CHECK: the last of these times, 2128-06-11, is"),
         ((lambda n: n % 5 or -1, lambda n: n, lambda n: n), "CHECK: 12 rows have the user -1"),
-        ((lambda n: n % 5, lambda n: n - 1, lambda n: n), "CHECK: 1 rows have the item -1"),
+        ((lambda n: n % 5, lambda n: n - 1, lambda n: n), "CHECK: 1 row has the item -1"),
     ],
 )
 def test_what_can_hardly_be_is_said(tmp_path: Path, columns: tuple[Any, ...], said: str) -> None:
@@ -360,7 +360,7 @@ def test_a_first_line_with_a_day_in_it_is_no_header(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_no_rows_are_counted(tmp_path: Path) -> None:
-    assert "from all 1 rows; 2 lines among them are no rows" in of_lines(
+    assert "from all 1 row; 2 lines among them are no rows" in of_lines(
         tmp_path, "user,item,time", "1,2", "1,2,3,4", "5,6,7"
     )
 

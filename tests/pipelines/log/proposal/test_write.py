@@ -61,7 +61,7 @@ def test_a_shop_s_export_with_everything_that_is_odd_in_it(tmp_path: Path) -> No
     for said in (
         "10.0% of the rows have no user",
         "a bot? ",
-        "no products? 1 items",
+        "no products? 1 item is a word",
         "cancellations? 2.0% begin with C",
         "returns? 40 rows are below 0",
     ):

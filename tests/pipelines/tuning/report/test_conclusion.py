@@ -40,3 +40,8 @@ def test_the_conclusion_of_failures_alone() -> None:
 def test_the_conclusion_of_one_training_each_claims_no_difference() -> None:
     said = conclusion([trial(1, [0.2]), trial(2, [0.1])], METRIC, campaign())
     assert "With one training each, these differences cannot be told from the noise between seeds." in said
+
+
+def test_the_conclusion_names_one_epoch_in_the_singular() -> None:
+    said = conclusion([trial(1, [0.2])], METRIC, campaign())
+    assert said[0].endswith(", after 1 epoch.")
