@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel
+from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.pyfunc.scoring_server import init
 from mlflow.types import DataType
 from mlflow.types.schema import AnyType
@@ -19,7 +19,7 @@ from mlflow.types.schema import AnyType
 from pipelines.models import serving
 from pipelines.models.answers import Answerer
 from pipelines.models.artifact import SavedModel, load_model
-from pipelines.models.serving import ServedRetriever
+from pipelines.models.serving import ServedRetriever, refuse_deep_json
 from tests.pipelines.small_model import PROFILE, save_small
 
 
@@ -102,6 +102,17 @@ def test_a_row_of_a_batch_may_lack_any_value(saved: SavedModel, client: TestClie
         expected(saved, history=[101], n=39, profile={name: PROFILE[name]}),
         expected(saved, history=[105], n=39),
     ]
+
+
+@pytest.mark.parametrize("deep", [3_000, 100_000])
+def test_json_that_is_nested_too_deep_is_a_line(client: TestClient, monkeypatch: pytest.MonkeyPatch, deep: int) -> None:
+    monkeypatch.setattr(scoring_server, "_decode_json_input", scoring_server._decode_json_input)  # and back
+    refuse_deep_json()
+    body = '{"dataframe_records": ' + "[" * deep + "]" * deep + "}"
+    answer = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "nested too deep" in answer.text
+    assert "Traceback" not in answer.text
 
 
 @pytest.mark.parametrize("k", [0, -1, 10**9, 2**31])
