@@ -104,6 +104,34 @@ def s3(folder: Path) -> tuple[Server, dict[str, str]]:
     return Server(command, KEY, folder / "s3.log", lambda: _listens(port)), environment
 
 
+RELAY = """
+import asyncio, sys
+async def pump(source, sink):
+    try:
+        while data := await source.read(2**16):
+            sink.write(data)
+            await sink.drain()
+    except OSError:
+        pass
+    finally:
+        sink.close()
+async def serve(reader, writer):
+    there, here = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
+    await asyncio.gather(pump(reader, here), pump(there, writer))
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def relay(folder: Path, target: int) -> tuple[Server, int]:
+    """Make a port that leads to another one; it and its number. Killed, it refuses connections, and loses no data."""
+    port = free_port()
+    command = [sys.executable, "-c", RELAY, str(port), str(target)]
+    return Server(command, {}, folder / "relay.log", lambda: _listens(port)), port
+
+
 def free_port() -> int:
     """Find a port that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as server:

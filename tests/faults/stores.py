@@ -239,3 +239,29 @@ class StorageAway(Fault):
     def end(self) -> None:
         self.server.signal(signal.SIGCONT)
         self.server.kill()
+
+
+class StorageRestarted(StorageAway):
+    """The S3 server of a home ends amid what it answers, and is there again some time later, with what it had."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.name = f"S3 stopped, back {seconds:.0f} s on"
+
+    def ready(self, scene: Scene) -> str:
+        when = super().ready(scene)
+        port = int(scene.environment["AWS_ENDPOINT_URL"].rpartition(":")[2])
+        self.way, way = servers.relay(scene.folder, port)  # the server keeps all in its memory: its door is closed
+        self.way.start()
+        scene.environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{way}"
+        return when
+
+    def strike(self, scene: Scene, command: Command) -> bool:
+        self.way.kill()
+        time.sleep(self.seconds)
+        self.way.start()
+        return True
+
+    def end(self) -> None:
+        self.way.kill()
+        super().end()

@@ -16,6 +16,7 @@ from tests.faults.stores import (
     PostgresAway,
     PostgresReadOnly,
     StorageAway,
+    StorageRestarted,
 )
 from tests.faults.test_kills import check
 
@@ -44,3 +45,10 @@ def test_an_object_store_that_stands_still_costs_a_repetition_at_most(
     undisturbed: Undisturbed, tmp_path: Path, stage: str
 ) -> None:
     check(undisturbed, stage, StorageAway(20.0), 1, tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "train", "export"])
+def test_an_object_store_that_is_restarted_costs_a_repetition_at_most(
+    undisturbed: Undisturbed, tmp_path: Path, stage: str
+) -> None:
+    check(undisturbed, stage, StorageRestarted(8.0), 1, tmp_path)
