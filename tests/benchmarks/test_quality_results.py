@@ -86,7 +86,9 @@ def test_settings_tell_contestants_seeds_and_presets_apart() -> None:
 def test_a_contestant_that_ends_without_lists_says_why(tmp_path: Path) -> None:
     out = tmp_path / "made" / "lists.npz"
     with pytest.raises(Failed, match="no room"):
-        run_contestant([sys.executable, "-c", "print('starting'); raise SystemExit('no room')"], out, threads=1)
+        run_contestant(
+            [sys.executable, "-c", "print('starting', flush=True); raise SystemExit('no room')"], out, threads=1
+        )
     with pytest.raises(Failed, match="it said nothing"):
         run_contestant([sys.executable, "-c", ""], out, threads=1)
     with pytest.raises(Failed, match="killed by signal 9"):

@@ -110,6 +110,13 @@ def test_every_line_is_in_a_row_or_named_as_none_whatever_the_size_of_blocks(pie
         assert rows_of(body, block, way) == whole
 
 
+@pytest.mark.parametrize("pad", range(58))
+def test_a_value_over_several_lines_may_lie_across_two_blocks(pad: int) -> None:
+    text = f'{"y" * pad},,\n,"0""\nxx\nyy",\n1,2,3\n'
+    found, bad, _ = rows_of(text, 64, dialect(names=["a", "b", "c"]))
+    assert (found, bad) == ([["y" * pad or None, None, None], [None, '0"\nxx\nyy', None], ["1", "2", "3"]], [])
+
+
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=6)
 
 
