@@ -301,8 +301,8 @@ def _patterns(delimiter: bytes, quote: bytes, columns: int | None) -> _Patterns:
     narrow, wide = rb"[^%b\r\n]" % q, rb"[^%b]" % q
     value = rb"(?:%b%b*+(?:%b%b%b*+)*+%b|%b)" % (q, wide, q, q, wide, q, plain)
     open_value = rb"%b%b*+(?:%b%b%b*+)*+\Z" % (q, wide, q, q, wide)
-    # not possessive, as the others are: Python before 3.11.5 forgets where a value began that such a group gave up half-way
-    # (python/cpython#106052). No shorter match is found, as an open value begins with a mark
+    # not possessive, as the others are: Python before 3.11.5 forgets where a value began that such a group gave up
+    # half-way (python/cpython#106052). No shorter match is found, as an open value begins with a mark
     most = b"*" if columns is None else b"{0,%d}" % (columns - 1)
     exactly = b"*+" if columns is None else b"{%d}+" % (columns - 1)
     return _Patterns(
