@@ -276,7 +276,8 @@ def test_ctrl_c_of_the_real_program(tmp_path: Path, conf: Path) -> None:
     # given a stage that waits, in a real process
     ready = tmp_path / "ready"
     code = f"""
-import sys, time, types, pathlib
+import signal, sys, time, types, pathlib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 module = types.ModuleType("pipelines.training.start")
 module.train = lambda config: (pathlib.Path({str(ready)!r}).touch(), time.sleep(60))
 sys.modules["pipelines.training.start"] = module

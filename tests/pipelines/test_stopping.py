@@ -50,6 +50,7 @@ SWALLOWED = """
 import os, signal, time, weakref
 from pipelines.stopping import heed_sigterm
 class Thing: pass
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 heed_sigterm()
 thing = Thing()
 seen = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.{name}), [0 for _ in range(100)]))
