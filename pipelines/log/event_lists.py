@@ -64,7 +64,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _lists(column: pa.ChunkedArray) -> pa.Array:
     """Give a column of lists one layout; a missing list is one of a missing value."""
     array = as_array(column)
-    kind = pa.large_list(array.type.value_type)
+    inner = array.type.value_type
+    # Arrow chooses between no two lists of values without a type
+    kind = pa.large_list(pa.string() if pa.types.is_null(inner) and array.null_count else inner)
     if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
         array = pa.array(array.to_pylist(), kind)  # a view's cast has too few offsets, in Arrow 25
     else:

@@ -120,3 +120,10 @@ def test_a_configuration_is_proposed_for_lists_of_events(tmp_path: Path) -> None
 def test_a_table_with_lists_of_one_length_keeps_its_rows(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1, 2], "tags": [["a"], ["b"]], "words": [["c"], ["d"]]}), tmp_path / "x.parquet")
     assert look_at(str(tmp_path / "x.parquet")).rows == 2
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.null()), pa.large_list(pa.null()), pa.list_view(pa.null())])
+def test_missing_lists_beside_empty_ones_are_rows_without_a_value(kind: pa.DataType) -> None:
+    block = pa.table({"user": [1, 2, 3], "item": pa.array([None, [], None], kind)})
+    table, wrong = row_an_event(block, SOURCE)
+    assert (table.to_pylist(), wrong) == ([{"user": 1, "item": None}, {"user": 3, "item": None}], [])
