@@ -91,10 +91,9 @@ def prepare(
     metadata = _metadata(asked.metadata)
     if asked.num_cpus:
         env[DRIVER_CPUS] = f"{asked.num_cpus:g}"
-    _refuse_secrets(words, env, metadata, asked, subject.confs, environment)
-
     files = code_files()
-    refuse_files_with_secrets(files, local_secrets(environment))
+    _refuse_secrets(words, env, metadata, asked, subject.confs, files, environment)
+
     places = conf_places(subject.confs, Path.cwd())
     files |= dict(zip(places, subject.confs, strict=True))
     words = list(words)
@@ -212,6 +211,7 @@ def _refuse_secrets(
     metadata: Mapping[str, str],
     asked: Asked,
     confs: Sequence[Path],
+    code: Mapping[str, Path],
     environment: Mapping[str, str],
 ) -> None:
     """See that nothing of what is sent is secret."""
@@ -230,6 +230,7 @@ def _refuse_secrets(
     for conf in confs:
         for number, line in enumerate(conf.read_text("utf-8").splitlines(), start=1):
             refuse_secret(f"{conf}, line {number}", line, known)
+    refuse_files_with_secrets(code, known)
 
 
 def _resources(asked: Asked) -> dict[str, Any]:

@@ -248,8 +248,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
     threads: int | None = Field(
         None, ge=1, le=4096
-    )  # per worker; None: cores / workers, 1 on a cluster, which gives it as many
-    # CPUs
+    )  # per worker; None: cores / workers, 1 on a cluster, which gives it
+    # as many CPUs
     use_gpu: bool | None = None  # None: when the cluster has one
     profile: bool = False  # measure where a step's time goes; --profile
     on_divergence: Literal["stop", "rollback"] = "stop"  # rollback: a training whose loss or weights are no longer

@@ -134,6 +134,13 @@ def last_line(command: Command) -> str:
     return (command.said().strip().splitlines() or [""])[-1]
 
 
+def require_one_line(command: Command) -> None:
+    """See that a command that has ended was refused as a user's mistake is: a line, exit code 2, no traceback."""
+    assert command.process.returncode == 2, command.said()
+    assert last_line(command).startswith("mind: error: "), command.said()
+    assert "Traceback" not in command.said(), command.said()
+
+
 class Fault:
     """Something that breaks. `waits`: for a moment of the stage; else it is broken from the start."""
 
@@ -177,9 +184,7 @@ def disturb(undisturbed: Undisturbed, name: str, fault: Fault, moment: int, fold
         struck = struck and fault.strike(scene, first)
         code = scene.commands[-1].finish()  # some faults start the command again themselves
         if fault.refuses and code != 0:
-            assert code == 2, first.said()
-            assert last_line(first).startswith("mind: error: "), first.said()
-            assert "Traceback" not in first.said(), first.said()
+            require_one_line(first)
         fault.mend(scene)
         repeated = None
         if code != 0:

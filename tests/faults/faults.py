@@ -69,9 +69,7 @@ class FullDisk(Fault):
     refuses = True
 
     def ready(self, scene: Scene) -> str:
-        self.home = scene.home
-        _mount("-t", "tmpfs", "-o", "size=1g", "tmpfs", str(self.home))
-        scene.furnish()
+        self.furnish_disk(scene)
         if scene.stage.name == "recommend":
             scene.out = scene.home / "lists.parquet"
         share = scene.random.uniform(*ROOM)
@@ -79,6 +77,12 @@ class FullDisk(Fault):
         room = int(share * _written(scene))
         _mount("-o", f"remount,size={used + room}", str(self.home))
         return f"{room / 1000:,.0f} kB were free"
+
+    def furnish_disk(self, scene: Scene) -> None:
+        """Give the home a disk of its own, with room for everything yet, and what the stage starts from."""
+        self.home = scene.home
+        _mount("-t", "tmpfs", "-o", "size=1g", "tmpfs", str(self.home))
+        scene.furnish()
 
     def mend(self, scene: Scene) -> None:
         _mount("-o", "remount,size=1g", str(self.home))
@@ -105,9 +109,7 @@ class DiskFills(FullDisk):
     left = 4096  # bytes
 
     def ready(self, scene: Scene) -> str:
-        self.home = scene.home
-        _mount("-t", "tmpfs", "-o", "size=1g", "tmpfs", str(self.home))
-        scene.furnish()
+        self.furnish_disk(scene)
         return ""
 
     def strike(self, scene: Scene, command: Command) -> bool:
@@ -122,9 +124,7 @@ class ReadOnly(FullDisk):
     name = "read-only home"
 
     def ready(self, scene: Scene) -> str:
-        self.home = scene.home
-        _mount("-t", "tmpfs", "-o", "size=1g", "tmpfs", str(self.home))
-        scene.furnish()
+        self.furnish_disk(scene)
         _mount("-o", "remount,ro", str(self.home))
         return "from the start"
 

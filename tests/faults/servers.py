@@ -71,7 +71,7 @@ def mlflow_server(folder: Path, store: str) -> tuple[Server, str]:
                "--artifacts-destination", str(folder / "artifacts")]  # fmt: skip
     environment = {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                    "MLFLOW_DISABLE_TELEMETRY": "true"}  # fmt: skip
-    return Server(command, environment, folder / "mlflow.log", lambda: _status(f"{address}/health") == 200), address
+    return Server(command, environment, folder / "mlflow.log", lambda: status(f"{address}/health") == 200), address
 
 
 def postgres(folder: Path) -> tuple[Server, str]:
@@ -152,7 +152,8 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _status(url: str) -> int:
+def status(url: str) -> int:
+    """Return the status of a page; 0 where nobody answers."""
     with suppress(OSError), build_opener(ProxyHandler({})).open(url, timeout=5) as answer:
         return int(answer.status)
     return 0

@@ -30,8 +30,8 @@ from tests.faults.anything import request
 from tests.faults.cases import write_conf
 from tests.faults.commands import Command
 from tests.faults.grows import Watch, plot
-from tests.faults.servers import free_port
-from tests.pipelines.small_model import PROFILE, save_small
+from tests.faults.servers import free_port, status
+from tests.pipelines.small_model import PROFILE_AS_JSON, save_small
 
 START_S = 240.0
 ROUND_S = 60.0  # of the endpoint
@@ -87,9 +87,9 @@ def endpoint(minutes: float, folder: Path) -> None:
             client.set_registered_model_alias("soak", "champion", str(1 + watch.number % 2))
             counts = dict.fromkeys((200, 400, 413, 422), 0)
             while watch.seconds < ROUND_S * (watch.number + 1):
-                status = _ask(port, rng)
-                assert status in counts, f"status {status}"
-                counts[status] += 1
+                answered = _ask(port, rng)
+                assert answered in counts, f"status {answered}"
+                counts[answered] += 1
                 time.sleep(PAUSE_S)
             print(f"round {watch.number}: {counts}", flush=True)
             watch.number += 1
@@ -100,10 +100,9 @@ def endpoint(minutes: float, folder: Path) -> None:
 
 def _ask(port: int, rng: random.Random) -> int:
     """Send a request that anybody might send; its answer is JSON and has a status."""
-    told = {name: str(value) for name, value in PROFILE.items() if name != "tags"} | {"vip": True, "age": 3.0}
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request("POST", "/recommend", request(rng, IDS, {**told, "level": 1.5, "code": 7, "tags": ["x"]}))
+        connection.request("POST", "/recommend", request(rng, IDS, PROFILE_AS_JSON))
         answer = connection.getresponse()
         json.loads(answer.read())
         return answer.status
@@ -113,17 +112,10 @@ def _ask(port: int, rng: random.Random) -> int:
 
 def _wait_for(port: int, server: Command) -> None:
     until = time.monotonic() + START_S
-    while time.monotonic() < until and server.process.poll() is None:
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/ready")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.5)
-        finally:
-            connection.close()
-    raise SystemExit(f"it does not answer: {server.said()}")
+    while status(f"http://127.0.0.1:{port}/ready") != 200:
+        if time.monotonic() > until or server.process.poll() is not None:
+            raise SystemExit(f"it does not answer: {server.said()}")
+        time.sleep(0.5)
 
 
 def main(kind: str, minutes: float, folder: Path) -> None:

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from pipelines.models.artifact import load_model
 from pipelines.models.requests import parse_json
 from pipelines.preprocess.clean_log import log_times
 from tests.faults.anything import request, settings, table_file
-from tests.pipelines.small_model import PROFILE, save_small
+from tests.pipelines.small_model import PROFILE_AS_JSON, save_small
 
 QUICK, ALL = 300, 20_000
 SECONDS = 1.0  # of this process's CPUs, for one input
@@ -87,8 +86,7 @@ def small_answerer() -> Answerer:
 
 def try_request(seed: int, folder: Path) -> None:
     answerer = small_answerer()
-    told = {name: str(value) if isinstance(value, datetime) else value for name, value in PROFILE.items()}
-    wanted = answerer.reader.read(parse_json(request(random.Random(seed), answerer.ids.to_pylist(), told)))
+    wanted = answerer.reader.read(parse_json(request(random.Random(seed), answerer.ids.to_pylist(), PROFILE_AS_JSON)))
     (answer,) = answerer.answer([wanted])
     assert len(answer.ids) <= wanted.n
     assert np.isfinite(answer.scores).all()

@@ -32,6 +32,7 @@ VALUES: dict[str, tuple[str, pa.Array | None]] = {  # name: kind, values as the 
     "age": ("numeric", None),
 }
 PROFILE = {"group": "b", "vip": True, "level": 1.5, "code": 7, "since": datetime(2021, 1, 1), "tags": ["x"], "age": 3.0}
+PROFILE_AS_JSON = {name: str(value) if isinstance(value, datetime) else value for name, value in PROFILE.items()}
 
 
 def save_small(folder: Path, ids: pa.Array | None = None, *, seed: int = 0, profile: bool = True) -> Path:
