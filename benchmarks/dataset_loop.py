@@ -30,7 +30,7 @@ from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import TrainData, build_model, horizon_of, load_data
-from pipelines.training.labels import EVERY_EVENT, label_rule
+from pipelines.training.labels import EVERY_EVENT, label_rule, with_fitting_windows
 from pipelines.training.loop import build_trainer, validations
 from pipelines.training.memory_input import MemoryInput
 
@@ -65,6 +65,7 @@ def load(dataset: Dataset, config: Config | None = None) -> Data:
 def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
     """Ours, or ours with a dense gradient and Adam over the whole item table."""
     seed = config.train.seed
+    config = with_fitting_windows(config, data.dataset)
     trainer = Trainer(
         build_model(config.model, data.dataset, seed),
         data.arrays.bags,
@@ -83,7 +84,7 @@ def make_trainer(config: Config, data: Data, optimizer: Optimizer) -> Trainer:
 
 def endless(config: Config, data: Data) -> Iterator[Samples]:
     """Epoch after epoch of `mind train`'s full batches."""
-    settings = config.train.model_copy(update={"epochs": sys.maxsize})
+    settings = with_fitting_windows(config, data.dataset).train.model_copy(update={"epochs": sys.maxsize})
     steps = MemoryInput(settings, data.train, max_history=config.model.max_history).steps(0)
     return (step.samples for step in steps if step.size == settings.samples_per_step)
 
@@ -126,6 +127,7 @@ def train_best(config: Config, dataset: Dataset, data: TrainData, cap: float = f
 
     cap : seconds after which no further epoch begins.
     """
+    config = with_fitting_windows(config, dataset)
     assert data.train is not None
     given = MemoryInput(config.train, data.train, max_history=config.model.max_history)
     trainer = build_trainer(config, dataset, data, given, torch.device("cpu"), rank=0, ranks=1)

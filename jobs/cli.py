@@ -46,6 +46,7 @@ from jobs.options import (
     print_next,
     require_campaign,
     require_extra,
+    warm_config,
     with_top,
 )
 from jobs.result_command import ResultApp, asked_for_json
@@ -71,7 +72,7 @@ def preprocess(
     ] = None,
 ) -> Any:
     """Turn the event log into a dataset; if it is killed, the same command goes on."""
-    config = loaded_config(conf, sets, preset, home)
+    config = warm_config(conf, sets, preset, home)
     from pipelines.preprocess.summary import print_summary, record_summary
 
     if append is None:
@@ -171,7 +172,7 @@ def train(
     home: Home = None,
 ) -> Any:
     """Train on the dataset; goes on from the last checkpoint if it was stopped."""
-    config = loaded_config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
+    config = warm_config(conf, [*(sets or []), *(["train.profile=true"] if profile else [])], preset, home)
     from pipelines.training.start import train
 
     outcome = train(config)
@@ -193,7 +194,7 @@ def evaluate(
     home: Home = None,
 ) -> Any:
     """Rank the whole catalogue for every user and report the metrics."""
-    config = loaded_config(conf, sets, preset, home)
+    config = warm_config(conf, sets, preset, home)
     from pipelines.evaluation.evaluate import evaluate
 
     found = evaluate(config, model=model, split=split, against=against or ())
@@ -211,7 +212,7 @@ def report(
     home: Home = None,
 ) -> Any:
     """Draw what a model finds, what its interests do and what its lists are made of: one page, and pictures."""
-    config = loaded_config(conf, sets, preset, home)
+    config = warm_config(conf, sets, preset, home)
     from pipelines.evaluation.report_page.command import report
 
     return report(config, model=model, split=split)
@@ -260,7 +261,7 @@ def recommend(
     wanted = list_file(out)
     sets = with_lists(sets, where=where, allow=allow, deny=deny, stock=stock, cap=cap, policy=policy,
                       diversity=diversity, category=category, quota=quota)  # fmt: skip
-    config = loaded_config(conf, with_top(sets, top, again, new), preset, home)
+    config = warm_config(conf, with_top(sets, top, again, new), preset, home)
     from jobs.results import lists_file, lists_in
 
     with lists_file(wanted, asked_for_json() and not everyone) as file:
@@ -293,7 +294,7 @@ def similar(
 ) -> Any:
     """List the items that are most like an item: the cosine of their vectors."""
     wanted = list_file(out)
-    config = loaded_config(conf, with_lists(sets, where=where, allow=allow, deny=deny, stock=stock), preset, home)
+    config = warm_config(conf, with_lists(sets, where=where, allow=allow, deny=deny, stock=stock), preset, home)
     from jobs.results import lists_file, lists_in
     from pipelines.retrieval.similar import similar
 
@@ -322,7 +323,7 @@ def export(
     home: Home = None,
 ) -> Any:
     """Write item vectors, every user's interest vectors and top-N lists for a serving system."""
-    config = loaded_config(conf, with_top(sets, top), preset, home)
+    config = warm_config(conf, with_top(sets, top), preset, home)
     if towers:
         from pipelines.retrieval.towers import export_towers
 
@@ -358,7 +359,7 @@ def pipeline(
     home: Home = None,
 ) -> Any:
     """Preprocess, train, evaluate and export; what is there already from this log and these settings is left out."""
-    config = loaded_config(conf, sets, preset, home)
+    config = warm_config(conf, sets, preset, home)
     from pipelines.pipeline import pipeline
 
     steps = pipeline(config, latest=latest)
@@ -462,7 +463,7 @@ def promote(
     home: Home = None,
 ) -> Any:
     """Make the challenger the champion if it does better on the test set; exit code 0 whatever is decided."""
-    config = loaded_config(conf, sets, preset, home)
+    config = warm_config(conf, sets, preset, home)
     from pipelines.evaluation.promote import promote
 
     return promote(config, name=name, replace=replace)

@@ -51,6 +51,15 @@ def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: 
     return load_config(conf, [*(sets or []), *home_set], preset)
 
 
+def warm_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
+    """Load the configuration of a command that computes; where `mind up` has a process ready, it goes on in that."""
+    config = loaded_config(conf, sets, preset, home)
+    from pipelines.cluster.hand_over import hand_over
+
+    hand_over(config.home_path)
+    return config
+
+
 def with_top(sets: list[str] | None, top: int | None, again: int | None = None, new: int | None = None) -> list[str]:
     """Combine what --set sets with --top, or with --again and --new in its place."""
     if top is not None and (again, new) != (None, None):

@@ -40,11 +40,11 @@ class NegativeSampler(nn.Module):
 
     def __init__(self, config: LossConfig, counts: Tensor, labels: Tensor | None = None, cold: Tensor | None = None):
         super().__init__()
-        self.config = config
         drawn = torch.ones_like(counts, dtype=torch.bool) if cold is None else ~cold
         drawn[:FIRST_ITEM] = False
         if not drawn.any():
             raise ValueError("every item is cold: there is nothing to draw negatives from")
+        self.config = config = config.of_items(int(drawn.sum()))
         self.register_buffer("drawable", drawn)
         self.register_buffer("candidates", drawn.nonzero().squeeze(1))
         self.last = int(self.candidates[-1])

@@ -108,7 +108,7 @@ def training_parts(
     if config.encoder == "popularity":
         return parts
     tables = sum(size for name, size in parts.items() if name.startswith(STORED[:2]))
-    negatives = loss.uniform_negatives + loss.popularity_negatives if loss.kind == "sampled" else 0
+    negatives = loss.uniform_negatives + loss.popularity_negatives if loss.kind != "full" else 0
     return {
         **parts,
         f"moments of the tables ({optimizer}, dim)": (2 * tables if optimizer == "adam" else tables // config.dim)

@@ -57,7 +57,7 @@ def compete(
     root: Path,
     environments: Environments,
 ) -> Table:
-    """Run the contestants on a data set, or find what they did before."""
+    """Run the contestants on a data set, or find what they did before; who has no result is no part of the table."""
     sequences, targets = asked_users(dataset, asked.sample)
     filtered, fingerprint = config.evaluate.seen == "filter", dataset.manifest.fingerprint
     arrays = root / "arrays" / f"{name}-{fingerprint[:12]}{'-quick' if asked.quick else ''}.npz"
@@ -75,6 +75,8 @@ def compete(
                 settings = contestant.settings(config, dataset, asked, seed)
                 out = result_path(root / "results", name, fingerprint, contestant.name, settings, " ".join(code))
                 if not out.is_file():
+                    if asked.kept:
+                        continue
                     environments.require(contestant.environment)
                     if contestant.kind == "peer" and not arrays.is_file():
                         arrays.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,8 @@ def compete(
             failed.append(contestant.name)
             say(f"  {name}, {contestant.label}: {error}")
             continue
-        outcomes[contestant.name] = outcome
+        if outcome.runs:
+            outcomes[contestant.name] = outcome
     seen = "filtered" if filtered else "kept"
     protocol = f"{config.data.split.protocol}, full ranking of {dataset.manifest.items:,} items, seen {seen}, "
     return Table(name, protocol + f"{len(sequences):,} test users", filtered, outcomes, left_out, tuple(failed))

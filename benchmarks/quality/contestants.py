@@ -52,11 +52,16 @@ RECHUB_CODE = ("benchmarks/peers/rechub.py",)
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command was asked for: a smoke run or not, seconds of training at most, threads of a process."""
+    """What the command was asked for.
+
+    quick : a smoke run.  cap_seconds : of training at most.  threads : of a process.
+    kept : nothing is run, results that were kept are shown.
+    """
 
     quick: bool = False
     cap_seconds: float = 3600.0
     threads: int = 2
+    kept: bool = False
 
     @property
     def sample(self) -> Sample:
@@ -209,6 +214,7 @@ CONTESTANTS = (
     _model("youtube_dnn", "ours, youtube_dnn", preset("youtube_dnn")),
     _model("paper", "ours, paper", preset("paper")),
     _model("sasrec", "ours, sasrec", preset("sasrec")),
+    _model("context", "ours, context", preset("context")),
     _model("default_k1", "ours, default, K = 1", preset("default", "model.interests=1")),
     _model(DEFAULT, "ours, default", preset("default")),
 )

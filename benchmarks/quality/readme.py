@@ -1,4 +1,4 @@
-"""The table in README.md, between two markers; made of complete runs only."""
+"""The table in README.md, between two markers, and what it lacks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.quality.contestants import CONTESTANTS, DEFAULT
-from benchmarks.quality.data import NAMES
 from benchmarks.quality.summary import Table, spread
 from pipelines.evaluation.show_report import figure
 
 BEGIN, END = "<!-- bench-quality -->", "<!-- /bench-quality -->"
 FIRST, SECOND = "recall@20", "ndcg@20"
-LEAST_SEEDS = 3
 TITLES = {
     "beauty": "Beauty",
     "ml-1m": "ML-1M",
@@ -23,20 +21,17 @@ TITLES = {
 }
 
 
-def missing(tables: Sequence[Table], seeds: int, quick: bool) -> list[str]:
-    """Say what a run lacks to be a complete one; nothing if it is."""
-    lines = ["it was --quick"] if quick else []
-    if seeds < LEAST_SEEDS:
-        lines.append(f"{seeds} seeds, at least {LEAST_SEEDS} are wanted")
-    found = {table.name: table for table in tables}
-    for name in NAMES:
+def missing(tables: Sequence[Table]) -> list[str]:
+    """Say what a run lacks to be a complete one, a line a data set; nothing if it is."""
+    found, lines = {table.name: table for table in tables}, []
+    for name, title in TITLES.items():
         if name not in found:
-            lines.append(f"{name} is missing")
+            lines.append(f"{title} (no run)")
             continue
         table = found[name]
-        lines += [f"{name}: {each} failed, {table.left_out[each]}" for each in table.failed]
-        known = table.outcomes.keys() | table.left_out.keys()
-        lines += [f"{name}: {each.name} is missing" for each in CONTESTANTS if each.name not in known]
+        known = table.outcomes.keys() | table.left_out.keys() - set(table.failed)
+        if without := [each.label for each in CONTESTANTS if each.name not in known]:
+            lines.append(f"{title} ({', '.join(without)})")
     return lines
 
 
@@ -50,17 +45,20 @@ def markdown(tables: Sequence[Table], seeds: int) -> str:
     labels = {each.name: each.label for each in CONTESTANTS}
     heads = ["recall@20 / NDCG@20", *(TITLES[table.name] for table in tables), "minutes", "GB"]
     lines = [_row(heads), "|---" * len(heads) + "|"]
-    columns = [_column(table) for table in tables]
+    columns = [_column(table, seeds) for table in tables]
     for name in names:
         found = [table.outcomes[name] for table in tables if name in table.outcomes]
         costs = [f"{sum(each.minutes for each in found):.1f}", f"{max(each.gigabytes for each in found):.1f}"]
         cells = [column.get(name, "–") for column in columns]
         lines.append(_row([labels[name], *cells, *costs]))
     note = (
-        f"Full ranking, all test users, mean of {seeds} seeds; ± is the standard deviation of NDCG@20 over them. ▲ ▼: "
-        "NDCG@20 above or below `default`'s, 95 % of resampled users. Minutes to fit, all sets together, and the most "
-        "memory. `make bench-quality`; [docs/results.md](docs/results.md) says who is who."
+        f"Full ranking, all test users, mean of {seeds} seeds (¹ ²: of one, of two); ± is the standard deviation of "
+        "NDCG@20 over them. ▲ ▼: NDCG@20 above or below `default`'s, 95 % of resampled users. Minutes to fit, all sets "
+        "of the row together, and the most memory. `make bench-quality`; [docs/results.md](docs/results.md) says who "
+        "is who."
     )
+    if lacks := missing(tables):
+        note += f" –: not run yet, on {'; '.join(lacks)}."
     return "\n".join([*lines, "", note])
 
 
@@ -68,17 +66,19 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _column(table: Table) -> dict[str, str]:
+def _column(table: Table, seeds: int) -> dict[str, str]:
     """Write a data set's cells, by contestant."""
     against = table.differences(SECOND)
     values = {name: found.means(SECOND) for name, found in table.outcomes.items()}
     best = max(values, key=lambda name: statistics.mean(values[name])) if values else None
-    cells = {}
+    cells, seeded = {}, {each.name for each in CONTESTANTS if each.seeded}
     for name, found in table.outcomes.items():
         second = figure(statistics.mean(values[name]))
         apart = spread(values[name])
         text = f"{figure(statistics.mean(found.means(FIRST)))} / " + (f"**{second}**" if name == best else second)
         text += "" if apart is None or apart == 0 else f" ±{figure(apart)}"
+        if name in seeded and len(found.runs) < seeds:
+            text += "⁰¹²³⁴⁵⁶⁷⁸⁹"[min(len(found.runs), 9)]
         if name != DEFAULT and name in against and against[name].told:
             text += " ▲" if against[name].mean > 0 else " ▼"
         cells[name] = text

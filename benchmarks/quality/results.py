@@ -26,9 +26,11 @@ def result_path(
 ) -> Path:
     """Name the file of a result: by data set, contestant, and a hash of the rest.
 
-    settings : as `Contestant.settings`, the seed among them.  code : of `code_digest`, and whatever else counts.
+    settings : as `Contestant.settings`, the seed among them; how many threads worked does not count.
+    code : of `code_digest`, and whatever else counts.
     """
-    key = json.dumps([fingerprint, contestant, settings, code, DEPTH], sort_keys=True)
+    counted = {name: value for name, value in settings.items() if name != "threads"}
+    key = json.dumps([fingerprint, contestant, counted, code, DEPTH], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return root / f"{dataset}-{fingerprint[:12]}" / f"{contestant}-seed{settings['seed']}-{digest}.npz"
 

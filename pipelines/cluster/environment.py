@@ -20,6 +20,9 @@ def set_up_local() -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()})
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "10000")  # what stands is used; Ray's own: 1 s
+    # its node looks for the object store that it starts itself, mostly too early, and looks again after this time: 1 s
+    os.environ.setdefault("RAY_raylet_client_connect_timeout_milliseconds", "50")
+    os.environ.setdefault("RAY_raylet_client_num_connect_attempts", "400")
     _bring_a_token()
 
 

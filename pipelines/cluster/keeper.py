@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from pipelines.cluster.address import cores
+from pipelines.cluster.hand_over import imported_digest
 from pipelines.cluster.standing import Standing, environment_digest, record_of, standing_ray, write_record
 from pipelines.errors import UserError
 from pipelines.storage.locks import exclusive
@@ -88,17 +89,18 @@ def down(home: Path) -> bool:
 
 def keep(home: Path, cpus: int) -> None:
     """Start Ray, say where it is, and keep it until SIGTERM."""
-    digest = environment_digest(os.environ)
+    digest, imported = environment_digest(os.environ), imported_digest(os.environ)
     from pipelines.cluster.environment import set_up_local
 
     set_up_local()
     import ray
 
     from pipelines.cluster.local_start import start_here
-    from pipelines.cluster.template import OF_TRAINING
+    from pipelines.cluster.template import OF_COMMANDS, OF_TRAINING
 
+    preload = [*OF_TRAINING, *OF_COMMANDS]
     workers = start_here(
-        OF_TRAINING, num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False
+        preload, num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False
     )
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -114,6 +116,8 @@ def keep(home: Path, cpus: int) -> None:
         token=os.environ.get("RAY_AUTH_TOKEN"),
         ray=ray.__version__,
         environment=digest,
+        template=workers.place,
+        imported=imported,
     )
     write_record(home, standing)
     try:

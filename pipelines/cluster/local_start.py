@@ -155,6 +155,8 @@ def _lean(dashboard: bool) -> Iterator[None]:
         if isinstance(getattr(parameters, "setup_worker_path", None), str):
             os.environ[worker_start.ORIGINAL] = parameters.setup_worker_path
             parameters.setup_worker_path = str(Path(worker_start.__file__))
+        # a free one: Ray's own choice is the same for every Ray of a machine, and the second one tries it for 3.4 s
+        parameters.dashboard_agent_listen_port = 0
         before["start_raylet"](self, *arguments, **named)
 
     if "start_raylet" in before:

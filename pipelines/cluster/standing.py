@@ -37,6 +37,8 @@ class Standing:
     address : of its GCS.  pid, began : the process that keeps it.  cpus : what it was started with.
     token : that it asks for; None: the user's own.
     ray : the version.  environment : digest of the variables that its workers have.
+    template : where a process that has imported everything is asked for a fork (pipelines.cluster.hand_over), None:
+        nowhere.  imported : digest of what it has imported.
     """
 
     host: str
@@ -47,6 +49,8 @@ class Standing:
     token: str | None
     ray: str
     environment: str
+    template: str | None
+    imported: str
 
     def alive(self) -> bool:
         """Say whether the process that keeps it is there."""

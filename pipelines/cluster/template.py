@@ -3,6 +3,7 @@
     owner     `started` starts it beside a Ray of this machine, `Template.end` ends it; if the owner dies it ends itself
     worker_start    what Ray's node runs for a worker: hands words, environment and files over here, waits for the
                     worker's exit code, passes signals on
+    hand_over       a command of the user's, which does the same, where the Ray of `mind up` stays
 
 A worker that begins with an interpreter of its own imports torch, Arrow, pandas and what Ray needs: 1 to 2 seconds of a
 core, for each of the four processes of a small training. Nothing of Ray is imported here, which reads a worker's
@@ -18,6 +19,7 @@ import array
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -31,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +48,18 @@ OF_RAY = (
     *("colorama", "wcwidth", "rich.console", "rich.table", "sqlite3"),
 )
 OF_DATA = ("pyarrow", "pyarrow.compute", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.fs", "fsspec", "pandas")
-OF_TRAINING = ("torch", "torch.export", "torch.distributed", "torch.utils.data", *OF_DATA, "safetensors.torch")
+OF_TRAINING = (
+    *("torch", "torch.export", "torch.distributed", "torch.utils.data", *OF_DATA, "safetensors.torch"),
+    "torch._dynamo",  # a second: every optimiser imports it
+)
 HARMLESS_THREADS = {"jemalloc_bg_thd"}  # jemalloc itself sees to forks
+OF_COMMANDS = (  # of the user, and not in a worker
+    *("typer", "rich.progress", "jinja2", "scipy.sparse", "mlflow", "mlflow.store.tracking.sqlalchemy_store"),
+    *("mlflow.tracking", "matplotlib.figure"),
+)
+# MLflow imports them if they are there, to know their frames too: some start threads, and a process with threads does
+# not fork
+KEPT_OUT = ("polars", "tensorflow", "pyspark", "datasets")
 SOCKET = "socket"
 REQUEST_S = 5.0  # for a request to arrive in whole
 LARGEST_REQUEST = 2**24
@@ -60,9 +72,14 @@ class Template:
     process: subprocess.Popen[bytes]
     folder: Path
 
+    @property
+    def place(self) -> str:
+        """Where it is asked."""
+        return str(self.folder / SOCKET)
+
     def end(self) -> None:
         """End it; workers that it has forked end with their Ray."""
-        if os.environ.get(TEMPLATE) == str(self.folder / SOCKET):
+        if os.environ.get(TEMPLATE) == self.place:
             del os.environ[TEMPLATE]
         assert self.process.stdin is not None
         with suppress(OSError):
@@ -101,9 +118,10 @@ def _process(listening: socket.socket, modules: Sequence[str]) -> subprocess.Pop
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a worker's words, and how its process is to look."""
+    """What is asked for: the words of a worker, or of a command of the user's, and how its process is to look."""
 
     words: list[str]
+    command: bool
     environment: dict[str, str]
     folder: str
     niceness: int
@@ -252,9 +270,11 @@ def become(asked: Request) -> None:
         os.chdir(asked.folder)
         os.environ.clear()
         os.environ.update(asked.environment)
-        _catch_up(asked.environment)
+        _catch_up(asked)
         for ours in [name for name in sys.modules if name.partition(".")[0] == "pipelines"]:
             del sys.modules[ours]  # a worker finds the product as its own environment says
+        for name in KEPT_OUT:
+            del sys.modules[name]
         sys.argv = asked.words
         sys.path[0] = str(Path(asked.words[0]).parent)
         runpy.run_path(asked.words[0], run_name="__main__")
@@ -273,19 +293,25 @@ def become(asked: Request) -> None:
         os._exit(code)
 
 
-def _catch_up(environment: Mapping[str, str]) -> None:
-    """Do what libraries do when they are imported, for what was imported before the environment was known."""
+def _catch_up(asked: Request) -> None:
+    """Do what Python and libraries do at their start, for what was started before the request was known."""
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()
     torch: Any = sys.modules.get("torch")
-    threads = environment.get("OMP_NUM_THREADS", "")
-    if torch is not None:  # Ray gives a worker that nobody has asked for more one thread, when its first task begins
+    threads = asked.environment.get("OMP_NUM_THREADS", "")
+    if asked.command:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=stream is sys.stderr or os.isatty(stream.fileno()))
+    elif torch is not None:  # Ray gives a worker that nobody has asked for more one thread, when its first task begins
         torch.set_num_threads(int(threads) if threads.isdigit() and int(threads) else 1)
 
 
 def main() -> None:
     """Import, and serve between two imports and for ever after."""
     server = Server(socket.socket(fileno=int(sys.argv[1])))
+    for name in KEPT_OUT:
+        sys.modules[name] = None  # type: ignore[assignment]  # an ImportError for who asks
     for module in (*OF_RAY, *sys.argv[2:]):
         with suppress(Exception):  # whoever needs it says so
             importlib.import_module(module)

@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -55,15 +56,30 @@ def command(arguments: list[str], environment: dict[str, str]) -> tuple[list[str
     return [sys.executable, *rest], {**environment, **variables}
 
 
-def ask(place: str, words: list[str], environment: dict[str, str]) -> tuple[socket.socket, int] | None:
-    """Have a worker forked: the connection that says how it ends, and its process number; None: nobody answers."""
+def ask(
+    place: str,
+    words: list[str],
+    environment: dict[str, str],
+    *,
+    command: bool = False,
+    blocked: Iterable[int] | None = None,
+) -> tuple[socket.socket, int] | None:
+    """Have a worker forked: the connection that says how it ends, and its process number; None: nobody answers.
+
+    Parameters
+    ----------
+    command : it is no worker of Ray's, but a command of the user's.
+    blocked : signals that are blocked in it; None: those of this process.
+    """
     try:
         asked = {
             "words": words,
+            "command": command,
             "environment": environment,
             "folder": os.getcwd(),
             "niceness": os.getpriority(os.PRIO_PROCESS, 0),
-            "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+            "blocked": [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, []) if blocked is None]
+            + [int(each) for each in blocked or ()],
             "limits": {name: resource.getrlimit(getattr(resource, name)) for name in LIMITS},
         }
         body = json.dumps(asked).encode()
@@ -78,13 +94,23 @@ def ask(place: str, words: list[str], environment: dict[str, str]) -> tuple[sock
     return (template, struct.unpack("!i", number)[0]) if len(number) == 4 else None
 
 
-def stand_for(template: socket.socket, worker: int) -> NoReturn:
-    """Pass on to the worker what is sent to this process, and end as it ends."""
+def stand_for(
+    template: socket.socket,
+    worker: int,
+    passed_on: Iterable[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    unblocked: Iterable[int] | None = None,
+) -> NoReturn:
+    """Pass on to the worker what is sent to this process, and end as it ends.
+
+    unblocked : the mask of signals once they can be passed on; None: as it is.
+    """
     with suppress(OSError):  # Ray's node has said so of this process: when memory is short, its workers go first
         Path(f"/proc/{worker}/oom_score_adj").write_text(Path("/proc/self/oom_score_adj").read_text())
         Path("/proc/self/oom_score_adj").write_text("0")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in passed_on:
         signal.signal(number, lambda received, _: _send(worker, received))
+    if unblocked is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     code = template.recv(4)
     if len(code) < 4:  # the template has gone, so nobody would bury the worker
         _send(worker, signal.SIGKILL)

@@ -219,7 +219,8 @@ class TrainConfig(Section):
     batch_size: int = Field(1024, ge=1, le=2**24)  # labels of a step, over all workers
     epochs: int = Field(20, ge=1)
     labels_per_window: int | None = Field(None, ge=1)  # a sample is a window of a user's sequence, and so many of its
-    # events are labels, drawn anew each epoch: what the user encoder reads once serves them all. None: one label each
+    # events are labels, drawn anew each epoch: what the user encoder reads once serves them all. Fewer where users have
+    # fewer, so that a step is full. None: one label each
     horizon: int | None = Field(
         None, ge=1
     )  # a label is any of the next so many events: what a user comes back for, not
@@ -425,8 +426,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def full_softmax_needs_the_whole_table(self) -> Config:
-        if self.train.shard_items and self.loss.kind == "full":
-            raise ValueError("train.shard_items=true: must be false with loss.kind: full, which scores every item")
+        if self.train.shard_items and self.loss.kind != "sampled":
+            raise ValueError(
+                f"train.shard_items=true: must be false with loss.kind: {self.loss.kind}, which scores every item"
+                + (" where there are few" if self.loss.kind == "auto" else "")
+            )
         return self
 
     @model_validator(mode="after")

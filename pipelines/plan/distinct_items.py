@@ -17,7 +17,7 @@ def distinct_items(workload: Workload, samples: float) -> float:
     R = sum_i 1 - exp(-(n_h p_i + n_u / V + n_p p_i^a / sum p^a)): n_h behaviours and labels, drawn from the popularity
     p_i ~ (h + i)^-s; n_u uniform negatives and n_p that follow p^a. Source: mind_core.training.Trainer._draw.
     """
-    loss, items = workload.config.loss, workload.items
+    loss, items = workload.config.loss.of_items(workload.items), workload.items
     if loss.kind == "full":
         return items
     ranks = np.geomspace(workload.head, workload.head + items, BINS)

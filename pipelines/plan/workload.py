@@ -56,7 +56,7 @@ class Workload:
     @property
     def negatives(self) -> float:
         """N, shared by a worker's batch.  Source: mind_core.negatives."""
-        loss = self.config.loss
+        loss = self.config.loss.of_items(self.items)
         if loss.kind == "full":
             return self.items
         drawn = loss.uniform_negatives + loss.popularity_negatives

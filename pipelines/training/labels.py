@@ -7,6 +7,7 @@ And what people buy changes with the season: labels of last year teach last year
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from mind_core.features import FeatureSpec
 from mind_core.sequences import Sequences
-from pipelines.config.schema import TrainConfig
+from pipelines.config.schema import Config, TrainConfig
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.part_files import read_part
 from pipelines.dataset.tensors import to_sequences
@@ -51,6 +52,28 @@ def label_rule(config: TrainConfig, dataset: Dataset) -> LabelRule:
     """Tell the rule of a training on a dataset: the same for every worker, whoever reads what."""
     by_moment = config.cuts_by_moment(dataset.manifest.config["split"]["protocol"])
     return LabelRule(by_moment, None if config.label_share == 1 else _newest_since(dataset, config.label_share))
+
+
+def with_fitting_windows(config: Config, dataset: Dataset) -> Config:
+    """Return the configuration with `train.labels_per_window` as it is meant for a dataset.
+
+    Users of few events have few labels: a step is cut for the power of two that holds the average user's, so that
+    most places of its windows hold one, and `train.batch_size` is about the labels of a step here too.
+    """
+    most, counts = config.train.labels_per_window, dataset.manifest.splits["train"]
+    if most is None:
+        return config
+    fitting = min(most, window_labels((counts.events - counts.users) / counts.users))
+    return config.model_copy(update={"train": config.train.model_copy(update={"labels_per_window": fitting})})
+
+
+def window_labels(average: float) -> int:
+    """Return the smallest power of two that is not below the average number of a user's labels.
+
+    >>> [window_labels(average) for average in (0.0, 1.0, 5.4, 8.0, 161.0)]
+    [1, 1, 8, 8, 256]
+    """
+    return 1 << max(0, math.ceil(average) - 1).bit_length()
 
 
 def train_sequences(table: pa.Table, profile: list[FeatureSpec], rule: LabelRule) -> Sequences:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-import psutil
+from pipelines.cluster.hand_over import command_began
 
 
 @dataclass
 class Timeline:
-    """Named moments since this program's process began; it pickles, so a worker goes on where the driver stopped."""
+    """Named moments since this command began; it pickles, so a worker goes on where the driver stopped."""
 
-    began: float = field(default_factory=lambda: psutil.Process().create_time())
+    began: float = field(default_factory=command_began)
     moments: list[tuple[str, float]] = field(default_factory=list)
 
     def mark(self, name: str) -> None:

@@ -18,7 +18,7 @@ from pipelines.errors import DivergedError
 from pipelines.training.callback import DIVERGED, TAKEN_BACK
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData, columns_to_train, read_data
-from pipelines.training.labels import label_rule
+from pipelines.training.labels import label_rule, with_fitting_windows
 from pipelines.training.loop import Metrics, Validation, build_trainer, validations
 from pipelines.training.memory_input import MemoryInput, TrainInput
 from pipelines.training.startup import Timeline
@@ -66,6 +66,7 @@ def train_loop(settings: dict[str, object]) -> None:
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     rank, ranks = context.get_world_rank(), context.get_world_size()
     dataset = Dataset.open(str(settings["dataset"]))
+    config = with_fitting_windows(config, dataset)
     data = read_data(dataset, config.train, streamed=settings["input"] == "stream").to(device)
     given = _input(config, dataset, data, device, rank, ranks)
     timeline.mark("data")

@@ -1,4 +1,4 @@
-"""The table in README.md: between its markers, and of complete runs only."""
+"""The table in README.md: between its markers, and with what it lacks."""
 
 from __future__ import annotations
 
@@ -53,21 +53,28 @@ def test_our_readme_has_the_markers_in_order() -> None:
     assert text.index(BEGIN) < text.index(END)
 
 
-def test_a_run_is_complete_with_all_sets_all_contestants_and_three_seeds() -> None:
+def test_what_a_table_lacks_is_said_under_it() -> None:
     tables = [table(name) for name in NAMES]
-    assert missing(tables, seeds=3, quick=False) == []
-    assert missing(tables, seeds=3, quick=True) == ["it was --quick"]
-    assert missing(tables, seeds=2, quick=False) == ["2 seeds, at least 3 are wanted"]
-    assert missing(tables[1:], seeds=3, quick=False) == ["beauty is missing"]
+    assert missing(tables) == []
+    assert "not run yet" not in markdown(tables, seeds=3)
+    assert missing(tables[1:]) == ["Beauty (no run)"]
+    assert markdown(tables[1:], seeds=3).endswith("–: not run yet, on Beauty (no run).")
 
 
-def test_a_failure_makes_a_run_incomplete_and_what_has_no_place_does_not() -> None:
+def test_a_failure_is_lacking_and_what_has_no_place_is_not() -> None:
     tables = [table(name) for name in NAMES]
     without = {name: found for name, found in tables[0].outcomes.items() if name != "paper"}
     absent = replace(tables[0], outcomes=without, left_out={"paper": "no room"})
-    assert missing([absent, *tables[1:]], 3, False) == []
-    assert missing([replace(absent, failed=("paper",)), *tables[1:]], 3, False) == ["beauty: paper failed, no room"]
-    assert missing([replace(absent, left_out={}), *tables[1:]], 3, False) == ["beauty: paper is missing"]
+    assert missing([absent, *tables[1:]]) == []
+    assert missing([replace(absent, failed=("paper",)), *tables[1:]]) == ["Beauty (ours, paper)"]
+    assert missing([replace(absent, left_out={}), *tables[1:]]) == ["Beauty (ours, paper)"]
+
+
+def test_fewer_seeds_than_were_asked_for_are_counted_in_the_cell() -> None:
+    outcomes = {"popularity": outcome("popularity", 0.1), "ials": outcome("iALS", 0.29, 0.31)}
+    lines = markdown([Table("tmall", "", False, outcomes)], seeds=3).splitlines()
+    assert "²" in lines[3]
+    assert not set("¹²³") & set(lines[2]), "nothing of it is drawn"
 
 
 def test_the_best_is_bold_and_arrows_tell_what_is_told_apart() -> None:

@@ -46,6 +46,10 @@ def test_the_order_of_settings_does_not_count() -> None:
     assert path_of(settings=dict(reversed(SETTINGS.items()))) == path_of()
 
 
+def test_how_many_threads_worked_does_not_count() -> None:
+    assert path_of(settings={**SETTINGS, "threads": 1}) == path_of(settings={**SETTINGS, "threads": 2}) == path_of()
+
+
 def test_of_code_only_what_it_computes_counts(tmp_path: Path) -> None:
     file = tmp_path / "rule.py"
     file.write_text('"""Old."""\n\ndef twice(x):\n    """Double."""\n    return 2 * x\n')
@@ -136,6 +140,11 @@ def test_what_was_found_before_is_not_run_again_and_a_failure_is_a_line(
     again = compete()
     assert ran == ["recent_popularity"]
     assert again.outcomes["item_knn"].means("ndcg@20") == table.outcomes["item_knn"].means("ndcg@20")
+    ran.clear()
+    kept = command.compete("planted", dataset, planted, chosen, 3, Asked(kept=True), tmp_path, environments)
+    assert ran == []
+    assert list(kept.outcomes) == list(table.outcomes)
+    assert kept.left_out == {}, "what was not run is no failure"
 
 
 @pytest.mark.parametrize("kind", ["rule", "model"])

@@ -24,6 +24,7 @@ from pipelines.errors import DivergedError, UserError, disk_error
 from pipelines.storage.home_files import fetch_folder, push_files
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData
+from pipelines.training.labels import with_fitting_windows
 from pipelines.training.loop import Metrics, build_trainer, validations
 from pipelines.training.memory_input import MemoryInput
 from pipelines.tuning.ledger import Report
@@ -64,6 +65,7 @@ def results_of(
         all that the checkpoint knows.
     """
     config, folder = trial_config(base, trial["values"], trial["seed"] - base.train.seed), Path(trial["checkpoint"])
+    config = with_fitting_windows(config, dataset)
     assert data.train is not None
     given = MemoryInput(config.train, data.train, rank, ranks, config.model.max_history)
     trainer = build_trainer(config, dataset, data, given, device, rank, ranks)

@@ -38,6 +38,8 @@ def standing() -> Standing:
         token="0" * 64,
         ray=ray.__version__,
         environment=environment_digest(os.environ),
+        template=None,
+        imported="",
     )
 
 

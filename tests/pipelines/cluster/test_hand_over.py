@@ -1,0 +1,230 @@
+"""A command goes on in a fork of the template that stays, looks like itself from outside, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from pipelines.cluster import template
+from pipelines.cluster.hand_over import HANDED, SCRIPT, hand_over, imported_digest
+from pipelines.cluster.standing import Standing, environment_digest, write_record
+from pipelines.cluster.template import OF_COMMANDS, OF_RAY, OF_TRAINING, Template
+from pipelines.cluster.worker_start import TEMPLATE
+
+WAIT_S = 30.0
+BEGIN = """
+import os, signal, sys, time
+from pathlib import Path
+from pipelines.cluster.hand_over import hand_over
+hand_over(Path(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def standing(tmp_path: Path) -> Iterator[Standing]:
+    """A home whose Ray would stay, kept by this very process, with a template beside it."""
+    before = os.environ.get(TEMPLATE)
+    workers: Template = template.started(["json.tool"])
+    found = Standing(
+        host=os.uname().nodename,
+        address="127.0.0.1:1",
+        pid=os.getpid(),
+        began=psutil.Process().create_time(),
+        cpus=2,
+        token=None,
+        ray=ray.__version__,
+        environment=environment_digest(os.environ),
+        template=workers.place,
+        imported=imported_digest(os.environ),
+    )
+    write_record(tmp_path, found)
+    yield found
+    workers.end()
+    if before is not None:
+        os.environ[TEMPLATE] = before
+
+
+def command(home: Path, body: str, name: str = SCRIPT) -> list[str]:
+    """Write the script of a command, and say how it is started."""
+    file = home / "bin" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(BEGIN + body)
+    return [sys.executable, str(file), str(home)]
+
+
+def start(words: list[str], **more: object) -> subprocess.Popen[str]:
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **more,  # type: ignore[call-overload]
+    )
+
+
+@pytest.fixture(autouse=True)
+def _same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "")
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_it_is_the_same_command_in_another_process(standing: Standing, tmp_path: Path) -> None:
+    told = f"os.getpid(), sys.argv[1:], sys.stdin.read(), os.getcwd(), {HANDED!r} in os.environ"
+    words = command(tmp_path, f"print({told})\nprint('no', file=sys.stderr)\nsys.exit(7)")
+    started = start([*words, "--top", "ü 3"], cwd=tmp_path)
+    out, error = started.communicate("given", timeout=WAIT_S)
+    process, _, rest = out.partition(" ")
+    assert int(process) != started.pid
+    assert rest == f"{[str(tmp_path), '--top', 'ü 3']} given {tmp_path} False\n"
+    assert (error, started.returncode) == ("no\n", 7)
+
+
+def test_it_has_what_has_been_imported_and_knows_when_the_command_began(standing: Standing, tmp_path: Path) -> None:
+    body = "from pipelines.cluster.hand_over import command_began\nprint('json.tool' in sys.modules, command_began())"
+    words = command(tmp_path, body)
+
+    def imported() -> bool:
+        before = time.time()
+        has, began = start(words).communicate(timeout=WAIT_S)[0].split()
+        assert abs(float(began) - before) < 1.0, "as the clock's ticks of Linux say"
+        return has == "True"
+
+    until(imported)
+
+
+def by_itself(words: list[str]) -> bool:
+    """Say whether a command that prints its process is that process."""
+    started = start(words)
+    out, error = started.communicate(timeout=WAIT_S)
+    assert started.returncode == 0, error
+    return out.split()[0] == str(started.pid)
+
+
+PRINT = "print(os.getpid())"
+
+
+def test_where_something_does_not_fit_a_command_goes_on_by_itself(
+    standing: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = command(tmp_path, PRINT)
+    assert not by_itself(words)
+    assert by_itself(command(tmp_path, PRINT, "another.py")), "a function of it that a script calls"
+    assert by_itself([*words, "/dev/fd/3"]), "a file that the fork has not open"
+    for changed in (replace(standing, imported="another Python"), replace(standing, template=None)):
+        write_record(tmp_path, changed)
+        assert by_itself(words)
+    write_record(tmp_path, replace(standing, template=str(tmp_path / "none")))
+    assert by_itself(words), "nobody answers"
+    write_record(tmp_path, standing)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert by_itself(words)
+    (tmp_path / "up" / "ray.json").unlink()
+    assert by_itself(words)
+
+
+def test_a_test_or_notebook_is_never_handed_over(standing: Standing, tmp_path: Path) -> None:
+    hand_over(tmp_path)
+
+
+SLEEP = """
+def said(number, frame):
+    print(signal.Signals(number).name, flush=True)
+    sys.exit(9)
+for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+    signal.signal(each, said)
+try:
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("SIGINT", flush=True)
+    sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
+def test_signals_reach_it(standing: Standing, tmp_path: Path, number: signal.Signals) -> None:
+    started = start(command(tmp_path, SLEEP))
+    assert started.stdout is not None
+    assert int(started.stdout.readline()) != started.pid
+    started.send_signal(number)
+    assert started.communicate(timeout=WAIT_S)[0] == f"{number.name}\n"
+    assert started.returncode == 9
+
+
+def test_a_command_that_is_killed_takes_its_fork_along_and_the_other_way_round(
+    standing: Standing, tmp_path: Path
+) -> None:
+    words = command(tmp_path, SLEEP)
+    for kill_fork in (False, True):
+        started = start(words)
+        assert started.stdout is not None
+        fork = psutil.Process(int(started.stdout.readline()))
+        (fork if kill_fork else started).kill()
+        assert started.wait(WAIT_S) == (128 + signal.SIGKILL if kill_fork else -signal.SIGKILL)
+        until(lambda fork=fork: not fork.is_running())  # type: ignore[misc]
+        started.communicate()
+
+
+def test_a_command_that_is_stopped_stops_its_fork_and_goes_on_with_it(standing: Standing, tmp_path: Path) -> None:
+    started = start(command(tmp_path, SLEEP))
+    assert started.stdout is not None
+    both = [psutil.Process(int(started.stdout.readline())), psutil.Process(started.pid)]
+    started.send_signal(signal.SIGTSTP)
+    until(lambda: all(each.status() == psutil.STATUS_STOPPED for each in both))
+    started.send_signal(signal.SIGCONT)
+    until(lambda: all(each.status() == psutil.STATUS_SLEEPING for each in both))
+    started.terminate()
+    assert started.communicate(timeout=WAIT_S)[0] == "SIGTERM\n"
+
+
+def test_a_terminal_is_one_for_it_too(standing: Standing, tmp_path: Path) -> None:
+    words = command(tmp_path, "print(os.getpid(), sys.stdout.isatty(), os.get_terminal_size().columns, end='\\n')")
+    ours, theirs = pty.openpty()
+    path = os.pathsep.join(filter(None, sys.path))
+    started = subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "PYTHONPATH": path, "COLUMNS": ""}
+    )
+    assert started.wait(WAIT_S) == 0
+    process, is_one, columns = os.read(ours, 1000).decode().split()
+    assert (int(process) != started.pid, is_one, columns) == (True, "True", "0")
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_what_a_template_has_imported_leaves_it_alone_in_its_process() -> None:
+    """A process with more threads than its own does not fork."""
+    code = "\n".join(
+        [
+            "import importlib, sys",
+            "from pipelines.cluster import template",
+            "for name in template.KEPT_OUT: sys.modules[name] = None",
+            f"for name in {[*OF_RAY, *OF_TRAINING, *OF_COMMANDS]}: importlib.import_module(name)",
+            "assert template.only_thread()",
+            "print('ray' in sys.modules)",
+        ]
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
