@@ -317,3 +317,53 @@ def test_export_of_towers_makes_nothing_else(monkeypatch: pytest.MonkeyPatch, co
     stage = install(monkeypatch, "towers", names=("export_towers",))
     assert run("export", conf, "--towers", "--model", "x").exit_code == 0
     assert stage.calls[0][1] == {"model": "x"}
+
+
+ENDS = """
+import atexit, sys
+import jobs.cli as cli
+
+def app(prog_name):
+    atexit.register(lambda: print("last", flush="--flush" in sys.argv))
+    print("first")
+    {ending}
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "error"),
+    [
+        ("sys.exit(0)", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(2)", 2, ""),
+        ("sys.exit('a reason')", 1, "a reason\n"),
+        ("raise ValueError('unforeseen')", 1, "ValueError: unforeseen\n"),
+    ],
+)
+def test_the_program_ends_at_once_with_all_that_was_said(ending: str, code: int, error: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS.format(ending=ending)], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("first\nlast\n", code)
+    assert done.stderr.endswith(error)
+    assert bool(done.stderr) == bool(error)
+
+
+def test_output_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is_not_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    program = [sys.executable, "-c", ENDS.format(ending="sys.exit(0)")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        120,
+        "mind: error: the output cannot be written (No space left on device)\n",
+    )
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as gone:
+        assert gone.stdout is not None
+        gone.stdout.close()
+        assert gone.stderr is not None
+        assert gone.stderr.read() == ""
+    assert gone.returncode == 120
