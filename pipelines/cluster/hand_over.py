@@ -29,6 +29,7 @@ READ_AT_IMPORT = (  # variables that what is imported already has read, and Pyth
     *("MLFLOW_", "PYTHON", "MPL", "SQLALCHEMY", "LANG", "LC_", "TZ", "SSL_"),
 )
 NOT_COUNTED = ("PYTHONPATH",)  # mind up gives its processes its own; where the code lies counts
+ENDED = 143  # exit code, as after SIGTERM
 OPEN_FILES = ("/dev/fd/", "/proc/self/")  # in a word: a file that only this process has open
 PASSED_ON = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
@@ -66,7 +67,7 @@ def command_began() -> float:
 
 
 def imported_digest(environment: Mapping[str, str]) -> str:
-    """Digest of what a process's imports depend on: the Python, the packages, this code's place and some variables.
+    """Digest of what must be alike: the user, the Python, the packages, this code's place and some variables.
 
     >>> imported_digest({"TERM": "x"}) == imported_digest({})
     True
@@ -76,7 +77,8 @@ def imported_digest(environment: Mapping[str, str]) -> str:
     packages = Path(sysconfig.get_path("purelib"))
     read = {name: value for name, value in environment.items() if name.startswith(READ_AT_IMPORT)}
     kept = sorted((name, value) for name, value in read.items() if name not in NOT_COUNTED)
-    place = [sys.executable, str(packages), packages.stat().st_mtime_ns, str(Path(__file__).parent)]
+    user = [os.geteuid(), os.getegid(), sorted(os.getgroups())]
+    place = [*user, sys.executable, str(packages), packages.stat().st_mtime_ns, str(Path(__file__).parent)]
     return hashlib.sha256(json.dumps([place, kept]).encode()).hexdigest()
 
 
@@ -101,6 +103,9 @@ def _go_on_in(template: str) -> None:
                 os.kill(process, signal.SIGCONT)
 
         signal.signal(signal.SIGTSTP, stop)
-        worker_start.stand_for(*forked, passed_on=PASSED_ON, unblocked=before)
+        code = worker_start.stand_for(*forked, passed_on=PASSED_ON, unblocked=before)
+        if code is None:
+            sys.stderr.write("mind: ended by mind down\n")
+        os._exit(ENDED if code is None else code)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

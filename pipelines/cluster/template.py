@@ -125,6 +125,8 @@ class Request:
     environment: dict[str, str]
     folder: str
     niceness: int
+    cores: list[int]
+    umask: int
     blocked: list[int]
     limits: dict[str, tuple[int, int]]
     files: list[int]
@@ -267,6 +269,9 @@ def become(asked: Request) -> None:
             with suppress(OSError, ValueError):
                 resource.setrlimit(getattr(resource, name), limit)
         os.setpriority(os.PRIO_PROCESS, 0, asked.niceness)
+        with suppress(OSError):  # a core that is not there any more
+            os.sched_setaffinity(0, asked.cores)
+        os.umask(asked.umask)
         os.chdir(asked.folder)
         os.environ.clear()
         os.environ.update(asked.environment)

@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 ORIGINAL = "MIND_SETUP_WORKER"  # environment: the path of Ray's own script
 LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -78,6 +77,8 @@ def ask(
             "environment": environment,
             "folder": os.getcwd(),
             "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+            "cores": sorted(os.sched_getaffinity(0)),
+            "umask": _umask(),
             "blocked": [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, []) if blocked is None]
             + [int(each) for each in blocked or ()],
             "limits": {name: resource.getrlimit(getattr(resource, name)) for name in LIMITS},
@@ -94,13 +95,19 @@ def ask(
     return (template, struct.unpack("!i", number)[0]) if len(number) == 4 else None
 
 
+def _umask() -> int:
+    current = os.umask(0o077)  # it can only be read by being set
+    os.umask(current)
+    return current
+
+
 def stand_for(
     template: socket.socket,
     worker: int,
     passed_on: Iterable[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
     unblocked: Iterable[int] | None = None,
-) -> NoReturn:
-    """Pass on to the worker what is sent to this process, and end as it ends.
+) -> int | None:
+    """Pass on to the worker what is sent to this process, and return how it has ended; None: its template has gone.
 
     unblocked : the mask of signals once they can be passed on; None: as it is.
     """
@@ -108,15 +115,17 @@ def stand_for(
         Path(f"/proc/{worker}/oom_score_adj").write_text(Path("/proc/self/oom_score_adj").read_text())
         Path("/proc/self/oom_score_adj").write_text("0")
     for number in passed_on:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue  # as with nohup: it stays here, and is ignored
         signal.signal(number, lambda received, _: _send(worker, received))
     if unblocked is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     code = template.recv(4)
-    if len(code) < 4:  # the template has gone, so nobody would bury the worker
+    if len(code) < 4:  # nobody would bury the worker
         _send(worker, signal.SIGKILL)
-        os._exit(1)
+        return None
     (ended,) = struct.unpack("!i", code)
-    os._exit(ended if ended >= 0 else 128 - ended)
+    return int(ended if ended >= 0 else 128 - ended)
 
 
 def _send(worker: int, number: int) -> None:
@@ -132,7 +141,8 @@ def main() -> None:
     if place is not None and plain:
         forked = ask(place, words[1:], environment)
         if forked is not None:
-            stand_for(*forked)
+            code = stand_for(*forked)
+            os._exit(1 if code is None else code)
     os.execve(words[0], words, environment)
 
 

@@ -174,6 +174,17 @@ def test_in_batch_negatives_are_the_batchs_labels_after_the_drawn_ones() -> None
     assert drawn[-3:].tolist() == [5, 7, 7]
 
 
+def test_auto_is_full_where_few_items_can_be_negatives_and_sampled_where_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = len(COUNTS) - 2 - int(COLD.sum())
+    for most, kind in ((few, "full"), (few - 1, "sampled")):
+        monkeypatch.setattr("mind_core.config.MOST_FULL", most)
+        made = NegativeSampler(LossConfig(kind="auto"), COUNTS, cold=COLD)
+        plain = NegativeSampler(LossConfig(kind=kind), COUNTS, cold=COLD)  # type: ignore[arg-type]
+        drawn = [each.draw(torch.tensor([3]), torch.Generator().manual_seed(0)) for each in (made, plain)]
+        assert torch.equal(*drawn)
+        assert torch.equal(*(each.log_expected_count(drawn[0], 1) for each in (made, plain)))
+
+
 def test_full_is_every_real_item_once_without_correction() -> None:
     sampler = NegativeSampler(LossConfig(kind="full"), COUNTS)
     assert sampler.draw(torch.tensor([5]), generator()).tolist() == ITEMS.tolist()

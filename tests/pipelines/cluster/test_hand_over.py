@@ -172,6 +172,18 @@ def test_signals_reach_it(standing: Standing, tmp_path: Path, number: signal.Sig
     assert started.returncode == 9
 
 
+def test_what_is_ignored_here_does_not_reach_it(standing: Standing, tmp_path: Path) -> None:
+    """As with nohup, and Ctrl-C for what a shell script has started in the background."""
+    started = start(command(tmp_path, SLEEP), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert started.stdout is not None
+    started.stdout.readline()
+    started.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert started.poll() is None
+    started.terminate()
+    assert started.communicate(timeout=WAIT_S)[0] == "SIGTERM\n"
+
+
 def test_a_command_that_is_killed_takes_its_fork_along_and_the_other_way_round(
     standing: Standing, tmp_path: Path
 ) -> None:
@@ -184,6 +196,16 @@ def test_a_command_that_is_killed_takes_its_fork_along_and_the_other_way_round(
         assert started.wait(WAIT_S) == (128 + signal.SIGKILL if kill_fork else -signal.SIGKILL)
         until(lambda fork=fork: not fork.is_running())  # type: ignore[misc]
         started.communicate()
+
+
+def test_mind_down_ends_it_with_a_line(standing: Standing, tmp_path: Path) -> None:
+    started = start(command(tmp_path, SLEEP))
+    assert started.stdout is not None
+    fork = psutil.Process(int(started.stdout.readline()))
+    fork.parent().kill()  # type: ignore[union-attr]
+    assert started.communicate(timeout=WAIT_S) == ("", "mind: ended by mind down\n")
+    assert started.returncode == 143
+    until(lambda: not fork.is_running())
 
 
 def test_a_command_that_is_stopped_stops_its_fork_and_goes_on_with_it(standing: Standing, tmp_path: Path) -> None:

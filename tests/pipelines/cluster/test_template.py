@@ -76,19 +76,23 @@ def test_a_worker_is_what_an_interpreter_of_its_own_would_be(
 ) -> None:
     told = ["resource.getrlimit(resource.RLIMIT_NOFILE)", "os.getcwd()", "os.nice(0)", "sys.argv", "__name__",
             "open('/proc/self/oom_score_adj').read()", "[m for m in sys.modules if m.startswith('pipelines')]",
-            "sorted(os.environ)", "sys.path[0]", "os.umask(0)"]  # fmt: skip
+            "sorted(os.environ)", "sys.path[0]", "os.umask(0)", "os.sched_getaffinity(0)"]  # fmt: skip
     worker = script(
         tmp_path, f"import atexit, resource\natexit.register(print, 'last')\ntime.sleep(0.3)\nprint({', '.join(told)})"
     )
     monkeypatch.chdir(tmp_path)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before, cores = resource.getrlimit(resource.RLIMIT_NOFILE), os.sched_getaffinity(0)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 1, before[1]))
+        mask = os.umask(0o027)
+        os.sched_setaffinity(0, [min(cores)])
         forked = start(worker, "a").communicate(timeout=WAIT_S)
         monkeypatch.delenv(TEMPLATE)
         assert forked == start(worker, "a").communicate(timeout=WAIT_S)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        os.umask(mask)
+        os.sched_setaffinity(0, cores)
 
 
 def test_the_worker_goes_first_when_memory_is_short(workers: Template, tmp_path: Path) -> None:

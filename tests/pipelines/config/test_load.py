@@ -209,6 +209,8 @@ def test_two_settings_of_different_sections_that_do_not_go_together_name_who_set
     assert mistake(conf, "train.shard_items=true", "loss.kind=full") == f"--set {rest}"
     write(conf, "train: {shard_items: true}\n")
     assert mistake(conf, "loss.kind=full") == f"{conf}: {rest}"
+    auto = "train.shard_items=true: must be false with loss.kind: auto, which scores every item where there are few"
+    assert mistake(conf, "loss.kind=auto") == f"{conf}: {auto}"
 
 
 def test_a_mistake_of_the_whole_has_no_empty_key() -> None:

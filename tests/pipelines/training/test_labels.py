@@ -21,7 +21,7 @@ from pipelines.config.schema import Config, TrainConfig
 from pipelines.dataset.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.training.data import columns_to_train, read_data, train_table, with_targets
-from pipelines.training.labels import HELD_OUT, LabelRule, label_rule, train_sequences
+from pipelines.training.labels import HELD_OUT, LabelRule, label_rule, train_sequences, with_fitting_windows
 from pipelines.training.memory_input import MemoryInput, TrainInput, count_labels
 from pipelines.training.stream_input import PartFile, StreamInput
 from pipelines.training.train import train
@@ -226,6 +226,25 @@ def test_the_rule_of_a_dataset_follows_its_protocol_and_its_newest_events(config
     assert sum(time >= since for time in times) / len(times) == pytest.approx(0.25, abs=0.01)
     table = train_table(dataset, [*columns_to_train(dataset), "times"], include_validation=True)
     assert [len(own) for own in table["times"].to_pylist()] == [len(own) for own in table["items"].to_pylist()]
+
+
+def test_windows_fit_the_labels_that_users_have(config: Config) -> None:
+    dataset = Dataset.open(config.dataset_path)
+    counts = dataset.manifest.splits["train"]
+    average = (counts.events - counts.users) / counts.users
+
+    def windows(asked: int | None, users: int = counts.users) -> int | None:
+        splits = dataset.manifest.splits | {"train": replace(counts, users=users)}
+        other = Dataset(dataset.path, replace(dataset.manifest, splits=splits))
+        train = config.train.model_copy(update={"labels_per_window": asked})
+        return with_fitting_windows(config.model_copy(update={"train": train}), other).train.labels_per_window
+
+    assert windows(None) is None
+    found = windows(10_000)
+    assert found is not None
+    assert found / 2 < average <= found
+    assert windows(4) == 4 < average
+    assert windows(32, users=counts.events // 2) == 1, "one label each"
 
 
 @pytest.mark.ray
