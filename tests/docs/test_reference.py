@@ -57,7 +57,7 @@ def test_a_setting_has_its_type_bounds_default_and_manual() -> None:
     assert (epochs.accepts, epochs.default) == ("whole number ≥ 1", "`20`")
     assert settings["train.targets_per_user"].accepts == "whole number ≥ 1 or `null`"
     assert "null: every position is a target" in settings["train.targets_per_user"].manual
-    assert settings["loss.kind"].accepts == "`sampled`, `full`"
+    assert settings["loss.kind"].accepts == "`sampled`, `full`, `auto`"
     assert settings["name"].default == "must be given"
     assert settings["model.hidden"].accepts == "list, each a whole number"
     assert "Action|Comedy" in settings["data.items.features.NAME.separator"].manual
