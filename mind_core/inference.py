@@ -111,7 +111,7 @@ class MINDRetriever:
             )
             best = _padded(self._best_match(histories.items[rows], interests[rows], own[rows]), shape)
             behaviours = nn.functional.embedding(items, self.behaviour_vectors)
-            found = self.model.encoder.memory(behaviours, traits, best)
+            found = self.model.encoder.memory(self.model.encoder.memory.of_items(behaviours), traits, best)
             parts.append(found[: rows.stop - rows.start, :width])
         return torch.cat(parts).masked_fill(~histories.newest, 0.0)
 

@@ -41,12 +41,17 @@ class RepeatMemory(nn.Module):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, behaviours: Tensor, traits: Tensor, best: Tensor) -> Tensor:
+    def of_items(self, vectors: Tensor) -> Tensor:
+        """Compute c . e_i, the part of r that is an item's own.  (..., d) to (...)."""
+        own: Tensor = self.item(vectors).squeeze(-1)
+        return own
+
+    def forward(self, items: Tensor, traits: Tensor, best: Tensor) -> Tensor:
         """Score a user's own items.
 
         Parameters
         ----------
-        behaviours : (W, L, d), e_i; B / W rows of the traits look at each.
+        items : (W, L), c . e_i of the behaviours; B / W rows of the traits look at each.
         traits : (B, L, len(TRAITS)), float32.
         best : (B, L), the best match max_j v_j . e_i of each.
 
@@ -54,7 +59,7 @@ class RepeatMemory(nn.Module):
         -------
         (B, L) r(u, i), in units of the score v_j . e_i.
         """
-        traits = traits.to(behaviours.dtype)
+        traits = traits.to(items.dtype)
         learned: Tensor = (self.linear(traits) + self.output(functional.relu(self.hidden(traits)))).squeeze(-1)
-        item: Tensor = self.item(behaviours).squeeze(-1).repeat_interleave(traits.shape[0] // behaviours.shape[0], 0)
-        return learned + item - (1 - self.match) * best
+        items = items.repeat_interleave(traits.shape[0] // items.shape[0], 0)
+        return learned + items - (1 - self.match) * best

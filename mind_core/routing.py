@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SHORTEST = 1e-12  # norm that is divided by, at least
 SPREAD = 1e-2  # of behaviours about their mean, at least: less is the rounding of equal ones
 
 
@@ -78,11 +79,13 @@ def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: flo
     tensor([[[ 1.0000, -1.0000],
              [-1.0000,  1.0000]]])
     """
-    unit = torch.nn.functional.normalize(behaviours.detach(), dim=-1)
-    mean = taken_in(evenly(mask).to(unit.dtype), unit).squeeze(1)  # (B, d), m
+    still, samples = behaviours.detach(), mask.shape[0] // behaviours.shape[0]
+    inverse = 1 / torch.linalg.vector_norm(still, dim=-1).clamp(min=SHORTEST).unsqueeze(1)  # (W, 1, L); no copy of ê
+    weights = evenly(mask).to(still.dtype) * inverse.repeat_interleave(samples, 0)
+    mean = taken_in(weights, still).squeeze(1)  # (B, d), m
     spread = (1 - mean.square().sum(1)).clamp(min=SPREAD**2).sqrt()
-    logits: Tensor = directions @ unit.transpose(1, 2)  # (W, K, L)
-    logits = logits.repeat_interleave(mask.shape[0] // behaviours.shape[0], 0) - (mean @ directions.T).unsqueeze(2)
+    logits: Tensor = directions @ still.transpose(1, 2) * inverse  # (W, K, L)
+    logits = logits.repeat_interleave(samples, 0) - (mean @ directions.T).unsqueeze(2)
     scale = sigma * behaviours.shape[-1] ** 0.5 / spread
     centred: Tensor = logits * scale.view(-1, 1, 1) * mask.unsqueeze(1)
     return centred
@@ -181,7 +184,9 @@ def taken_in(weights: Tensor, behaviours: Tensor) -> Tensor:
 def products(vectors: Tensor, behaviours: Tensor) -> Tensor:
     """Multiply vectors (B, K, d) with the behaviours (W, L, d) of their window.  (B, K, L)."""
     windows, length, dim = behaviours.shape
-    return (vectors.reshape(windows, -1, dim) @ behaviours.transpose(1, 2)).view(*vectors.shape[:2], length)
+    # this way round the gradient of the behaviours lies in memory as they do: the other one is as long a copy more
+    found = behaviours @ vectors.reshape(windows, -1, dim).transpose(1, 2)  # (W, L, B / W * K)
+    return found.transpose(1, 2).reshape(*vectors.shape[:2], length)
 
 
 def _mapped(vectors: Tensor, shared_map: Tensor | None) -> Tensor:

@@ -69,7 +69,8 @@ class UserTower(nn.Module):
             return shown, own, torch.zeros_like(items, dtype=interests.dtype)
         vectors = functional.normalize(behaviours, dim=-1) if self.normalizes else behaviours
         best = products(own_vectors(interests, own), vectors).amax(1)
-        return shown, own, self.encoder.memory(behaviours, traits, best).masked_fill(~newest, 0.0)
+        memory = self.encoder.memory
+        return shown, own, memory(memory.of_items(behaviours), traits, best).masked_fill(~newest, 0.0)
 
 
 def tower_inputs(histories: Histories, width: int) -> TowerInputs:

@@ -28,7 +28,7 @@ from mind_core.model import MIND
 from mind_core.negatives import NegativeSampler
 from mind_core.optim import RowAdagrad, RowAdam, RowOptimizer, clip_factor
 from mind_core.profiling import StepTimes
-from mind_core.routing import products
+from mind_core.routing import SHORTEST, products
 from mind_core.sequences import Histories, Packed, Samples, Sequences, ends_before, hide_behaviours, packed, windows
 
 
@@ -95,7 +95,7 @@ class Objective(nn.Module):
             power, normalize = config.attention_power, config.normalize_interests
             vectors = label_attention_vector(interests, own, label, power, normalize)
         own_ids = self._own_ids(batch)
-        remembered = self._remembered(own_ids, batch, behaviours, vectors)
+        remembered = self._remembered(own_ids, batch, distinct, behaviours, vectors)
         ids = batch.items[batch.label]
         if batch.real is not None:
             kept = batch.real.nonzero().squeeze(1)
@@ -121,11 +121,23 @@ class Objective(nn.Module):
         labels = len(batch.label) // len(batch.history)
         return batch.items[batch.history].repeat_interleave(labels, 0).masked_fill(~batch.own, 0)
 
-    def _remembered(self, ids: Tensor | None, batch: StepBatch, behaviours: Tensor, vectors: Tensor) -> OwnItems | None:
-        if ids is None or batch.traits is None or self._model[0].config.repeat != "memory":
+    def _remembered(
+        self, ids: Tensor | None, batch: StepBatch, distinct: Tensor, behaviours: Tensor, vectors: Tensor
+    ) -> OwnItems | None:
+        """Score the users' own items. What is an item's alone, its norm and its part of the memory, is computed for the
+        step's distinct items (U, d), once each: behaviours are ten times as many."""
+        config = self._model[0].config
+        if ids is None or batch.traits is None or config.repeat != "memory":
             return None
-        scores = products(vectors, self._model[0].score_vectors(behaviours)).amax(1)
-        return OwnItems(ids, scores, self.encoder.memory(behaviours, batch.traits, scores))
+        memory = self.encoder.memory
+        scores = products(vectors, behaviours).amax(1)  # (B, L)
+        of_items = [memory.of_items(distinct)]
+        if config.normalize_items:
+            of_items.append(1 / torch.linalg.vector_norm(distinct, dim=-1).clamp(min=SHORTEST))
+        each = functional.embedding(batch.history, torch.stack(of_items, 1))  # (W, L, 1 or 2)
+        if config.normalize_items:
+            scores = scores * each[..., 1].repeat_interleave(len(scores) // len(each), 0)
+        return OwnItems(ids, scores, memory(each[..., 0], batch.traits, scores))
 
 
 class Trainer:

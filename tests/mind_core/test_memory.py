@@ -18,6 +18,7 @@ from mind_core.memory import MATCH, RepeatMemory
 from mind_core.repeats import TRAITS
 from mind_core.routing import products
 from mind_core.sequences import Samples, full_histories, windows
+from mind_core.training import Objective, StepBatch
 from tests.mind_core.given import World, generator, trainer, world
 
 AGAIN = [[5, 6, 5, 7, 5, 8], [9, 3, 9, 9, 4], [2, 3]]
@@ -38,7 +39,7 @@ def given_world(**changes: object) -> World:
 
 def test_a_fresh_memory_leaves_own_items_a_part_of_their_best_match() -> None:
     memory, best = RepeatMemory(8), torch.randn(2, 3)
-    added = memory(torch.randn(2, 3, 8), torch.randn(2, 3, len(TRAITS)), best)
+    added = memory(memory.of_items(torch.randn(2, 3, 8)), torch.randn(2, 3, len(TRAITS)), best)
     torch.testing.assert_close(best + added, MATCH * best)
 
 
@@ -222,6 +223,37 @@ def test_a_step_leaves_out_what_lists_leave_out(labels_per_window: int | None) -
     assert losses["never"] < losses["none"]
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("labels_per_window", [None, 3])
+def test_what_is_computed_once_an_item_is_what_it_is_for_each_behaviour(
+    monkeypatch: pytest.MonkeyPatch, normalize: bool, labels_per_window: int | None
+) -> None:
+    """The loss and the weights after a step, beside own items that are scored one behaviour at a time."""
+
+    def plainly(
+        self: Objective, ids: Tensor, batch: StepBatch, _: Tensor, behaviours: Tensor, vectors: Tensor
+    ) -> OwnItems:
+        scores = products(vectors, self._model[0].score_vectors(behaviours)).amax(1)
+        memory = self.encoder.memory
+        assert batch.traits is not None
+        return OwnItems(ids, scores, memory(memory.of_items(behaviours), batch.traits, scores))
+
+    found = []
+    for plain in (False, True):
+        with monkeypatch.context() as patched:
+            if plain:
+                patched.setattr(Objective, "_remembered", plainly)
+            w = given_world(normalize_items=normalize, history="newest")
+            given_memory_that_counts(w)
+            step = trainer(w, LossConfig(kind="full"), labels_per_window=labels_per_window)
+            losses = [
+                step.train_step(w.sequences, Samples(torch.tensor([0, 1]), torch.tensor([5, 10]))) for _ in range(2)
+            ]
+            found.append([*losses, *(value for value in w.model.state_dict().values())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_training_learns_to_remember_what_is_bought_again() -> None:
     """Users who buy two items of their own over and over, of a catalogue in which nothing else tells them apart."""
     g = generator(1)
@@ -238,8 +270,8 @@ def test_training_learns_to_remember_what_is_bought_again() -> None:
     own, log_count = w.model.encoder.memory, TRAITS.index("log count")
     traits = torch.zeros(1, 1, len(TRAITS))
     nowhere = torch.zeros(1, 1)
-    once = own(torch.zeros(1, 1, 8), traits, nowhere).item()
+    once = own(nowhere, traits, nowhere).item()
     traits[..., log_count], traits[..., TRAITS.index("again")] = math.log(6), 1.0
-    often = own(torch.zeros(1, 1, 8), traits, nowhere).item()
+    often = own(nowhere, traits, nowhere).item()
     assert often > 0.2  # in cosines: what has come six times stands far ahead
     assert often > once
