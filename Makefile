@@ -31,11 +31,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart,serve,onnx]'
 	@touch $@
 
-quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (about 5 min on 2 cores)
-	$(BIN)/mind preprocess $(CONF)
-	$(BIN)/mind train $(CONF) --preset youtube_dnn
-	$(BIN)/mind train $(CONF)
-	$(BIN)/mind evaluate $(CONF) --against youtube_dnn
+# One shell, so that whatever happens the Ray of `mind up` is ended too
+quickstart: $(INSTALLED) ## Complete Journey, end to end: preprocess, train, evaluate, recommend (about 3 min on 2 cores)
+	@trap '$(BIN)/mind down $(CONF)' EXIT; set -x; \
+	$(BIN)/mind up $(CONF); \
+	$(BIN)/mind preprocess $(CONF); \
+	$(BIN)/mind train $(CONF) --preset youtube_dnn; \
+	$(BIN)/mind train $(CONF); \
+	$(BIN)/mind evaluate $(CONF) --against youtube_dnn; \
 	$(BIN)/mind recommend $(CONF) --user 1 --user 7 --user 13 --top 12
 	@echo "The runs, side by side: $(BIN)/mind ui $(CONF) prints an address to open"
 

@@ -15,7 +15,10 @@ Conf = Annotated[Path | None, typer.Argument(metavar="[CONF]", help="Whose home.
 def up(
     conf: Conf = None,
     cpus: Annotated[
-        int | None, typer.Option("--cpus", min=2, metavar="N", help="Logical CPUs. Without it: the cores.")
+        int | None,
+        typer.Option(
+            "--cpus", min=2, metavar="N", help="Logical CPUs. Without it: the cores, or what CONF trains with."
+        ),
     ] = None,
     sets: Sets = None,
     home: Home = None,
@@ -23,6 +26,11 @@ def up(
     """Start a Ray on this machine that stays: the commands of this home join it instead of starting their own."""
     from pipelines.cluster.keeper import up as start
 
+    if conf is not None:
+        from pipelines.cluster.address import local_cpus
+
+        config = loaded_config(conf, sets, None, home)
+        cpus = cpus or local_cpus(config.ray, config.train.workers)
     found, new = start(_home(conf, sets, home), cpus)
     typer.echo(f"Ray {'is up' if new else 'was up'}: {found.cpus} CPUs, at {found.address}")
     typer.echo("mind down ends it")

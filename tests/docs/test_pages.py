@@ -58,7 +58,9 @@ def test_code_that_the_paper_page_quotes_is_the_code() -> None:
 
 def test_start_here_types_what_the_quickstart_runs() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    run = re.findall(r"^\t\$\(BIN\)/(mind .*)$", makefile.split("\nquickstart:")[1].split("\n\n")[0], re.MULTILINE)
+    run = re.findall(
+        r"^\t\$\(BIN\)/(mind [^;]*?)(?:; \\)?$", makefile.split("\nquickstart:")[1].split("\n\n")[0], re.MULTILINE
+    )
     run = [line.replace("$(CONF)", "conf/complete-journey.yaml") for line in run]
     assert "\n".join(run) in (ROOT / "docs/start.md").read_text()
     for command in ("make quickstart", "make test"):
