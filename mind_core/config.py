@@ -13,7 +13,7 @@ from typing import Any, Literal
 SEED_END = 2**63  # seeds from 0 to below: what generators take
 MOST_ITERATIONS = 1000
 MOST_FACTORED = 1_000_000  # items whose table begins with their factors if nothing is said
-MOST_FULL = 5_000  # items over which the softmax is exact if its kind is auto
+MOST_FULL = 20_000  # items over which the softmax is exact if its kind is auto
 FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic when it validates these classes; plain Python ignores it
 
 
@@ -143,7 +143,7 @@ class LossConfig:
     scoring: Literal["best_match", "label_attention"] = "best_match"
     # best_match: the serving score, max over the interests, for label and negatives alike. label_attention: the paper
     kind: Literal["sampled", "full", "auto"] = "sampled"
-    # full: exact softmax over all items but the cold. auto: full if these are 5,000 at most, else sampled
+    # full: exact softmax over all items but the cold. auto: full if these are 20,000 at most, else sampled
     uniform_negatives: int = 512  # shared by the batch, drawn uniformly from all items but the cold
     popularity_negatives: int = 512  # shared by the batch, drawn with probability ~ count ** popularity_power
     popularity_power: float = 0.75  # alpha
@@ -163,7 +163,7 @@ class LossConfig:
     def of_items(self, items: float) -> LossConfig:
         """Return what is meant for so many items that can be negatives: `kind` is sampled or full.
 
-        >>> LossConfig(kind="auto").of_items(5_000).kind, LossConfig(kind="auto").of_items(5_001).kind
+        >>> LossConfig(kind="auto").of_items(20_000).kind, LossConfig(kind="auto").of_items(20_001).kind
         ('full', 'sampled')
         """
         if self.kind != "auto":
