@@ -367,3 +367,24 @@ def test_output_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is
         assert gone.stderr is not None
         assert gone.stderr.read() == ""
     assert gone.returncode == 120
+
+
+@pytest.mark.parametrize(("words", "cpus"), [([], 9), (["--cpus", "4"], 4)])
+def test_up_has_room_for_what_the_configuration_trains_with(
+    monkeypatch: pytest.MonkeyPatch, conf: Path, words: list[str], cpus: int
+) -> None:
+    from pipelines.cluster import keeper
+    from pipelines.cluster.standing import Standing
+
+    asked: list[int | None] = []
+
+    def up(home: Path, cpus: int | None) -> tuple[Standing, bool]:
+        asked.append(cpus)
+        return Standing("here", "127.0.0.1:1", 1, 0.0, 9, None, "2.60.0", "", None, ""), True
+
+    monkeypatch.setattr(keeper, "up", up)
+    monkeypatch.setattr("pipelines.cluster.address.cores", lambda: 2)
+    conf.write_text(conf.read_text() + "train: {workers: 8}\n")
+    done = CliRunner().invoke(app, ["up", str(conf), *words])
+    assert done.exit_code == 0, done.output
+    assert asked == [cpus]
