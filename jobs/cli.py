@@ -6,10 +6,6 @@ Everything heavy is imported inside a command, so that ``mind --help`` answers a
 from __future__ import annotations
 
 import atexit
-import os
-import sys
-from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,9 +49,9 @@ from jobs.options import (
     with_top,
 )
 from jobs.result_command import ResultApp, asked_for_json
+from pipelines.cluster.hand_over import handed_over
 from pipelines.errors import UserError
-
-UNWRITTEN = 120  # exit code, as Python's own
+from pipelines.stopping import end_at_once
 
 app = ResultApp(
     cls=Commands,
@@ -498,38 +494,16 @@ def options(
 
 def main() -> None:
     """Run the ``mind`` script. A command that was stopped has let everything go; threads of Ray's may then abort."""
-    outcome = Outcome()
-    atexit.register(outcome.end)  # the first to be registered is the last to be called
+    codes = [1]  # of an exception that nobody catches
+    if not handed_over():  # a fork ends at once by itself
+        atexit.register(lambda: end_at_once(codes[-1]))  # the first to be registered is the last to be called
     try:
         app(prog_name="mind")
     except SystemExit as ended:
-        outcome.code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        codes.append(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
         if ended.code in STOPPED:
-            outcome.end()
+            end_at_once(codes[-1])
         raise
-
-
-@dataclass
-class Outcome:
-    """The exit code of a command: 1 for an exception that nobody caught."""
-
-    code: int = 1
-
-    def end(self) -> None:
-        """End the process at once; nothing that is left has to be taken apart, which takes Python 1.3 s.
-
-        Output that could not be written is an error; a reader that has gone (`| head`) is told of by the code alone.
-        """
-        with suppress(ValueError):  # it was closed
-            try:
-                sys.stdout.flush()
-            except OSError as error:
-                self.code = self.code or UNWRITTEN
-                if not isinstance(error, BrokenPipeError):
-                    sys.stderr.write(f"mind: error: the output cannot be written ({error.strerror})\n")
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(self.code)
 
 
 if __name__ == "__main__":

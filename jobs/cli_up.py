@@ -26,12 +26,14 @@ def up(
     """Start a Ray on this machine that stays: the commands of this home join it instead of starting their own."""
     from pipelines.cluster.keeper import up as start
 
-    if conf is not None:
+    if conf is None:
+        folder = home_folder_of(home)
+    else:
         from pipelines.cluster.address import local_cpus
 
         config = loaded_config(conf, sets, None, home)
-        cpus = cpus or local_cpus(config.ray, config.train.workers)
-    found, new = start(_home(conf, sets, home), cpus)
+        folder, cpus = config.home_path, cpus or local_cpus(config.ray, config.train.workers)
+    found, new = start(folder, cpus)
     typer.echo(f"Ray {'is up' if new else 'was up'}: {found.cpus} CPUs, at {found.address}")
     typer.echo("mind down ends it")
     return found, new
@@ -41,10 +43,6 @@ def down(conf: Conf = None, sets: Sets = None, home: Home = None) -> Any:
     """End the Ray of mind up, with what is using it."""
     from pipelines.cluster.keeper import down as end
 
-    was_up = end(_home(conf, sets, home))
+    was_up = end(home_folder_of(home) if conf is None else loaded_config(conf, sets, None, home).home_path)
     typer.echo("Ray is down" if was_up else "No Ray was up")
     return was_up
-
-
-def _home(conf: Path | None, sets: list[str] | None, home: str | None) -> Path:
-    return home_folder_of(home) if conf is None else loaded_config(conf, sets, None, home).home_path

@@ -54,9 +54,10 @@ def loaded_config(conf: Path, sets: list[str] | None, preset: str | None, home: 
 def warm_config(conf: Path, sets: list[str] | None, preset: str | None, home: str | None) -> Config:
     """Load the configuration of a command that computes; where `mind up` has a process ready, it goes on in that."""
     config = loaded_config(conf, sets, preset, home)
+    from jobs.result_command import output_file
     from pipelines.cluster.hand_over import hand_over
 
-    hand_over(config.home_path)
+    hand_over(config.home_path, output_file())
     return config
 
 

@@ -19,11 +19,17 @@ from typer.core import TyperCommand
 F = TypeVar("F", bound=Callable[..., Any])
 JSON, QUIET = "mind.json", "mind.quiet"  # keys of a command's context
 _asked_for_json: ContextVar[bool] = ContextVar("asked_for_json", default=False)
+_output_file: ContextVar[int] = ContextVar("output_file", default=1)
 
 
 def asked_for_json() -> bool:
     """Say whether the command that runs was given ``--json``."""
     return _asked_for_json.get()
+
+
+def output_file() -> int:
+    """Return the number of the file that is the standard output of the command, whatever stands for it meanwhile."""
+    return _output_file.get()
 
 
 def _note(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
@@ -96,6 +102,7 @@ def _json_alone() -> Iterator[TextIO]:
         real: TextIO = before
         if _is_file_one(before):
             kept = os.dup(1)
+            stack.callback(_output_file.reset, _output_file.set(kept))
             real = stack.enter_context(os.fdopen(kept, "w", encoding="utf-8"))
             os.dup2(2, 1)  # of this process and of those that it starts
         sys.stdout = sys.stderr

@@ -29,7 +29,7 @@ def missing(tables: Sequence[Table]) -> list[str]:
             lines.append(f"{title} (no run)")
             continue
         table = found[name]
-        known = table.outcomes.keys() | table.left_out.keys() - set(table.failed)
+        known = table.outcomes.keys() | (table.left_out.keys() - set(table.failed))
         if without := [each.label for each in CONTESTANTS if each.name not in known]:
             lines.append(f"{title} ({', '.join(without)})")
     return lines
@@ -54,7 +54,7 @@ def markdown(tables: Sequence[Table], seeds: int) -> str:
     note = (
         f"Full ranking, all test users, mean of {seeds} seeds (¹ ²: of one, of two); ± is the standard deviation of "
         "NDCG@20 over them. ▲ ▼: NDCG@20 above or below `default`'s, 95 % of resampled users. Minutes to fit, all sets "
-        "of the row together, and the most memory. `make bench-quality`; [docs/results.md](docs/results.md) says who "
+        "of the row together, on one or two threads, and the most memory. `make bench-quality`; [docs/results.md](docs/results.md) says who "
         "is who."
     )
     if lacks := missing(tables):

@@ -14,9 +14,10 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +31,8 @@ READ_AT_IMPORT = (  # variables that what is imported already has read, and Pyth
 )
 NOT_COUNTED = ("PYTHONPATH",)  # mind up gives its processes its own; where the code lies counts
 ENDED = 143  # exit code, as after SIGTERM
-OPEN_FILES = ("/dev/fd/", "/proc/self/")  # in a word: a file that only this process has open
+OPEN_FILES = ("/dev/", "/proc/")  # in a word: a file that only this process has open
+ANSWER_S = 5.0  # for a fork to be made; then the command goes on by itself
 PASSED_ON = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
@@ -40,23 +42,50 @@ PASSED_ON = (
 _began: list[float] = []  # of a fork: when the command that stands for it began
 
 
-def hand_over(home: Path) -> None:
-    """Go on in a fork of the template that stays for a home; returns where there is none that fits."""
+def hand_over(home: Path, output: int = 1) -> None:
+    """Go on in a fork of the template that stays for a home; returns where there is none that fits.
+
+    output : the file that is the standard output of the command.
+    """
     if (began := os.environ.pop(HANDED, None)) is not None:
-        _began.append(float(began))
+        with suppress(ValueError):
+            _began.append(float(began))
         return
-    if Path(sys.argv[0]).name != SCRIPT:
+    if Path(sys.argv[0]).name != SCRIPT or any(map(_is_only_here, sys.argv)) or not _all_open((0, output, 2)):
         return
-    if any(place in word for place in OPEN_FILES for word in sys.argv):
-        return
-    if not (home / "up" / "ray.json").is_file():
+    try:
+        if not (home / "up" / "ray.json").is_file():
+            return
+    except OSError:  # of somebody else
         return
     from pipelines.cluster.standing import standing_ray
 
     found = standing_ray(home)
     if found is None or found.template is None or found.imported != imported_digest(os.environ):
         return
-    _go_on_in(found.template)
+    _go_on_in(found.template, output)
+
+
+def handed_over() -> bool:
+    """Say whether this process is a fork that stands at the beginning of its command."""
+    return HANDED in os.environ
+
+
+def _is_only_here(word: str) -> bool:
+    """Say whether a word names what this process alone has open, or what can be read only once."""
+    try:
+        mode = os.stat(word).st_mode
+    except (OSError, ValueError):
+        mode = None
+    plain = mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return not plain or any(place in word for place in OPEN_FILES)
+
+
+def _all_open(files: Sequence[int]) -> bool:
+    try:
+        return all(os.fstat(file) for file in files)
+    except OSError:
+        return False
 
 
 def command_began() -> float:
@@ -82,7 +111,7 @@ def imported_digest(environment: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps([place, kept]).encode()).hexdigest()
 
 
-def _go_on_in(template: str) -> None:
+def _go_on_in(template: str, output: int) -> None:
     """Have the fork made and stand for it; returns if nobody answers. A signal meanwhile waits until it can be passed.
 
     A command that is stopped (Ctrl-Z) stops with its fork, which is of no terminal, and goes on with it.
@@ -90,7 +119,15 @@ def _go_on_in(template: str) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*PASSED_ON, signal.SIGTSTP])
     try:
         environment = {**os.environ, HANDED: str(command_began())}
-        forked = worker_start.ask(template, sys.argv, environment, command=True, blocked=before)
+        forked = worker_start.ask(
+            template,
+            sys.argv,
+            environment,
+            command=True,
+            blocked=before,
+            files=(0, output, 2),
+            seconds=ANSWER_S,
+        )
         if forked is None:
             return
         _, process = forked
@@ -105,7 +142,7 @@ def _go_on_in(template: str) -> None:
         signal.signal(signal.SIGTSTP, stop)
         code = worker_start.stand_for(*forked, passed_on=PASSED_ON, unblocked=before)
         if code is None:
-            sys.stderr.write("mind: ended by mind down\n")
+            sys.stderr.write("mind: the process of mind up has gone, and this command with it; give it again\n")
         os._exit(ENDED if code is None else code)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class Standing:
     token: str | None
     ray: str
     environment: str
-    template: str | None
-    imported: str
+    template: str | None = None
+    imported: str = ""
 
     def alive(self) -> bool:
         """Say whether the process that keeps it is there."""
@@ -70,10 +70,12 @@ def standing_ray(home: Path) -> Standing | None:
     """Find the Ray that stays for a home; what is left of one that has gone is removed, and a line says so."""
     file = record_of(home)
     try:
-        found = Standing(**json.loads(file.read_text("utf-8")))
-    except FileNotFoundError:
+        told = json.loads(file.read_text("utf-8"))
+        # another release may say less, or more
+        found = Standing(**{each.name: told[each.name] for each in fields(Standing) if each.name in told})
+    except (FileNotFoundError, PermissionError):
         return None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError):
         console.print(f"{file}: cannot be read; it is put aside (mind up starts a new Ray)", soft_wrap=True)
         file.unlink(missing_ok=True)
         return None

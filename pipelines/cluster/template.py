@@ -55,7 +55,7 @@ OF_TRAINING = (
 HARMLESS_THREADS = {"jemalloc_bg_thd"}  # jemalloc itself sees to forks
 OF_COMMANDS = (  # of the user, and not in a worker
     *("typer", "rich.progress", "jinja2", "scipy.sparse", "mlflow", "mlflow.store.tracking.sqlalchemy_store"),
-    *("mlflow.tracking", "matplotlib.figure"),
+    *("mlflow.tracking", "matplotlib.figure", "threadpoolctl"),
 )
 # MLflow imports them if they are there, to know their frames too: some start threads, and a process with threads does
 # not fork
@@ -128,6 +128,7 @@ class Request:
     cores: list[int]
     umask: int
     blocked: list[int]
+    ignored: list[int]
     limits: dict[str, tuple[int, int]]
     files: list[int]
 
@@ -256,7 +257,7 @@ def received(asker: socket.socket) -> Request:
 
 
 def become(asked: Request) -> None:
-    """Run a worker in this process, which is a fork; never returns."""
+    """Run a worker or a command in this process, which is a fork; never returns."""
     code = 1
     try:
         os.setpgid(0, 0)  # Ray's node ends a worker's whole group after it
@@ -268,7 +269,10 @@ def become(asked: Request) -> None:
         for name, limit in asked.limits.items():
             with suppress(OSError, ValueError):
                 resource.setrlimit(getattr(resource, name), limit)
-        os.setpriority(os.PRIO_PROCESS, 0, asked.niceness)
+        for number in asked.ignored:
+            signal.signal(number, signal.SIG_IGN)
+        with suppress(OSError):  # only root goes below the niceness of `mind up`
+            os.setpriority(os.PRIO_PROCESS, 0, asked.niceness)
         with suppress(OSError):  # a core that is not there any more
             os.sched_setaffinity(0, asked.cores)
         os.umask(asked.umask)
@@ -277,7 +281,7 @@ def become(asked: Request) -> None:
         os.environ.update(asked.environment)
         _catch_up(asked)
         for ours in [name for name in sys.modules if name.partition(".")[0] == "pipelines"]:
-            del sys.modules[ours]  # a worker finds the product as its own environment says
+            del sys.modules[ours]  # the product is found as the environment says
         for name in KEPT_OUT:
             del sys.modules[name]
         sys.argv = asked.words
@@ -292,9 +296,16 @@ def become(asked: Request) -> None:
         traceback.print_exc()
     finally:
         ended: Any = threading
-        for last in (ended._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        for last in (ended._shutdown, atexit._run_exitfuncs):
             with suppress(BaseException):
                 last()
+        if asked.command:
+            from pipelines.stopping import end_at_once
+
+            end_at_once(code)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BaseException):
+                stream.flush()
         os._exit(code)
 
 
@@ -304,10 +315,16 @@ def _catch_up(asked: Request) -> None:
         numpy.random.seed()
     torch: Any = sys.modules.get("torch")
     threads = asked.environment.get("OMP_NUM_THREADS", "")
+    tempfile.tempdir = None  # it was looked for in another environment
     if asked.command:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(line_buffering=stream is sys.stderr or os.isatty(stream.fileno()))
+        if torch is not None:
+            torch.set_num_threads(min(torch.get_num_threads(), len(asked.cores)))
+        if (controls := sys.modules.get("threadpoolctl")) is not None:  # NumPy's, of which the template has one
+            given = asked.environment.get("OPENBLAS_NUM_THREADS", threads)
+            controls.threadpool_limits(int(given) if given.isdigit() else len(asked.cores), "blas")
     elif torch is not None:  # Ray gives a worker that nobody has asked for more one thread, when its first task begins
         torch.set_num_threads(int(threads) if threads.isdigit() and int(threads) else 1)
 

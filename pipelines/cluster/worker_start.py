@@ -17,13 +17,14 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 ORIGINAL = "MIND_SETUP_WORKER"  # environment: the path of Ray's own script
 LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
 TEMPLATE = "MIND_WORKER_TEMPLATE"  # environment: the socket of a template
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PLAIN = {"env_vars", "py_executable"}  # of a runtime environment: what is understood here
 
 
@@ -62,6 +63,8 @@ def ask(
     *,
     command: bool = False,
     blocked: Iterable[int] | None = None,
+    files: Sequence[int] = (0, 1, 2),
+    seconds: float | None = None,
 ) -> tuple[socket.socket, int] | None:
     """Have a worker forked: the connection that says how it ends, and its process number; None: nobody answers.
 
@@ -69,7 +72,10 @@ def ask(
     ----------
     command : it is no worker of Ray's, but a command of the user's.
     blocked : signals that are blocked in it; None: those of this process.
+    files : its standard input, output and error.  seconds : to wait for an answer; None: for ever.
     """
+    if blocked is None:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
         asked = {
             "words": words,
@@ -79,17 +85,19 @@ def ask(
             "niceness": os.getpriority(os.PRIO_PROCESS, 0),
             "cores": sorted(os.sched_getaffinity(0)),
             "umask": _umask(),
-            "blocked": [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, []) if blocked is None]
-            + [int(each) for each in blocked or ()],
+            "blocked": list(map(int, blocked)),
+            "ignored": [int(each) for each in PASSED_ON if signal.getsignal(each) is signal.SIG_IGN],
             "limits": {name: resource.getrlimit(getattr(resource, name)) for name in LIMITS},
         }
         body = json.dumps(asked).encode()
         template = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        template.settimeout(seconds)
         template.connect(place)
-        files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
-        template.sendmsg([struct.pack("!I", len(body))], files)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
+        template.sendmsg([struct.pack("!I", len(body))], rights)
         template.sendall(body)
         number = template.recv(4)
+        template.settimeout(None)
     except OSError:
         return None
     return (template, struct.unpack("!i", number)[0]) if len(number) == 4 else None
@@ -104,7 +112,7 @@ def _umask() -> int:
 def stand_for(
     template: socket.socket,
     worker: int,
-    passed_on: Iterable[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    passed_on: Iterable[int] = PASSED_ON,
     unblocked: Iterable[int] | None = None,
 ) -> int | None:
     """Pass on to the worker what is sent to this process, and return how it has ended; None: its template has gone.
@@ -120,7 +128,10 @@ def stand_for(
         signal.signal(number, lambda received, _: _send(worker, received))
     if unblocked is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-    code = template.recv(4)
+    try:
+        code = template.recv(4)
+    except OSError:
+        code = b""
     if len(code) < 4:  # nobody would bury the worker
         _send(worker, signal.SIGKILL)
         return None

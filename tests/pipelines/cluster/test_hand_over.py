@@ -143,6 +143,53 @@ def test_where_something_does_not_fit_a_command_goes_on_by_itself(
     assert by_itself(words)
 
 
+def test_what_only_the_command_has_open_stays_with_it(standing: Standing, tmp_path: Path) -> None:
+    words = command(tmp_path, "Path(sys.argv[1], 'said').write_text(str(os.getpid()))")
+    for closed in ("<&-", ">&-", "2>&-"):
+        started = start(["bash", "-c", f'exec "$0" "$@" {closed}', *words])
+        started.communicate(timeout=WAIT_S)
+        assert started.returncode == 0
+        assert (tmp_path / "said").read_text() == str(started.pid)
+    os.mkfifo(tmp_path / "pipe")
+    for only_here in (str(tmp_path / "pipe"), "/dev/stdin"):
+        started = start([*words, only_here])
+        started.communicate("", timeout=WAIT_S)
+        assert (tmp_path / "said").read_text() == str(started.pid)
+
+
+def test_the_output_may_be_another_file_than_the_first(standing: Standing, tmp_path: Path) -> None:
+    """As with --json, where the first one is the standard error meanwhile."""
+    begin = "kept = os.dup(1); os.dup2(2, 1)\nhand_over(Path(sys.argv[1]), kept)"
+    file = tmp_path / "bin" / SCRIPT
+    command(tmp_path, "")
+    file.write_text(BEGIN.replace("hand_over(Path(sys.argv[1]))", begin) + "os.write(kept, str(os.getpid()).encode())")
+    started = start([sys.executable, str(file), str(tmp_path)])
+    out, error = started.communicate(timeout=WAIT_S)
+    assert int(out) != started.pid
+    assert error == ""
+
+
+def test_it_has_the_folder_for_temporary_files_and_the_threads_that_its_environment_says(
+    standing: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "other"))
+    (tmp_path / "other").mkdir()
+    started = start(command(tmp_path, "import tempfile\nprint(os.getpid(), tempfile.gettempdir())"))
+    process, folder = started.communicate(timeout=WAIT_S)[0].split()
+    assert (int(process) != started.pid, folder) == (True, str(tmp_path / "other"))
+
+
+def test_a_template_that_does_not_answer_is_not_waited_for(standing: Standing, tmp_path: Path) -> None:
+    template_process = psutil.Process(int(start(command(tmp_path, "print(os.getppid())")).communicate()[0]))
+    template_process.suspend()
+    try:
+        started = start(command(tmp_path, "Path(sys.argv[1], 'said').write_text(str(os.getpid()))"))
+        assert started.wait(WAIT_S) == 0
+        assert (tmp_path / "said").read_text() == str(started.pid)
+    finally:
+        template_process.resume()
+
+
 def test_a_test_or_notebook_is_never_handed_over(standing: Standing, tmp_path: Path) -> None:
     hand_over(tmp_path)
 
@@ -203,7 +250,8 @@ def test_mind_down_ends_it_with_a_line(standing: Standing, tmp_path: Path) -> No
     assert started.stdout is not None
     fork = psutil.Process(int(started.stdout.readline()))
     fork.parent().kill()  # type: ignore[union-attr]
-    assert started.communicate(timeout=WAIT_S) == ("", "mind: ended by mind down\n")
+    said = "mind: the process of mind up has gone, and this command with it; give it again\n"
+    assert started.communicate(timeout=WAIT_S) == ("", said)
     assert started.returncode == 143
     until(lambda: not fork.is_running())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -70,6 +71,15 @@ def test_a_record_that_cannot_be_read_is_put_aside(
     assert standing_ray(tmp_path) is None
     assert "cannot be read" in capfd.readouterr().err
     assert not record_of(tmp_path).exists()
+
+
+def test_a_record_of_another_release_is_read_as_far_as_it_goes(standing: Standing, tmp_path: Path) -> None:
+    write_record(tmp_path, standing)
+    record = json.loads(record_of(tmp_path).read_text())
+    older = {name: value for name, value in record.items() if name not in ("template", "imported")}
+    for told in (older, record | {"later": 1}):
+        record_of(tmp_path).write_text(json.dumps(told))
+        assert standing_ray(tmp_path) == standing
 
 
 def test_one_of_another_machine_is_not_ours(standing: Standing, tmp_path: Path) -> None:
