@@ -54,8 +54,8 @@ def markdown(tables: Sequence[Table], seeds: int) -> str:
     note = (
         f"Full ranking, all test users, mean of {seeds} seeds (¹ ²: of one, of two); ± is the standard deviation of "
         "NDCG@20 over them. ▲ ▼: NDCG@20 above or below `default`'s, 95 % of resampled users. Minutes to fit, all sets "
-        "of the row together, on one or two threads, and the most memory. `make bench-quality`; [docs/results.md](docs/results.md) says who "
-        "is who."
+        "of the row together, on one or two threads, and the most memory. `make bench-quality`; "
+        "[docs/results.md](docs/results.md) says who is who."
     )
     if lacks := missing(tables):
         note += f" –: not run yet, on {'; '.join(lacks)}."
