@@ -42,6 +42,8 @@ class ModelConfig:
     context_dropout: float = 0.2
     initial_logits: Literal["position", "item"] = "item"  # position: one draw for each place in the window (paper).
     # item: made of the item, so that a behaviour keeps its interest when the window slides
+    logits_pseudocount: float = 0.0  # of initial_logits: item: the mean that is taken off counts so many behaviours
+    # without a direction beside the user's. For short histories, of which one event more would change it, such as 8
     shared: bool = False  # v_j = norm(v_0 + g_j v_j): interests share v_0, pooled over the whole history; g_j learned
     resample_logits: bool = False  # draw fresh logits at every training step; serving always uses the fixed buffer
     adaptive_interests: bool = True  # K'_u = max(1, min(K, floor(log2 |I_u|)))
@@ -79,7 +81,7 @@ class ModelConfig:
             _check(width >= 4 and width % 4 == 0, name, width, "a multiple of 4")
         widths_fit = all(width >= 4 and width % 4 == 0 for width in self.hidden)
         _check(widths_fit, "hidden", list(self.hidden), "a list of multiples of 4")
-        for name in ("routing_scale", "sigma", "attention_power"):
+        for name in ("routing_scale", "sigma", "attention_power", "logits_pseudocount"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in ("temperature", "init_std"):
             _check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "a number > 0")

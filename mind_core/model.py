@@ -144,7 +144,8 @@ class UserEncoder(nn.Module):
     def initial_logits(self, behaviours: Tensor, mask: Tensor) -> Tensor:
         """(K, L) or (B, K, L), b_ij of the behaviours (W, L, d) that mask (B, L) shows."""
         if self.config.initial_logits == "item":
-            return item_logits(behaviours, mask, self.directions, self.config.sigma)
+            config = self.config
+            return item_logits(behaviours, mask, self.directions, config.sigma, config.logits_pseudocount)
         return self.routing_logits[:, : behaviours.shape[1]]
 
     def _finished(self, capsules: Tensor, profile: Tensor | None) -> Tensor:

@@ -55,7 +55,7 @@ def squash(z: Tensor) -> Tensor:
     return z * (square / (1 + square) * torch.rsqrt(square + 1e-12))
 
 
-def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: float) -> Tensor:
+def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: float, pseudocount: float = 0.0) -> Tensor:
     """Make initial routing logits of the items: b_ij = sigma * sqrt(d) * w_j . (ê_i - m) / s, with ê = e / |e|.
 
     m is the mean ê of the user's behaviours and s = sqrt(1 - |m|^2) their spread about it: what all of them have in
@@ -68,6 +68,7 @@ def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: flo
     behaviours : (W, L, d).
     mask : (B, L) bool, False at padding; rows w * B / W to (w + 1) * B / W - 1 look at window w.
     directions : (K, d), w_j of norm 1.
+    pseudocount : c, behaviours without a direction that m counts beside the user's n: m = sum_i ê_i / (n + c).
 
     Returns
     -------
@@ -81,7 +82,7 @@ def item_logits(behaviours: Tensor, mask: Tensor, directions: Tensor, sigma: flo
     """
     still, samples = behaviours.detach(), mask.shape[0] // behaviours.shape[0]
     inverse = 1 / torch.linalg.vector_norm(still, dim=-1).clamp(min=SHORTEST).unsqueeze(1)  # (W, 1, L); no copy of ê
-    weights = evenly(mask).to(still.dtype) * inverse.repeat_interleave(samples, 0)
+    weights = evenly(mask, pseudocount).to(still.dtype) * inverse.repeat_interleave(samples, 0)
     mean = taken_in(weights, still).squeeze(1)  # (B, d), m
     spread = (1 - mean.square().sum(1)).clamp(min=SPREAD**2).sqrt()
     logits: Tensor = directions @ still.transpose(1, 2) * inverse  # (W, K, L)
@@ -162,9 +163,9 @@ def b2i_routing(
     return squash(_mapped(taken, shared_map)), weights
 
 
-def evenly(mask: Tensor) -> Tensor:
-    """Weigh each of a user's n behaviours with 1 / n.  mask (B, L) to (B, 1, L)."""
-    return (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(1)
+def evenly(mask: Tensor, pseudocount: float = 0.0) -> Tensor:
+    """Weigh each of a user's n behaviours with 1 / (n + pseudocount).  mask (B, L) to (B, 1, L)."""
+    return (mask / (mask.sum(1, keepdim=True).clamp(min=1) + pseudocount)).unsqueeze(1)
 
 
 def taken_in(weights: Tensor, behaviours: Tensor) -> Tensor:

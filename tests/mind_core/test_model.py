@@ -13,6 +13,7 @@ from torch import Tensor
 from mind_core.config import ModelConfig
 from mind_core.model import MIND, UserEncoder
 from mind_core.repeats import TRAITS
+from mind_core.routing import item_logits
 from tests.mind_core import reference
 from tests.mind_core.given import batches, generator, model_config, prefix_mask, random_sequences, trainer, world
 
@@ -213,6 +214,27 @@ def test_what_all_behaviours_have_in_common_sends_none_anywhere() -> None:
     torch.testing.assert_close(logits.sum(2), torch.zeros(1, 3), rtol=0, atol=1e-4)
     assert not logits[..., 7:].any()
     assert (logits[0, :, :7].argmax(0).bincount(minlength=3) < 7).all()
+
+
+def test_behaviours_without_a_direction_shorten_the_mean_that_is_taken_off() -> None:
+    items = torch.randn(1, 6, 8, generator=generator())
+    mask, directions = torch.tensor([[True] * 4 + [False] * 2]), torch.eye(3, 8)
+    unit = torch.nn.functional.normalize(items[0, :4].double(), dim=-1)
+    mean = unit.sum(0) / (4 + 2.5)
+    expected = 0.7 * 8**0.5 * (unit - mean) @ directions.double().T / (1 - mean @ mean).sqrt()
+    logits = item_logits(items, mask, directions, 0.7, pseudocount=2.5)
+    torch.testing.assert_close(logits[0, :, :4].double(), expected.T, rtol=1e-5, atol=1e-5)
+    assert not logits[..., 4:].any()
+
+
+def test_one_event_more_changes_the_logits_of_a_short_history_less_with_a_pseudocount() -> None:
+    items = torch.randn(1, 6, 8, generator=generator())
+
+    def change(pseudocount: float) -> float:
+        five, six = (item_logits(items[:, :n], shown(n), torch.eye(3, 8), 1.0, pseudocount)[..., :5] for n in (5, 6))
+        return float((five - six).abs().max())
+
+    assert change(8.0) < 0.5 * change(0.0)
 
 
 def test_item_logits_of_a_window_that_several_samples_share_are_those_of_each_alone() -> None:
