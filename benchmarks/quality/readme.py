@@ -22,16 +22,21 @@ TITLES = {
 
 
 def missing(tables: Sequence[Table]) -> list[str]:
-    """Say what a run lacks to be a complete one, a line a data set; nothing if it is."""
-    found, lines = {table.name: table for table in tables}, []
-    for name, title in TITLES.items():
-        if name not in found:
-            lines.append(f"{title} (no run)")
-            continue
-        table = found[name]
+    """Say what a run lacks to be a complete one: who is nowhere, then what is left of each data set; nothing if it is.
+
+    A contestant that has no place on a data set lacks nothing there.
+    """
+    found, lacks = {table.name: table for table in tables}, dict[str, list[str]]()
+    for name in TITLES:
+        table = found.get(name, Table(name, "", False, {}))
         known = table.outcomes.keys() | (table.left_out.keys() - set(table.failed))
-        if without := [each.label for each in CONTESTANTS if each.name not in known]:
-            lines.append(f"{title} ({', '.join(without)})")
+        lacks[name] = [each.label for each in CONTESTANTS if each.name not in known]
+    nowhere = [each.label for each in CONTESTANTS if all(each.label in labels for labels in lacks.values())]
+    lines = [f"{', '.join(nowhere)} on any set"] if nowhere else []
+    for name, labels in lacks.items():
+        if here := [label for label in labels if label not in nowhere]:
+            whole = name not in found
+            lines.append(f"{'all' if whole else ', '.join(here)} on {TITLES[name]}")
     return lines
 
 
@@ -58,7 +63,7 @@ def markdown(tables: Sequence[Table], seeds: int) -> str:
         "[docs/results.md](docs/results.md) says who is who."
     )
     if lacks := missing(tables):
-        note += f" –: not run yet, on {'; '.join(lacks)}."
+        note += f" Not run yet: {'; '.join(lacks)}."
     return "\n".join([*lines, "", note])
 
 

@@ -56,9 +56,12 @@ def test_our_readme_has_the_markers_in_order() -> None:
 def test_what_a_table_lacks_is_said_under_it() -> None:
     tables = [table(name) for name in NAMES]
     assert missing(tables) == []
-    assert "not run yet" not in markdown(tables, seeds=3)
-    assert missing(tables[1:]) == ["Beauty (no run)"]
-    assert markdown(tables[1:], seeds=3).endswith("–: not run yet, on Beauty (no run).")
+    assert "Not run yet" not in markdown(tables, seeds=3)
+    assert missing(tables[1:]) == ["all on Beauty"]
+    assert markdown(tables[1:], seeds=3).endswith(" Not run yet: all on Beauty.")
+    without = [replace(each, outcomes={n: o for n, o in each.outcomes.items() if n != "ease"}) for each in tables]
+    assert missing(without) == ["EASE on any set"]
+    assert missing(without[1:]) == ["EASE on any set", "all on Beauty"]
 
 
 def test_a_failure_is_lacking_and_what_has_no_place_is_not() -> None:
@@ -66,8 +69,8 @@ def test_a_failure_is_lacking_and_what_has_no_place_is_not() -> None:
     without = {name: found for name, found in tables[0].outcomes.items() if name != "paper"}
     absent = replace(tables[0], outcomes=without, left_out={"paper": "no room"})
     assert missing([absent, *tables[1:]]) == []
-    assert missing([replace(absent, failed=("paper",)), *tables[1:]]) == ["Beauty (ours, paper)"]
-    assert missing([replace(absent, left_out={}), *tables[1:]]) == ["Beauty (ours, paper)"]
+    assert missing([replace(absent, failed=("paper",)), *tables[1:]]) == ["ours, paper on Beauty"]
+    assert missing([replace(absent, left_out={}), *tables[1:]]) == ["ours, paper on Beauty"]
 
 
 def test_fewer_seeds_than_were_asked_for_are_counted_in_the_cell() -> None:
