@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import ray
 
-from pipelines.cluster import template
+from pipelines.cluster import template, worker_start
 from pipelines.cluster.hand_over import HANDED, SCRIPT, hand_over, imported_digest
 from pipelines.cluster.standing import Standing, environment_digest, write_record
 from pipelines.cluster.template import OF_COMMANDS, OF_RAY, OF_TRAINING, Template
@@ -31,11 +32,21 @@ hand_over(Path(sys.argv[1]))
 """
 
 
+def _has_imported_all(workers: Template, folder: Path) -> bool:
+    script = folder / "ready.py"
+    script.write_text("import sys\nsys.exit('json.tool' in sys.modules)")
+    asked = worker_start.ask(workers.place, [str(script)], dict(os.environ))
+    return asked is not None and struct.unpack("!i", asked[0].recv(4))[0] == 1
+
+
 @pytest.fixture
 def standing(tmp_path: Path) -> Iterator[Standing]:
     """A home whose Ray would stay, kept by this very process, with a template beside it."""
     before = os.environ.get(TEMPLATE)
     workers: Template = template.started(["json.tool"])
+    until(
+        lambda: _has_imported_all(workers, tmp_path)
+    )  # a busy machine takes longer than a command waits for an answer
     found = Standing(
         host=os.uname().nodename,
         address="127.0.0.1:1",
@@ -180,7 +191,9 @@ def test_it_has_the_folder_for_temporary_files_and_the_threads_that_its_environm
 
 
 def test_a_template_that_does_not_answer_is_not_waited_for(standing: Standing, tmp_path: Path) -> None:
-    template_process = psutil.Process(int(start(command(tmp_path, "print(os.getppid())")).communicate()[0]))
+    (template_process,) = (
+        each for each in psutil.Process().children() if "pipelines.cluster.template" in each.cmdline()
+    )
     template_process.suspend()
     try:
         started = start(command(tmp_path, "Path(sys.argv[1], 'said').write_text(str(os.getpid()))"))
@@ -249,6 +262,7 @@ def test_mind_down_ends_it_with_a_line(standing: Standing, tmp_path: Path) -> No
     started = start(command(tmp_path, SLEEP))
     assert started.stdout is not None
     fork = psutil.Process(int(started.stdout.readline()))
+    assert fork.pid != started.pid
     fork.parent().kill()  # type: ignore[union-attr]
     said = "mind: the process of mind up has gone, and this command with it; give it again\n"
     assert started.communicate(timeout=WAIT_S) == ("", said)
