@@ -191,9 +191,10 @@ def test_it_has_the_folder_for_temporary_files_and_the_threads_that_its_environm
 
 
 def test_a_template_that_does_not_answer_is_not_waited_for(standing: Standing, tmp_path: Path) -> None:
-    (template_process,) = (
-        each for each in psutil.Process().children() if "pipelines.cluster.template" in each.cmdline()
-    )
+    told = start(command(tmp_path, "print(os.getpid(), os.getppid())"))
+    fork, template_pid = map(int, told.communicate(timeout=WAIT_S)[0].split())
+    assert fork != told.pid
+    template_process = psutil.Process(template_pid)
     template_process.suspend()
     try:
         started = start(command(tmp_path, "Path(sys.argv[1], 'said').write_text(str(os.getpid()))"))

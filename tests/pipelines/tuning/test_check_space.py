@@ -160,7 +160,7 @@ def test_a_second_objective_belongs_to_optuna(method: str) -> None:
         ({K: {"choice": [0]}}, f"{K}=0: must be an integer >= 1"),
         ({K: {"choice": ["two"]}}, f"{K}='two': must be an integer"),
         ({"model.hidden": {"choice": [[64], [30]]}}, "model.hidden=[30]: must be a list of multiples of 4"),
-        ({"loss.kind": {"grid": ["full", "ful"]}}, "loss.kind='ful': must be 'sampled' or 'full'"),
+        ({"loss.kind": {"grid": ["full", "ful"]}}, "loss.kind='ful': must be 'sampled', 'full' or 'auto'"),
         ({"train.behaviour_dropout": {"uniform": [0, 1]}}, "train.behaviour_dropout=1.0: must be < 1.0"),
         ({"model.dim": {"integer": [8, 64]}}, "model.dim=9: must be a multiple of 4"),
         ({"model.temperature": {"uniform": [0, 1]}}, "model.temperature=0.0: must be a number > 0"),
