@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -15,13 +16,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 
-from pipelines.cluster import template, worker_start
-from pipelines.cluster.hand_over import HANDED, SCRIPT, hand_over, imported_digest
-from pipelines.cluster.standing import Standing, environment_digest, write_record
-from pipelines.cluster.template import OF_COMMANDS, OF_RAY, OF_TRAINING, Template
-from pipelines.cluster.worker_start import TEMPLATE
+from pipelines.cluster import worker_start
+from pipelines.cluster.hand_over import HANDED, SCRIPT, hand_over
+from pipelines.cluster.standing import Standing, record_of, write_record
+from pipelines.cluster.template import OF_COMMANDS, OF_RAY, OF_TRAINING
 
 WAIT_S = 30.0
 BEGIN = """
@@ -32,38 +31,43 @@ hand_over(Path(sys.argv[1]))
 """
 
 
-def _has_imported_all(workers: Template, folder: Path) -> bool:
+KEEP = """
+import os, sys
+from pathlib import Path
+import psutil
+from pipelines.cluster import template
+from pipelines.cluster.hand_over import imported_digest
+from pipelines.cluster.standing import Standing, write_record
+workers = template.started(["json.tool"])
+began = psutil.Process().create_time()
+write_record(Path(sys.argv[1]), Standing(
+    host=os.uname().nodename, address="127.0.0.1:1", pid=os.getpid(), began=began, cpus=2, token=None, ray="2.60.0",
+    environment="", template=workers.place, imported=imported_digest(os.environ)))
+print("kept", flush=True)
+sys.stdin.read()
+workers.end()
+"""
+
+
+def _has_imported_all(place: str, folder: Path) -> bool:
     script = folder / "ready.py"
     script.write_text("import sys\nsys.exit('json.tool' in sys.modules)")
-    asked = worker_start.ask(workers.place, [str(script)], dict(os.environ))
+    asked = worker_start.ask(place, [str(script)], dict(os.environ))
     return asked is not None and struct.unpack("!i", asked[0].recv(4))[0] == 1
 
 
 @pytest.fixture
 def standing(tmp_path: Path) -> Iterator[Standing]:
-    """A home whose Ray would stay, kept by this very process, with a template beside it."""
-    before = os.environ.get(TEMPLATE)
-    workers: Template = template.started(["json.tool"])
-    until(
-        lambda: _has_imported_all(workers, tmp_path)
-    )  # a busy machine takes longer than a command waits for an answer
-    found = Standing(
-        host=os.uname().nodename,
-        address="127.0.0.1:1",
-        pid=os.getpid(),
-        began=psutil.Process().create_time(),
-        cpus=2,
-        token=None,
-        ray=ray.__version__,
-        environment=environment_digest(os.environ),
-        template=workers.place,
-        imported=imported_digest(os.environ),
-    )
-    write_record(tmp_path, found)
+    """A home whose Ray would stay, kept by a process of its own, as by `mind up`, with a template beside it."""
+    keeper = start([sys.executable, "-c", KEEP, str(tmp_path)])
+    assert keeper.stdout is not None
+    assert keeper.stdout.readline() == "kept\n"
+    found = Standing(**json.loads(record_of(tmp_path).read_text()))
+    place = found.template
+    assert place is not None
+    until(lambda: _has_imported_all(place, tmp_path))  # a busy machine takes longer than a command waits for an answer
     yield found
-    workers.end()
-    if before is not None:
-        os.environ[TEMPLATE] = before
+    keeper.communicate("", timeout=WAIT_S)
 
 
 def command(home: Path, body: str, name: str = SCRIPT) -> list[str]:
