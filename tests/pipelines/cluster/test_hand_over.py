@@ -23,6 +23,7 @@ from pipelines.cluster.standing import Standing, record_of, write_record
 from pipelines.cluster.template import OF_COMMANDS, OF_RAY, OF_TRAINING
 
 WAIT_S = 30.0
+ROOT = Path(__file__).parents[3]  # not sys.path, which MLflow lengthens by the code of each model that a test loads
 BEGIN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -79,7 +80,7 @@ def command(home: Path, body: str, name: str = SCRIPT) -> list[str]:
 
 
 def start(words: list[str], **more: object) -> subprocess.Popen[str]:
-    path = os.pathsep.join(filter(None, sys.path))
+    path = str(ROOT)
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": ""}
     return subprocess.Popen(
         words,
@@ -290,7 +291,7 @@ def test_a_command_that_is_stopped_stops_its_fork_and_goes_on_with_it(standing: 
 def test_a_terminal_is_one_for_it_too(standing: Standing, tmp_path: Path) -> None:
     words = command(tmp_path, "print(os.getpid(), sys.stdout.isatty(), os.get_terminal_size().columns, end='\\n')")
     ours, theirs = pty.openpty()
-    path = os.pathsep.join(filter(None, sys.path))
+    path = str(ROOT)
     started = subprocess.Popen(
         words, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "PYTHONPATH": path, "COLUMNS": ""}
     )
@@ -313,7 +314,7 @@ def test_what_a_template_has_imported_leaves_it_alone_in_its_process() -> None:
             "print('ray' in sys.modules)",
         ]
     )
-    path = os.pathsep.join(filter(None, sys.path))
+    path = str(ROOT)
     environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
