@@ -31,7 +31,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.training.checkpoints import EarlyStopping
 from pipelines.training.data import TrainData, build_model, horizon_of, load_data
 from pipelines.training.labels import EVERY_EVENT, label_rule, with_fitting_windows
-from pipelines.training.loop import build_trainer, validations
+from pipelines.training.loop import trainer_in_memory, validations
 from pipelines.training.memory_input import MemoryInput
 
 Optimizer = Literal["rows", "dense"]
@@ -127,10 +127,7 @@ def train_best(config: Config, dataset: Dataset, data: TrainData, cap: float = f
 
     cap : seconds after which no further epoch begins.
     """
-    config = with_fitting_windows(config, dataset)
-    assert data.train is not None
-    given = MemoryInput(config.train, data.train, max_history=config.model.max_history)
-    trainer = build_trainer(config, dataset, data, given, torch.device("cpu"), rank=0, ranks=1)
+    given, trainer = trainer_in_memory(config, dataset, data, torch.device("cpu"), rank=0, ranks=1)
     stopping, curve, best = EarlyStopping(config.train.patience), list[float](), dict[str, torch.Tensor]()
     started, out_of_time = time.perf_counter(), False
     for validation in validations(config, data, given, trainer, stopping, rank=0, ranks=1):

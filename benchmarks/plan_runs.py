@@ -26,8 +26,7 @@ from benchmarks.train_workers import count_collectives
 from pipelines.config.schema import Config
 from pipelines.dataset.dataset import Dataset
 from pipelines.training.data import read_data
-from pipelines.training.loop import build_trainer
-from pipelines.training.memory_input import MemoryInput
+from pipelines.training.loop import trainer_in_memory
 
 NAME = "plan"
 CONF = "d = 32, K = 2, L = 20, 2 x 128 negatives, batch 4,096"
@@ -168,9 +167,7 @@ def _count(rank: int, config: Config, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     dataset = Dataset.open(config.dataset_path)
     data = read_data(dataset, config.train)
-    assert data.train is not None
-    given = MemoryInput(config.train, data.train, rank, 2)
-    trainer = build_trainer(config, dataset, data, given, torch.device("cpu"), rank, 2)
+    given, trainer = trainer_in_memory(config, dataset, data, torch.device("cpu"), rank, 2)
     sent: Counter[str] = Counter()
     count_collectives(sent, Counter())
     for step, _ in zip(given.steps(0), range(COUNTED_STEPS), strict=False):

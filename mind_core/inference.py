@@ -102,6 +102,7 @@ class MINDRetriever:
             return None
         assert histories.newest is not None
         assert histories.traits is not None
+        memory = self.model.encoder.memory
         shape, width = (ENCODER_USERS, self.view.max_history), histories.items.shape[1]
         parts = []
         for rows in _tiles(histories):
@@ -111,7 +112,7 @@ class MINDRetriever:
             )
             best = _padded(self._best_match(histories.items[rows], interests[rows], own[rows]), shape)
             behaviours = nn.functional.embedding(items, self.behaviour_vectors)
-            found = self.model.encoder.memory(self.model.encoder.memory.of_items(behaviours), traits, best)
+            found = memory(memory.of_items(behaviours), traits, best)
             parts.append(found[: rows.stop - rows.start, :width])
         return torch.cat(parts).masked_fill(~histories.newest, 0.0)
 

@@ -53,13 +53,13 @@ def hand_over(home: Path, output: int = 1) -> None:
         return
     if Path(sys.argv[0]).name != SCRIPT or any(map(_is_only_here, sys.argv)) or not _all_open((0, output, 2)):
         return
+    from pipelines.cluster.standing import record_of, standing_ray
+
     try:
-        if not (home / "up" / "ray.json").is_file():
+        if not record_of(home).is_file():
             return
     except OSError:  # of somebody else
         return
-    from pipelines.cluster.standing import standing_ray
-
     found = standing_ray(home)
     if found is None or found.template is None or found.imported != imported_digest(os.environ):
         return

@@ -30,7 +30,8 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.training.checkpoints import EarlyStopping, save_checkpoint
 from pipelines.training.data import TrainData, build_model, horizon_of, require_room_to_train
 from pipelines.training.divergence import require_above_chance, require_finite_losses, require_finite_weights
-from pipelines.training.memory_input import Step, TrainInput
+from pipelines.training.labels import with_fitting_windows
+from pipelines.training.memory_input import MemoryInput, Step, TrainInput
 from pipelines.training.step_profile import profile_metrics
 
 USERS_PER_CHUNK = 4096  # of validation, to bound its memory
@@ -105,6 +106,16 @@ def build_trainer(
         autocast=_use_bfloat16(config, device),
         times=StepTimes(device) if config.train.profile else None,
     )
+
+
+def trainer_in_memory(
+    config: Config, dataset: Dataset, data: TrainData, device: torch.device, rank: int, ranks: int
+) -> tuple[MemoryInput, Trainer]:
+    """Build the input that holds the train split in memory, and a fresh trainer for its steps."""
+    assert data.train is not None
+    config = with_fitting_windows(config, dataset)
+    given = MemoryInput(config.train, data.train, rank, ranks, config.model.max_history)
+    return given, build_trainer(config, dataset, data, given, device, rank, ranks)
 
 
 def validations(

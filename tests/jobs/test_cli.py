@@ -324,7 +324,7 @@ import atexit, sys
 import jobs.cli as cli
 
 def app(prog_name):
-    atexit.register(lambda: print("last", flush="--flush" in sys.argv))
+    atexit.register(print, "last")
     print("first")
     {ending}
 

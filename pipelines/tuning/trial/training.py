@@ -24,9 +24,7 @@ from pipelines.errors import DivergedError, UserError, disk_error
 from pipelines.storage.home_files import fetch_folder, push_files
 from pipelines.training.checkpoints import EarlyStopping, load_checkpoint
 from pipelines.training.data import TrainData
-from pipelines.training.labels import with_fitting_windows
-from pipelines.training.loop import Metrics, build_trainer, validations
-from pipelines.training.memory_input import MemoryInput
+from pipelines.training.loop import Metrics, trainer_in_memory, validations
 from pipelines.tuning.ledger import Report
 from pipelines.tuning.space import trial_config
 from pipelines.tuning.trial.checkpoint import newest, place_of, publish, reports_of
@@ -65,10 +63,7 @@ def results_of(
         all that the checkpoint knows.
     """
     config, folder = trial_config(base, trial["values"], trial["seed"] - base.train.seed), Path(trial["checkpoint"])
-    config = with_fitting_windows(config, dataset)
-    assert data.train is not None
-    given = MemoryInput(config.train, data.train, rank, ranks, config.model.max_history)
-    trainer = build_trainer(config, dataset, data, given, device, rank, ranks)
+    given, trainer = trainer_in_memory(config, dataset, data, device, rank, ranks)
     stopping = EarlyStopping(config.train.patience)
     reports: list[Report] = []
     attempt, checkpoint = _same_on_all((secrets.token_hex(4), newest(folder)) if rank == 0 else None, ranks)

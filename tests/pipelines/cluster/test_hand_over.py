@@ -79,23 +79,21 @@ def command(home: Path, body: str, name: str = SCRIPT) -> list[str]:
     return [sys.executable, str(file), str(home)]
 
 
+def environment(**more: str) -> dict[str, str]:
+    """What the keeper and its commands have alike."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "", **more}
+
+
 def start(words: list[str], **more: object) -> subprocess.Popen[str]:
-    path = str(ROOT)
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": ""}
     return subprocess.Popen(
         words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment(),
         **more,  # type: ignore[call-overload]
     )
-
-
-@pytest.fixture(autouse=True)
-def _same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONWARNINGS", "")
 
 
 def until(true: Callable[[], object]) -> None:
@@ -291,10 +289,7 @@ def test_a_command_that_is_stopped_stops_its_fork_and_goes_on_with_it(standing: 
 def test_a_terminal_is_one_for_it_too(standing: Standing, tmp_path: Path) -> None:
     words = command(tmp_path, "print(os.getpid(), sys.stdout.isatty(), os.get_terminal_size().columns, end='\\n')")
     ours, theirs = pty.openpty()
-    path = str(ROOT)
-    started = subprocess.Popen(
-        words, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "PYTHONPATH": path, "COLUMNS": ""}
-    )
+    started = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(COLUMNS=""))
     assert started.wait(WAIT_S) == 0
     process, is_one, columns = os.read(ours, 1000).decode().split()
     assert (int(process) != started.pid, is_one, columns) == (True, "True", "0")
@@ -314,7 +309,6 @@ def test_what_a_template_has_imported_leaves_it_alone_in_its_process() -> None:
             "print('ray' in sys.modules)",
         ]
     )
-    path = str(ROOT)
-    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    one_thread = environment(OPENBLAS_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-c", code], env=one_thread, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
